@@ -1,0 +1,43 @@
+"""Causal multi-head attention with the invocation's adapters, rotary positions and a KV cache."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from zamba_lab.blocks.context import Context
+from zamba_lab.blocks.lora import adapted
+from zamba_lab.cache import LayerCache
+from zamba_lab.config import ZambaConfig
+from zamba_lab.ops.attention import attend, attention_probs, attention_scores, rotate, weigh
+from zamba_lab.trace import OFF
+
+
+class Attention(nn.Module):
+    """o( softmax(q k^T * attn_scale) v ), q, k, v linear in the input plus this invocation's adapters."""
+
+    def __init__(self, config: ZambaConfig):
+        super().__init__()
+        c, width = config, config.attn_heads * config.head_dim
+        self.config = c
+        self.q = nn.Linear(c.d_attn, width, bias=False)
+        self.k = nn.Linear(c.d_attn, c.kv_heads * c.head_dim, bias=False)
+        self.v = nn.Linear(c.d_attn, c.kv_heads * c.head_dim, bias=False)
+        self.o = nn.Linear(width, c.d_model, bias=False)
+
+    def forward(self, u: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF
+                ) -> tuple[Tensor, Tensor, Tensor]:
+        """u: (b, l, d_attn), normed. Returns the output (b, l, d) and all keys and values (b, h', s, p) so far."""
+        c = self.config
+        q, k, v = (rearrange(adapted(part, adapters, name, u, trace), "b l (h p) -> b h l p", p=c.head_dim)
+                   for name, part in (("q", self.q), ("k", self.k), ("v", self.v)))
+        if c.rope_theta is not None:
+            q, k = (rotate(part, ctx.positions, c.rope_theta) for part in (q, k))
+        q, k, v = trace("q", q), trace("k", k), trace("v", v)
+        if cache.k is not None:
+            k, v = torch.cat([cache.k, k], dim=2), torch.cat([cache.v, v], dim=2)
+        if trace.wants("attn_scores") or trace.wants("attn_probs"):
+            scores = trace("attn_scores", attention_scores(q, k, c.attn_scale, ctx.visible))
+            mixed = weigh(trace("attn_probs", attention_probs(scores)), v)
+        else:
+            mixed = attend(q, k, v, c.attn_scale, ctx.visible)
+        return trace("attn_out", self.o(rearrange(mixed, "b h l p -> b l (h p)"))), k, v

@@ -1,0 +1,66 @@
+"""One depth of the model: a Mamba layer, a hybrid layer, or a layer of the transformer arm. One signature for all."""
+
+from torch import Tensor, nn
+
+from zamba_lab.blocks.attention import Attention
+from zamba_lab.blocks.context import Context
+from zamba_lab.blocks.mamba1 import Mamba1
+from zamba_lab.blocks.mamba2 import Mamba2
+from zamba_lab.blocks.mlp import GatedMLP
+from zamba_lab.blocks.norm import RMSNorm
+from zamba_lab.blocks.shared import Invocation, SharedBlock
+from zamba_lab.cache import LayerCache
+from zamba_lab.config import ZambaConfig
+from zamba_lab.trace import OFF
+
+MIXERS = {"mamba1": Mamba1, "mamba2": Mamba2}
+
+
+class MambaLayer(nn.Module):
+    """x + mixer( norm(x) )"""
+
+    def __init__(self, config: ZambaConfig):
+        super().__init__()
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.mamba = MIXERS[config.mixer](config)
+
+    def forward(self, x: Tensor, block: None, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
+        """x: (b, l, d). Returns the stream after this depth and what the depth carries on."""
+        y, conv, ssm = self.mamba(self.norm(x), ctx, cache, trace.at("mamba"))
+        return x + y, LayerCache(conv, ssm)
+
+
+class HybridLayer(MambaLayer):
+    """x + mixer( norm(x + t) ), t = link( block([x, x0]) )
+
+    t enters the mixer's *input* only, never the stream: a shared block has no direct path to the logits.
+    """
+
+    def __init__(self, config: ZambaConfig, k: int):
+        super().__init__(config)
+        self.invocation = Invocation(config)
+        self.alias = f"invocation.{k}"                                   # the second name of this depth's trace points
+
+    def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
+                ) -> tuple[Tensor, LayerCache]:
+        t, k, v = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
+        y, conv, ssm = self.mamba(self.norm(x + t), ctx, cache, trace.at("mamba"))
+        return x + y, LayerCache(conv, ssm, k, v)
+
+
+class TransformerLayer(nn.Module):
+    """x + attention( norm(x) ), then x + mlp( norm(x) ): the standard pre-norm layer, nothing shared."""
+
+    def __init__(self, config: ZambaConfig):
+        super().__init__()
+        self.norm_in = RMSNorm(config.d_model, config.norm_eps)
+        self.attention = Attention(config)
+        self.norm_mid = RMSNorm(config.d_model, config.norm_eps)
+        self.mlp = GatedMLP(config)
+
+    def forward(self, x: Tensor, block: None, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
+        none = nn.ModuleDict()
+        a, k, v = self.attention(self.norm_in(x), ctx, cache, none, trace.at("attention"))
+        x = x + a
+        m = self.mlp(trace("mlp_in", self.norm_mid(x)), none)
+        return x + trace("mlp_out", m), LayerCache(k=k, v=v)

@@ -1,0 +1,28 @@
+"""The adapter that lets one invocation of a shared block differ from the others."""
+
+from torch import Tensor, nn
+
+from zamba_lab.trace import OFF
+
+
+class Lora(nn.Module):
+    """A rank-r correction to a shared matrix: up(down(x)), no bias and no alpha / rank factor, as released.
+
+    It has LoRA's shape but is part of the base model and trained with it (Glorioso et al. 2024, section on Zamba2's
+    architecture), so neither matrix starts at zero.
+    """
+
+    def __init__(self, d_in: int, rank: int, d_out: int):
+        super().__init__()
+        self.down = nn.Linear(d_in, rank, bias=False)
+        self.up = nn.Linear(rank, d_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.down(x))
+
+
+def adapted(linear: nn.Linear, adapters: nn.ModuleDict, name: str, x: Tensor, trace=OFF) -> Tensor:
+    """linear(x), plus what this invocation's adapter of that name adds if there is one."""
+    if name not in adapters:
+        return linear(x)
+    return linear(x) + trace(f"lora.{name}", adapters[name](x))

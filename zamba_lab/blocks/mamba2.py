@@ -1,0 +1,73 @@
+"""The Mamba-2 mixer of Zamba2 (Dao & Gu 2024): one scalar decay per head, B and C shared by the heads of a group."""
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from torch import Tensor, nn
+
+from zamba_lab.blocks.context import Context
+from zamba_lab.cache import LayerCache
+from zamba_lab.config import ZambaConfig
+from zamba_lab.ops.conv import causal_conv
+from zamba_lab.ops.norm import gated_rms_norm
+from zamba_lab.ops.ssd import ssd_chunked, ssd_recurrence, ssd_step
+from zamba_lab.trace import OFF
+
+# hard-wired in the released model, whatever its other norms use
+GATED_NORM_EPS = 1e-5
+
+
+class Mamba2(nn.Module):
+    """out_proj( norm( (SSM(x, dt, A, B, C) + D x) * silu(z) ) ), x, B, C convolved, all linear in the input."""
+
+    def __init__(self, config: ZambaConfig):
+        super().__init__()
+        c = self.config = config
+        self.widths = (c.d_inner, c.conv_dim, c.ssm_heads)                      # z | x, B, C | dt
+        self.in_proj = nn.Linear(c.d_model, sum(self.widths), bias=c.proj_bias)
+        self.conv_weight = nn.Parameter(torch.empty(c.conv_dim, c.d_conv))
+        self.conv_bias = nn.Parameter(torch.empty(c.conv_dim)) if c.conv_bias else None
+        self.dt_bias = nn.Parameter(torch.empty(c.ssm_heads))
+        self.A_log = nn.Parameter(torch.empty(c.ssm_heads))
+        self.D = nn.Parameter(torch.empty(c.ssm_heads))
+        self.norm_weight = nn.Parameter(torch.ones(c.d_inner))
+        self.out_proj = nn.Linear(c.d_inner, c.d_model, bias=c.proj_bias)
+
+    def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
+        """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""
+        c = self.config
+        z, xBC, dt = self.in_proj(trace("input", u)).split(self.widths, dim=-1)
+        xBC, conv = causal_conv(xBC, self.conv_weight, self.conv_bias, cache.conv, ctx.mask)
+        x, B, C = F.silu(xBC).split((c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state), dim=-1)
+        z, x = trace("z", z), trace("x", rearrange(x, "b l (h p) -> b l h p", p=c.headdim))
+        B, C = (trace(name, rearrange(part, "b l (g n) -> b l g n", g=c.n_groups)) for name, part in (("B", B), ("C", C)))
+        dt = trace("dt", step_size(dt, self.dt_bias, c.dt_min, ctx.mask))       # (b, l, h)
+
+        y, ssm = self.scan(x, dt, -torch.exp(self.A_log.to(dt.dtype)), B, C, cache.ssm, trace)
+        y = trace("y", y + self.D.to(y.dtype)[:, None] * x)
+        y = gated_rms_norm(rearrange(y, "b l h p -> b l (h p)"), z, self.norm_weight, GATED_NORM_EPS, c.n_groups)
+        return trace("out", self.out_proj(y)), conv, ssm
+
+    def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF
+             ) -> tuple[Tensor, Tensor]:
+        """The SSM in the form that suits: in steps if its states are looked at, one step for a token, else chunks."""
+        if trace.wants("state"):
+            y, states = ssd_recurrence(x, dt, A, B, C, state, edit=trace.editor("state"))
+            trace.record("state", states)
+            return y, states[:, -1]
+        if x.shape[1] == 1:
+            y, state = ssd_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
+            return y[:, None], state
+        return ssd_chunked(x, dt, A, B, C, state, self.config.chunk_size)
+
+
+def step_size(raw: Tensor, bias: Tensor, least: float, mask: Tensor | None) -> Tensor:
+    """softplus(raw + bias), float32 or wider, clamped from below if asked, and 0 at padding: time stands still there.
+
+    raw: (b, l, ...). The released models were trained without a clamp; `least` reproduces readers that have one.
+    """
+    wide = torch.promote_types(raw.dtype, torch.float32)
+    dt = F.softplus(raw.to(wide) + bias.to(wide))
+    if least > 0:
+        dt = dt.clamp(min=least)
+    return dt if mask is None else einsum(dt, mask.to(wide), "b l ..., b l -> b l ...")

@@ -1,0 +1,73 @@
+"""The shared attention + MLP block, and what each of its invocations owns.
+
+A block's weights are used again and again down the depth. To each use belong only its adapters, its link matrix and
+its own keys and values (arXiv 2405.16712, figure 2; adapters and two alternating blocks: 2411.15242).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from zamba_lab.blocks.attention import Attention
+from zamba_lab.blocks.context import Context
+from zamba_lab.blocks.lora import Lora
+from zamba_lab.blocks.mlp import GatedMLP
+from zamba_lab.blocks.norm import RMSNorm
+from zamba_lab.cache import LayerCache
+from zamba_lab.config import ZambaConfig
+from zamba_lab.trace import OFF
+
+
+class SharedBlock(nn.Module):
+    """The weights that several depths share.
+
+        u = norm_in( [x, x0] )          the residual stream first, the token embeddings second
+        a = attention(u)                back to width d
+        m = mlp( norm_mid(a) )
+
+    There is no residual connection inside or around the block, as released: all that leaves it is m.
+    """
+
+    def __init__(self, config: ZambaConfig):
+        super().__init__()
+        self.norm_in = RMSNorm(config.d_attn, config.norm_eps)
+        self.attention = Attention(config)
+        self.norm_mid = RMSNorm(config.d_model, config.norm_eps)
+        self.mlp = GatedMLP(config)
+        self.join = concat if config.concat_embedding else stream_only
+
+    def forward(self, x: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF
+                ) -> tuple[Tensor, Tensor, Tensor]:
+        """x: (b, l, d) the residual stream. Returns m (b, l, d) and the invocation's keys and values so far."""
+        u = self.norm_in(trace("input", self.join(x, ctx.x0)))
+        a, k, v = self.attention(u, ctx, cache, adapters, trace)
+        m = self.mlp(trace("mlp_in", self.norm_mid(a)), adapters, trace)
+        return trace("mlp_out", m), k, v
+
+
+class Invocation(nn.Module):
+    """What one invocation owns: its adapters (those with a rank above 0) and its link matrix."""
+
+    def __init__(self, config: ZambaConfig):
+        super().__init__()
+        c = config
+        widths = {"q": c.attn_heads * c.head_dim, "k": c.kv_heads * c.head_dim, "v": c.kv_heads * c.head_dim}
+        self.adapters = nn.ModuleDict()
+        if c.lora_rank:
+            self.adapters["mlp"] = Lora(c.d_model, c.lora_rank, 2 * c.d_mlp)
+        if c.lora_rank_qkv:
+            self.adapters.update({name: Lora(c.d_attn, c.lora_rank_qkv, width) for name, width in widths.items()})
+        self.link = nn.Linear(c.d_model, c.d_model, bias=False)
+
+    def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
+                ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the block for this depth. Returns t = link m, (b, l, d), and the keys and values so far."""
+        m, k, v = block(x, ctx, cache, self.adapters, trace)
+        return trace("link_out", self.link(m)), k, v
+
+
+def concat(x: Tensor, x0: Tensor) -> Tensor:
+    return torch.cat([x, x0], dim=-1)
+
+
+def stream_only(x: Tensor, x0: Tensor) -> Tensor:
+    return x

@@ -1,0 +1,102 @@
+"""Generation: prefill once, then one step a token. Sampling is a chain of filters on the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from zamba_lab.model import Zamba
+
+
+def generate(model: Zamba, ids: Tensor, max_new_tokens: int, temperature: float = 0.0, top_k: int | None = None,
+             top_p: float | None = None, min_p: float | None = None, mask: Tensor | None = None,
+             stop: Iterable[int] = (), seed: int | None = None) -> Tensor:
+    """Continue each prompt.
+
+    Args:
+        ids: (b, l) prompts, l >= 1; padded anywhere, if mask says where.
+        max_new_tokens: 0 or more.
+        temperature: 0 takes the likeliest token; above, logits are divided by it and a token is drawn.
+        top_k: draw from the k likeliest. top_p: from the smallest set of likeliest tokens whose probability reaches p,
+            in (0, 1]. min_p: from tokens at least min_p times as probable as the likeliest, in [0, 1]. They apply in
+            this order, each to what the one before left, after the temperature.
+        mask: (b, l), 1 at tokens, 0 at padding.
+        stop: token ids that end a row; such a row is filled up with its stop token. Generation ends when all have.
+        seed: of the draws; None draws from torch's global generator.
+
+    Returns: (b, n) new tokens, n <= max_new_tokens. Raises ValueError if an argument breaks a rule.
+    """
+    tokens = list(stream(model, ids, max_new_tokens, temperature, top_k, top_p, min_p, mask, stop, seed))
+    return torch.stack(tokens, dim=1) if tokens else ids[:, :0].clone()
+
+
+def stream(model: Zamba, ids: Tensor, max_new_tokens: int, temperature: float = 0.0, top_k: int | None = None,
+           top_p: float | None = None, min_p: float | None = None, mask: Tensor | None = None,
+           stop: Iterable[int] = (), seed: int | None = None) -> Iterator[Tensor]:
+    """The tokens of `generate` as they come, (b,) each. Arguments are checked when called, not at the first token."""
+    check_sampling(max_new_tokens, temperature, top_k, top_p, min_p)
+    stop = tuple(stop)
+    if any(not 0 <= s < model.config.vocab_size for s in stop):
+        raise ValueError(f"stop tokens must lie in 0..{model.config.vocab_size - 1}: got {stop}")
+    generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
+    return _steps(model, ids, mask, max_new_tokens, stop, (temperature, top_k, top_p, min_p, generator))
+
+
+@torch.no_grad()
+def _steps(model: Zamba, ids: Tensor, mask: Tensor | None, count: int, stop: tuple[int, ...], how) -> Iterator[Tensor]:
+    stops, cache, ended, token = ids.new_tensor(stop), None, None, None
+    for _ in range(count):
+        logits, cache = model.extend(ids, cache, mask, last_only=True)
+        fresh = sample(logits[:, 0], *how)
+        token = fresh if ended is None else torch.where(ended, token, fresh)
+        yield token
+        ended = torch.isin(token, stops) if ended is None else ended | torch.isin(token, stops)
+        if ended.all():
+            return
+        ids, mask = token[:, None], None
+
+
+def sample(logits: Tensor, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None,
+           min_p: float | None = None, generator: torch.Generator | None = None) -> Tensor:
+    """Choose a token from (b, v) logits; arguments as `generate`. Returns (b,)."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    probs = filtered_probs(logits, temperature, top_k, top_p, min_p)
+    return torch.multinomial(probs, 1, generator=generator)[:, 0]
+
+
+def filtered_probs(logits: Tensor, temperature: float, top_k: int | None = None, top_p: float | None = None,
+                   min_p: float | None = None) -> Tensor:
+    """The distribution that is drawn from, (b, v), float32 or wider: what the filters drop is exactly 0."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        kth = logits.topk(top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    if top_p is not None:
+        ordered, order = logits.sort(descending=True, stable=True)
+        probs = ordered.softmax(-1)
+        before = probs.cumsum(-1) - probs                         # the set ends with the token that reaches p
+        drop = torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, before >= top_p)
+        logits = logits.masked_fill(drop, -torch.inf)
+    probs = logits.softmax(-1)
+    if min_p is not None:
+        probs = probs.masked_fill(probs < min_p * probs.amax(-1, keepdim=True), 0)
+        probs = probs / probs.sum(-1, keepdim=True)
+    return probs
+
+
+def check_sampling(max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None,
+                   min_p: float | None) -> None:
+    """Raise ValueError with the rule and the value."""
+    rules = (
+        (max_new_tokens >= 0, f"max_new_tokens must be 0 or more: got {max_new_tokens}"),
+        (0 <= temperature < float("inf"), f"temperature must be 0 (greedy) or a number above: got {temperature}"),
+        (top_k is None or top_k >= 1, f"top_k must be 1 or more, or None: got {top_k}"),
+        (top_p is None or 0 < top_p <= 1, f"top_p must lie in (0, 1], or be None: got {top_p}"),
+        (min_p is None or 0 <= min_p <= 1, f"min_p must lie in [0, 1], or be None: got {min_p}"),
+    )
+    for holds, message in rules:
+        if not holds:
+            raise ValueError(message)

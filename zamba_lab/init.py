@@ -1,0 +1,81 @@
+"""Initialisation, chosen by `config.init`, drawn from torch's global generator: `torch.manual_seed` decides it.
+
+Three schemes. They differ in scale, and in a hybrid scale decides what is learnt: t = link(block) has to be heard
+beside the stream it is added to, or the model trains as if it had no attention.
+
+    "authors"    the released plain-PyTorch code: linear layers as torch makes them (uniform, +-1/sqrt(fan in)),
+                 embedding normal(0.02), A uniform in (1, 16), mixers' out_proj divided by sqrt(n_layers)
+    "reference"  transformers' Zamba and Zamba2: every matrix and the embedding normal(0.02), A = 1..heads
+    "small"      for hybrids of up to some million parameters: "authors", but the link matrices are normal with
+                 standard deviation link_gain / sqrt(d_model), out_proj is not divided, and an untied embedding is
+                 normal(1). benchmarks/init_recall.py shows what that changes.
+
+In all of them D = 1, norms = 1, biases = 0 and dt_bias makes softplus(dt_bias) log-uniform in [0.001, 0.1]. Mamba-1's
+A is 1..n in every channel (S4D-real) and its dt_proj uniform +-1/sqrt(rank).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from zamba_lab.blocks import HybridLayer
+from zamba_lab.config import ZambaConfig
+
+DT_RANGE = (1e-3, 1e-1)
+DT_FLOOR = 1e-4
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, config: ZambaConfig) -> None:
+    """Fill every parameter of a built model in place. See the module's docstring for the schemes."""
+    normal = config.init == "reference"
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02) if normal else _uniform(module.weight, fan_in=module.in_features)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    untied_small = config.init == "small" and not config.tie_embeddings
+    nn.init.normal_(model.embedding.weight, std=1.0 if untied_small else 0.02)
+    for layer in model.layers:
+        if config.mixer != "attention":
+            _initialise_mixer(layer.mamba, config)
+        if config.init == "small" and isinstance(layer, HybridLayer):
+            nn.init.normal_(layer.invocation.link.weight, std=config.link_gain / math.sqrt(config.d_model))
+
+
+def _initialise_mixer(mixer: nn.Module, config: ZambaConfig) -> None:
+    if config.init == "reference":
+        nn.init.normal_(mixer.conv_weight, std=0.02)
+    else:
+        _uniform(mixer.conv_weight, fan_in=config.d_conv)
+    if mixer.conv_bias is not None:
+        nn.init.zeros_(mixer.conv_bias)
+    nn.init.ones_(mixer.D)
+    mixer.dt_bias.copy_(_inverse_softplus(_log_uniform(mixer.dt_bias)))
+    if config.mixer == "mamba1":
+        mixer.A_log.copy_(torch.arange(1, config.d_state + 1).log().expand_as(mixer.A_log))
+        nn.init.normal_(mixer.x_proj, std=0.02) if config.init == "reference" else _uniform(mixer.x_proj, config.headdim)
+        _uniform(mixer.dt_proj, fan_in=config.dt_width)
+    elif config.init == "reference":
+        mixer.A_log.copy_(torch.arange(1, config.ssm_heads + 1).log())
+    else:
+        mixer.A_log.copy_(nn.init.uniform_(mixer.A_log, 1, 16).log())
+    if config.init == "authors":
+        mixer.out_proj.weight.div_(math.sqrt(config.n_layers))
+
+
+def _uniform(weight: Tensor, fan_in: int) -> None:
+    nn.init.uniform_(weight, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+
+
+def _log_uniform(like: Tensor) -> Tensor:
+    low, high = (math.log(bound) for bound in DT_RANGE)
+    return torch.empty_like(like).uniform_(low, high).exp().clamp(min=DT_FLOOR)
+
+
+def _inverse_softplus(y: Tensor) -> Tensor:
+    """x with log(1 + exp(x)) = y, accurate for small y."""
+    return y + torch.log(-torch.expm1(-y))

@@ -1,0 +1,150 @@
+"""Zamba: the walk through depth. Read this file first.
+
+    ids --embedding--> x0 = x
+                        |
+      every depth       |   x = x + mixer( norm(x) )                      a Mamba layer (blocks/mamba2.py, mamba1.py)
+                        |
+      hybrid depths     |   t = link_k( block( [x, x0], adapters_k ) )    k-th invocation of a shared block
+                        |   x = x + mixer( norm(x + t) )                  (blocks/shared.py)
+                        v
+                  final norm --> head --> logits
+
+A shared block's weights exist once, in `shared_blocks`; a depth gets its block as an argument of the call. With
+`mixer="attention"` each depth is a standard transformer layer instead, and nothing is shared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zamba_lab.blocks import Context, SharedBlock, make_layer
+from zamba_lab.blocks.norm import RMSNorm
+from zamba_lab.cache import Cache, LayerCache
+from zamba_lab.config import ZambaConfig
+from zamba_lab.init import initialise
+from zamba_lab.ops.attention import visible_keys
+from zamba_lab.trace import OFF
+
+
+class Zamba(nn.Module):
+    """The model of a config, initialised as `config.init` says (seed it with torch.manual_seed).
+
+        model = Zamba(ZambaConfig(d_model=128, n_layers=4, hybrid_layers=(1, 3)))
+        logits = model(ids)                          # (b, l) -> (b, l, v)
+        logits, cache = model.extend(ids)            # the same, and what decoding goes on from
+        logits, cache = model.extend(next_ids, cache)
+
+    `tokenizer` is the one that lay beside the loaded weights, or None.
+    """
+
+    def __init__(self, config: ZambaConfig):
+        super().__init__()
+        self.config = config
+        self.tokenizer = None
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(make_layer(config, depth) for depth in range(config.n_layers))
+        self.shared_blocks = nn.ModuleList(SharedBlock(config) for _ in range(config.n_shared_blocks))
+        self.final_norm = RMSNorm(config.d_model, config.norm_eps)
+        self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if self.embedding.weight.device.type != "meta":
+            initialise(self, config)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None, trace=OFF) -> Tensor:
+        """Logits of every position.
+
+        Args:
+            ids: (b, l) token ids, l >= 1, 0 <= id < vocab_size.
+            mask: (b, l), 1 or True at tokens and 0 at padding, which may stand anywhere; None: no padding.
+                The logits of a token do not depend on padding; those at padding mean nothing.
+            trace: a `Trace` that records or edits activations.
+
+        Returns: (b, l, v) logits. Raises ValueError if ids or mask break a rule above.
+        """
+        return self.extend(ids, None, mask, trace)[0]
+
+    def extend(self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace=OFF,
+               last_only: bool = False) -> tuple[Tensor, Cache]:
+        """Append l >= 1 tokens to what the cache holds: prefill, chunked prefill and decoding in one.
+
+        Args:
+            ids, mask, trace: as `forward`, for the new tokens; the cache remembers the past's padding.
+            cache: from an earlier call, unchanged by this one; None: start afresh.
+            last_only: logits of each row's last real token only, (b, 1, v); the others are never computed.
+
+        Returns: (b, l, v) logits of the new tokens, and the extended cache.
+        """
+        mask = check_tokens(ids, mask, cache, self.config.vocab_size)
+        trace.start()
+        ctx, cache = self._begin(trace("embed", self.embedding(ids)), mask, cache)
+        x, layers = ctx.x0, []
+        for i, (layer, block) in enumerate(zip(self.layers, self.blocks_by_depth())):
+            at = trace.at(f"layers.{i}")
+            x, carried = layer(at("resid_in", x), block, ctx, cache.layers[i], at)
+            x = at("resid_out", x)
+            layers.append(carried)
+        logits = self._logits(_last_real(x, mask) if last_only else x, trace)
+        trace.finish()
+        return logits, replace(cache, layers=tuple(layers))
+
+    def blocks_by_depth(self) -> list[SharedBlock | None]:
+        """The shared block that runs before each depth's mixer, or None."""
+        blocks = dict(zip(self.config.hybrid_layers, self.config.blocks_by_invocation))
+        return [self.shared_blocks[blocks[i]] if i in blocks else None for i in range(self.config.n_layers)]
+
+    def _begin(self, x0: Tensor, mask: Tensor | None, cache: Cache | None) -> tuple[Context, Cache]:
+        """What the layers of this pass share, and the cache with the new positions counted in."""
+        b, l, _ = x0.shape
+        past = Cache(tuple(LayerCache() for _ in self.layers), 0, b) if cache is None else cache
+        keys = _join_masks(past, mask, b, l, x0.device)
+        if keys is None:
+            positions = torch.arange(past.length, past.length + l, device=x0.device)[None]
+        else:
+            positions = (keys.cumsum(1) - 1).clamp(min=0)[:, past.length:]
+        visible = visible_keys(l, past.length + l, keys, x0.device)
+        return Context(x0, positions, mask, visible), replace(past, length=past.length + l, mask=keys)
+
+    def _logits(self, x: Tensor, trace) -> Tensor:
+        x = trace("final_norm", self.final_norm(x))
+        return trace("logits", F.linear(x, self.embedding.weight if self.head is None else self.head.weight))
+
+
+def check_tokens(ids: Tensor, mask: Tensor | None, cache: Cache | None, vocab_size: int) -> Tensor | None:
+    """Raise ValueError if the arguments of a pass break a rule; return the mask as bool, or None if it hides nothing."""
+    if ids.ndim != 2 or ids.is_floating_point() or ids.dtype == torch.bool or 0 in ids.shape:
+        raise ValueError(f"ids must be integers of shape (batch, length), both at least 1: got {tuple(ids.shape)}, "
+                         f"{ids.dtype}" + (" (an empty prompt: begin with the bos token)" if 0 in ids.shape else ""))
+    low, high = ids.aminmax()
+    if low < 0 or high >= vocab_size:
+        raise ValueError(f"ids must lie in 0..{vocab_size - 1} (vocab_size {vocab_size}): got {int(low)}..{int(high)}")
+    if cache is not None and cache.batch != len(ids):
+        raise ValueError(f"ids must have the cache's batch size: got {len(ids)} rows, the cache holds {cache.batch}")
+    if mask is None:
+        return None
+    if mask.shape != ids.shape:
+        raise ValueError(f"mask must have the shape of ids: got {tuple(mask.shape)}, ids {tuple(ids.shape)}")
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("mask must hold 1 at tokens and 0 at padding and nothing else: got values "
+                         f"{mask.unique()[:5].tolist()}")
+    return None if mask.all() else mask.bool()
+
+
+def _join_masks(past: Cache, mask: Tensor | None, b: int, l: int, device) -> Tensor | None:
+    """The mask over past and new positions, (b, s), or None if there never was padding."""
+    if past.mask is None and mask is None:
+        return None
+    old, new = (torch.ones(b, length, dtype=torch.bool, device=device) if part is None else part
+                for part, length in ((past.mask, past.length), (mask, l)))
+    return torch.cat([old, new], dim=1)
+
+
+def _last_real(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Each row's last position that is not padding (the last one in a row of padding only). x: (b, l, d) -> (b, 1, d)"""
+    if mask is None:
+        return x[:, -1:]
+    index = torch.arange(mask.shape[1], device=x.device)
+    last = torch.where(mask.any(1), (mask * index).argmax(1), mask.shape[1] - 1)
+    return x[torch.arange(len(x), device=x.device), last][:, None]

@@ -1,0 +1,78 @@
+"""Causal attention with rotary positions: fused when only the result is wanted, in steps when its parts are."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor
+
+
+def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
+    """Rotary position embedding over the whole head, in half-rotation layout (Su et al. 2021).
+
+    Channel i and channel i + p/2 form a pair, turned by the angle position * theta^(-2i/p).
+
+    Args:
+        x: (b, h, l, p), p even. positions: (b or 1, l) integers. theta: > 0.
+
+    Returns: (b, h, l, p). Angles are float32 or wider, cosine and sine are cast to x's dtype as in the released code.
+    """
+    p = x.shape[-1]
+    wide = torch.promote_types(x.dtype, torch.float32)
+    frequency = theta ** (torch.arange(0, p, 2, device=x.device).to(wide) / -p)          # (p/2,)
+    angle = rearrange(positions.to(wide), "b l -> b 1 l 1") * frequency
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def visible_keys(l: int, s: int, key_mask: Tensor | None = None, device=None) -> Tensor | None:
+    """Which of s keys each of the last l positions may read: itself and what is before it, but no padding.
+
+    Args:
+        l, s: new positions, and all positions; l <= s.
+        key_mask: (b, s) bool, False at padding, or None.
+
+    Returns: (b or 1, 1, l, s) bool, or None where nothing needs hiding beyond plain causality (see `attend`).
+        A padding query sees itself, so that no row is empty; nothing reads its result.
+    """
+    if key_mask is None and l in (1, s):
+        return None
+    rows = torch.arange(s - l, s, device=device)[:, None]
+    columns = torch.arange(s, device=device)[None, :]
+    visible = rearrange(columns <= rows, "l s -> 1 1 l s")
+    if key_mask is None:
+        return visible
+    return (visible & rearrange(key_mask, "b s -> b 1 1 s")) | rearrange(columns == rows, "l s -> 1 1 l s")
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor | None) -> Tensor:
+    """softmax(q k^T * scale) v over the visible keys, fused.
+
+    Args:
+        q: (b, h, l, p). k, v: (b, h', s, p), h' divides h (grouped-query attention).
+        visible: from `visible_keys`; None means plain causal attention if l = s, and all keys if l = 1.
+
+    Returns: (b, h, l, p).
+    """
+    causal = visible is None and q.shape[2] > 1
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, scale=scale,
+                                          enable_gqa=q.shape[1] != k.shape[1])
+
+
+def attention_scores(q: Tensor, k: Tensor, scale: float, visible: Tensor | None) -> Tensor:
+    """The scaled scores themselves, -inf where hidden. Arguments as `attend`. Returns (b, h, l, s)."""
+    k = repeat(k, "b h s p -> b (h i) s p", i=q.shape[1] // k.shape[1])
+    if visible is None and q.shape[2] > 1:
+        visible = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    scores = torch.einsum("bhlp,bhsp->bhls", q, k) * scale
+    return scores if visible is None else scores.masked_fill(~visible, -torch.inf)
+
+
+def attention_probs(scores: Tensor) -> Tensor:
+    """Softmax over the keys in float32 or wider. scores: (b, h, l, s); the result has its shape and dtype."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1).to(scores.dtype)
+
+
+def weigh(probs: Tensor, v: Tensor) -> Tensor:
+    """Mix the values by given probabilities. probs: (b, h, l, s); v: (b, h', s, p). Returns (b, h, l, p)."""
+    return torch.einsum("bhls,bhsp->bhlp", probs, repeat(v, "b h s p -> b (h i) s p", i=probs.shape[1] // v.shape[1]))

@@ -1,0 +1,43 @@
+"""The causal depthwise convolution in front of the SSM: each channel sees its own last few inputs."""
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None,
+                mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Convolve along positions, looking back only.
+
+        y_t = bias + sum_j weight_j x_{t - (w-1) + j}          j = 0 .. w-1, per channel
+
+    Padding is skipped, not convolved: a real token sees the real tokens before it, wherever padding stands, and the
+    state holds the last real inputs. So left, right and interior padding give the unpadded result.
+
+    Args:
+        x: (b, l, e) inputs. weight: (e, w). bias: (e,) or None.
+        state: (b, w-1, e) the inputs just before x; zeros if None.
+        mask: (b, l) bool, False at padding; None if there is none.
+
+    Returns: y (b, l, e), undefined at padding; state (b, w-1, e) for what comes next.
+    """
+    back = weight.shape[-1] - 1
+    if state is None:
+        state = x.new_zeros(x.shape[0], back, x.shape[2])
+    if mask is not None:
+        order = torch.argsort(mask.logical_not().to(torch.uint8), dim=1, stable=True)    # real tokens first
+        x = _take(x, order)
+    window = torch.cat([state, x], dim=1)                                                # (b, w-1+l, e)
+    y = sum(window[:, j:j + x.shape[1]] * weight[:, j] for j in range(back + 1))
+    if bias is not None:
+        y = y + bias
+    if mask is None:
+        # narrow, not [-back:], which is everything when back is 0; clone, or the state would keep the window alive
+        return y, window.narrow(1, x.shape[1], back).clone()
+    last = mask.sum(1, keepdim=True) + torch.arange(back, device=x.device)               # (b, w-1)
+    return _take(y, torch.argsort(order, dim=1)), _take(window, last)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """Row by row, the positions of x (b, l, e) that index (b, m) names."""
+    return x.gather(1, repeat(index, "b m -> b m e", e=x.shape[-1]))

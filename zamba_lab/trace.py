@@ -1,0 +1,166 @@
+"""Recording and editing activations by name. A trace is an argument of every forward, never a hook.
+
+A shared block runs many times a pass, so a module path does not say *which* time. Here the caller says it:
+`trace.at("layers.12")` is the same trace, standing at depth 12; inside, `trace("z", z)` records
+`layers.12.z`, applies its edit if there is one, and returns what the computation goes on with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from functools import partial
+
+from torch import Tensor
+
+Edit = Callable[[Tensor], Tensor]
+
+
+class _Off:
+    """The trace that records nothing: each call hands its tensor back."""
+
+    def start(self) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def at(self, path: str, alias: str | None = None) -> _Off:
+        return self
+
+    def wants(self, name: str) -> bool:
+        return False
+
+    def editor(self, name: str) -> Edit | None:
+        return None
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        return value
+
+    def __repr__(self) -> str:
+        return "OFF"
+
+
+OFF = _Off()
+
+
+class Trace:
+    """Keep and change activations of one pass, by name (the table of names is in the README).
+
+        trace = Trace(keep=["layers.*.mamba.dt"], edit={"invocation.2.link_out": torch.zeros_like})
+        model(ids, trace=trace)
+        trace["layers.6.mamba.dt"]                       # (b, l, h)
+
+    Names are shell patterns (`*` crosses dots). A shared block's points answer to their depth and to their
+    invocation: `layers.18.shared.q` and `invocation.2.q` are one point. What is kept is what the model went on
+    with, after the edit, and stays attached to autograd if gradients are on.
+
+    Args:
+        keep: names or patterns to record.
+        edit: name or pattern -> function of the activation, returning a tensor of the same shape. Several
+            matching edits run in the order given.
+
+    A trace serves one pass at a time: a new pass overwrites what has the same name. A pattern that matched no
+    point of the pass raises `ValueError` at its end, so that a misspelt name is not taken for "no effect".
+    """
+
+    def __init__(self, keep: Iterable[str] = (), edit: dict[str, Edit] | None = None):
+        self.keep = (keep,) if isinstance(keep, str) else tuple(keep)
+        self.edit = dict(edit or {})
+        self.values: dict[str, Tensor] = {}
+        self._alias: dict[str, str] = {}
+        self._unmatched: set[str] = set()
+
+    def start(self) -> None:
+        """Begin a pass: forget which patterns have matched."""
+        self._unmatched = {*self.keep, *self.edit}
+
+    def finish(self) -> None:
+        """End a pass: a pattern that matched nothing is an error."""
+        if self._unmatched:
+            seen = sorted(self.values)
+            raise ValueError(f"no trace point of this pass matches {sorted(self._unmatched)}; "
+                             f"recorded were {seen[:8]}{' ...' if len(seen) > 8 else ''}. Points are named like "
+                             "'layers.6.mamba.dt', 'layers.6.shared.attn_probs' or 'invocation.2.attn_probs'")
+
+    def at(self, path: str, alias: str | None = None) -> _Place:
+        return _Place(self, path, alias)
+
+    def wants(self, name: str) -> bool:
+        return _Place(self).wants(name)
+
+    def editor(self, name: str) -> Edit | None:
+        return _Place(self).editor(name)
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        return _Place(self)(name, value)
+
+    def __getitem__(self, name: str) -> Tensor:
+        name = self._alias.get(name, name)
+        if name not in self.values:
+            raise KeyError(f"{name!r} was not kept; kept are {sorted(self.values)}")
+        return self.values[name]
+
+    def __contains__(self, name: str) -> bool:
+        return self._alias.get(name, name) in self.values
+
+    def __iter__(self):
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"Trace(keep={list(self.keep)}, edit={list(self.edit)}, {len(self.values)} recorded)"
+
+
+class _Place:
+    """A trace standing at one place of the model, under one or two names."""
+
+    def __init__(self, trace: Trace, path: str = "", alias: str | None = None):
+        self.trace = trace
+        self.paths = (path,) if alias is None else (path, alias)
+
+    def at(self, path: str, alias: str | None = None) -> _Place:
+        first, *others = (f"{p}.{path}" if p else path for p in self.paths)
+        return _Place(self.trace, first, alias or (others[0] if others else None))
+
+    def _names(self, name: str) -> list[str]:
+        return [f"{p}.{name}" if p else name for p in self.paths]
+
+    def _matching(self, name: str, patterns: Iterable[str]) -> list[str]:
+        found = [p for p in patterns if any(fnmatchcase(full, p) for full in self._names(name))]
+        self.trace._unmatched.difference_update(found)
+        return found
+
+    def wants(self, name: str) -> bool:
+        """Whether the point is kept or edited: for values that are dear to compute."""
+        return bool(self._matching(name, self.trace.keep) or self._matching(name, self.trace.edit))
+
+    def editor(self, name: str) -> Edit | None:
+        """The point's edits as one function, or None. For points whose edit must feed back, as the SSM state's."""
+        found = self._matching(name, self.trace.edit)
+        return partial(_apply, name, [self.trace.edit[p] for p in found]) if found else None
+
+    def record(self, name: str, value: Tensor) -> None:
+        """Keep the value if asked for, without editing it."""
+        if self._matching(name, self.trace.keep):
+            full, *aliases = self._names(name)
+            self.trace.values[full] = value
+            self.trace._alias.update(dict.fromkeys(aliases, full))
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        edit = self.editor(name)
+        if edit is not None:
+            value = edit(value)
+        self.record(name, value)
+        return value
+
+
+def _apply(name: str, edits: list[Edit], value: Tensor) -> Tensor:
+    for edit in edits:
+        changed = edit(value)
+        if not isinstance(changed, Tensor) or changed.shape != value.shape:
+            got = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
+            raise ValueError(f"an edit returns a tensor of its input's shape: {name} has shape "
+                             f"{tuple(value.shape)}, the edit returned {got}")
+        value = changed.to(value.dtype)
+    return value
