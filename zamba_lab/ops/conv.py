@@ -1,7 +1,8 @@
 """The causal depthwise convolution in front of the SSM: each channel sees its own last few inputs."""
 
 import torch
-from einops import repeat
+import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor
 
 
@@ -28,9 +29,8 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | 
         order = torch.argsort(mask.logical_not().to(torch.uint8), dim=1, stable=True)    # real tokens first
         x = _take(x, order)
     window = torch.cat([state, x], dim=1)                                                # (b, w-1+l, e)
-    y = sum(window[:, j:j + x.shape[1]] * weight[:, j] for j in range(back + 1))
-    if bias is not None:
-        y = y + bias
+    y = F.conv1d(rearrange(window, "b i e -> b e i"), rearrange(weight, "e w -> e 1 w"), bias, groups=x.shape[2])
+    y = rearrange(y, "b e l -> b l e")
     if mask is None:
         # narrow, not [-back:], which is everything when back is 0; clone, or the state would keep the window alive
         return y, window.narrow(1, x.shape[1], back).clone()
