@@ -18,7 +18,7 @@ from importlib import import_module
 _HOME = {
     "ZambaConfig": "config", "Zamba": "model", "Trace": "trace", "OFF": "trace", "Cache": "cache",
     "load": "checkpoints", "save": "checkpoints", "CheckpointError": "checkpoints",
-    "generate": "generate", "stream": "generate", "Tokenizer": "tokenizer",
+    "generate": "generation", "stream": "generation", "Tokenizer": "tokenizer",
 }
 _MODULES = ("ablate", "blocks", "corpora", "lens", "ops", "tasks", "train", "viz", "widgets")
 __all__ = list(_HOME)

@@ -25,7 +25,7 @@ from zamba_lab.blocks import Context, SharedBlock, make_layer
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.cache import Cache, LayerCache
 from zamba_lab.config import ZambaConfig
-from zamba_lab.init import initialise
+from zamba_lab.blocks.init import initialise
 from zamba_lab.ops.attention import visible_keys
 from zamba_lab.trace import OFF
 

@@ -21,7 +21,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from zamba_lab.blocks import HybridLayer
+from zamba_lab.blocks.layers import HybridLayer
 from zamba_lab.config import ZambaConfig
 
 DT_RANGE = (1e-3, 1e-1)
