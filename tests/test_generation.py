@@ -1,0 +1,91 @@
+import pytest
+import torch
+from variants import BASE, VARIANTS, make_model, random_ids
+
+import zamba_lab as zl
+from zamba_lab.generation import filtered_probs, sample
+
+PROBS = torch.tensor([[0.4, 0.05, 0.3, 0.2, 0.05]]).double()
+
+
+@pytest.mark.parametrize("variant", ["base", "mamba1", "pure mamba2", "transformer"])
+def test_greedy_takes_the_likeliest_token_of_the_full_forward(variant):
+    model, ids = make_model(VARIANTS[variant]), random_ids(BASE, l=5)
+    new = zl.generate(model, ids, 8)
+    for _ in range(8):
+        with torch.no_grad():
+            ids = torch.cat([ids, model(ids)[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(new, ids[:, 5:])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padded_prompts_continue_as_if_alone(side):
+    model, ids = make_model(BASE), random_ids(BASE, b=3, l=9)
+    lengths, place = torch.tensor([9, 4, 1])[:, None], torch.arange(9)[None]
+    mask = place >= 9 - lengths if side == "left" else place < lengths
+    together = zl.generate(model, ids, 6, mask=mask)
+    for row in range(3):
+        assert torch.equal(together[row], zl.generate(model, ids[row, mask[row]][None], 6)[0])
+
+
+def test_filters_keep_what_they_say():
+    logits = PROBS.log()
+    for how, kept in ((dict(top_k=2), {0, 2}), (dict(top_p=0.69), {0, 2}), (dict(top_p=0.71), {0, 2, 3}),
+                      (dict(top_p=1.0), {0, 1, 2, 3, 4}), (dict(top_p=0.01), {0}), (dict(min_p=0.6), {0, 2}),
+                      (dict(min_p=0.0), {0, 1, 2, 3, 4}), (dict(top_k=99), {0, 1, 2, 3, 4}),
+                      (dict(top_k=3, top_p=0.5, min_p=0.5), {0, 2})):
+        probs = filtered_probs(logits, 1.0, **how)
+        assert set(probs[0].nonzero()[:, 0].tolist()) == kept, how
+        survivors = PROBS[0, sorted(kept)]
+        torch.testing.assert_close(probs[0, sorted(kept)], survivors / survivors.sum())
+
+
+def test_temperature_sharpens_and_flattens():
+    torch.testing.assert_close(filtered_probs(PROBS.log(), 0.5), PROBS ** 2 / (PROBS ** 2).sum())
+
+
+def test_draws_follow_the_distribution():
+    generator = torch.Generator().manual_seed(0)
+    draws = sample(PROBS.log().expand(20_000, -1), 1.0, top_k=3, generator=generator)
+    share = torch.bincount(draws, minlength=5) / 20_000
+    torch.testing.assert_close(share.double(), filtered_probs(PROBS.log(), 1.0, top_k=3)[0], rtol=0, atol=0.012)
+
+
+def test_a_seed_decides_and_leaves_the_global_generator_alone():
+    model, ids = make_model(BASE), random_ids(BASE)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one, two, other = (zl.generate(model, ids, 12, temperature=1.0, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_row_that_stopped_stays_stopped_and_all_stopped_ends():
+    model, ids = make_model(BASE), random_ids(BASE, b=4)
+    free = zl.generate(model, ids, 30)
+    stop = free[0, 3].item()
+    held = zl.generate(model, ids, 30, stop=[stop])
+    for row in range(4):
+        hits = (free[row] == stop).nonzero()
+        end = hits[0].item() if len(hits) else len(held[row]) - 1
+        assert torch.equal(held[row, :end + 1], free[row, :end + 1])
+        assert (held[row, end + 1:] == held[row, end]).all()
+    alone = zl.generate(model, ids[:1], 30, stop=[stop])
+    assert alone.shape[1] == (free[0] == stop).nonzero()[0].item() + 1
+
+
+def test_streaming_yields_what_generate_returns():
+    model, ids = make_model(BASE), random_ids(BASE)
+    tokens = list(zl.stream(model, ids, 7, temperature=0.8, seed=3))
+    assert torch.equal(torch.stack(tokens, 1), zl.generate(model, ids, 7, temperature=0.8, seed=3))
+    assert zl.generate(model, ids, 0).shape == (2, 0)
+
+
+@pytest.mark.parametrize("how, rule", [
+    (dict(temperature=-1), "temperature must be 0"), (dict(top_k=0), "top_k must be 1 or more"),
+    (dict(top_p=0), r"top_p must lie in \(0, 1\]"), (dict(min_p=1.5), r"min_p must lie in \[0, 1\]"),
+    (dict(max_new_tokens=-1), "max_new_tokens must be 0 or more"), (dict(stop=[99]), "stop tokens must lie in 0..28")])
+def test_bad_sampling_is_refused_before_any_work(how, rule):
+    with pytest.raises(ValueError, match=rule):
+        zl.stream(None if "stop" not in how else make_model(BASE), None, **{"max_new_tokens": 1, **how})

@@ -1,0 +1,89 @@
+"""What a pass refuses, and how a model begins."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from variants import BASE, PURE, make_model, random_ids
+
+import zamba_lab as zl
+
+MODEL, IDS = make_model(BASE), random_ids(BASE)
+
+
+@pytest.mark.parametrize("ids, message", [
+    (IDS[0], r"ids must be integers of shape \(batch, length\).*got \(19,\)"),
+    (IDS.double(), "torch.float64"),
+    (IDS[:, :0], "an empty prompt: begin with the bos token"),
+    (IDS + 11, r"ids must lie in 0..28 \(vocab_size 29\): got 1[1-9]..3[0-9]"),
+    (IDS - 40, "ids must lie in 0..28"),
+])
+def test_bad_ids_are_refused(ids, message):
+    for run in (MODEL, MODEL.extend):
+        with pytest.raises(ValueError, match=message):
+            run(ids)
+
+
+@pytest.mark.parametrize("mask, message", [
+    (torch.ones(2, 18), r"mask must have the shape of ids: got \(2, 18\), ids \(2, 19\)"),
+    (torch.full((2, 19), 0.5), r"mask must hold 1 at tokens and 0 at padding and nothing else: got values \[0.5\]"),
+])
+def test_bad_masks_are_refused(mask, message):
+    with pytest.raises(ValueError, match=message):
+        MODEL(IDS, mask)
+
+
+def test_a_cache_of_another_batch_is_refused():
+    _, cache = MODEL.extend(IDS)
+    with pytest.raises(ValueError, match="got 1 rows, the cache holds 2"):
+        MODEL.extend(IDS[:1], cache)
+
+
+def test_a_mask_that_hides_nothing_is_no_mask():
+    for mask in (torch.ones(2, 19), torch.ones(2, 19, dtype=torch.long)):
+        assert torch.equal(MODEL(IDS, mask), MODEL(IDS)) and MODEL.extend(IDS, mask=mask)[1].mask is None
+
+
+def test_one_cache_row_can_be_taken_out():
+    _, cache = MODEL.extend(IDS)
+    row = cache.map(lambda t: t[1:])
+    torch.testing.assert_close(MODEL.extend(IDS[1:, :3], row)[0], MODEL.extend(IDS[:, :3], cache)[0][1:])
+
+
+@pytest.mark.parametrize("mixer", ["mamba2", "mamba1"])
+@pytest.mark.parametrize("init", ["small", "authors", "reference"])
+def test_initialisation_is_decided_by_the_seed_and_fills_everything(init, mixer):
+    config = replace(BASE, init=init, mixer=mixer, tie_embeddings=False, proj_bias=True)
+    models = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        models.append(zl.Zamba(config).state_dict())
+    same = [torch.equal(models[0][name], models[1][name]) for name in models[0]]
+    differ = [name for name in models[0] if not torch.equal(models[0][name], models[2][name])]
+    assert all(same) and len(differ) > len(same) / 2
+    assert all(t.isfinite().all() and t.abs().max() < 30 for t in models[0].values())
+
+
+def test_initial_step_sizes_and_decays_lie_in_the_documented_ranges():
+    for init, low, high in (("authors", 1, 16), ("small", 1, 16), ("reference", 1, 8)):
+        mixer = zl.Zamba(replace(PURE, init=init)).layers[0].mamba
+        dt, A = torch.nn.functional.softplus(mixer.dt_bias), mixer.A_log.exp()
+        assert dt.min() > 0.9e-3 and dt.max() < 0.11
+        assert A.min() > 0.99 * low and A.max() < 1.01 * high
+    channels = zl.Zamba(replace(PURE, mixer="mamba1")).layers[0].mamba.A_log.exp()
+    torch.testing.assert_close(channels[0, 0], torch.arange(1, 7).float())
+
+
+@torch.no_grad()
+def test_only_the_small_scheme_lets_the_shared_block_be_heard():
+    """RMS(link out) / RMS(stream) at the first invocation: near 1 for "small", far below for the others."""
+    ratio = {}
+    for init in ("small", "authors", "reference"):
+        torch.manual_seed(0)
+        config = zl.ZambaConfig(vocab_size=64, d_model=64, n_layers=2, headdim=32, d_state=16, hybrid_layers=(1,),
+                                n_shared_blocks=1, attn_heads=2, d_mlp=128, lora_rank=4, init=init)
+        trace = zl.Trace(keep=["invocation.0.link_out", "layers.1.resid_in"])
+        zl.Zamba(config)(torch.randint(64, (4, 32)), trace=trace)
+        ratio[init] = (trace["invocation.0.link_out"].square().mean() / trace["layers.1.resid_in"].square().mean()).sqrt()
+    assert 0.3 < ratio["small"] < 30
+    assert ratio["reference"] < 0.1 < ratio["small"] / 3

@@ -1,0 +1,146 @@
+import pytest
+import torch
+from variants import BASE, VARIANTS, make_model, random_ids
+
+import zamba_lab as zl
+
+b, l, d, e, h, p, n, g = 2, 19, 16, 32, 8, 4, 6, 2
+MAMBA2 = {"input": (b, l, d), "z": (b, l, e), "x": (b, l, h, p), "B": (b, l, g, n), "C": (b, l, g, n), "dt": (b, l, h),
+          "state": (b, l, h, p, n), "y": (b, l, h, p), "out": (b, l, d)}
+MAMBA1 = {**MAMBA2, "B": (b, l, h, n), "C": (b, l, h, n), "dt": (b, l, h, p)}
+SHARED = {"input": (b, l, 2 * d), "q": (b, 4, l, 8), "k": (b, 4, l, 8), "v": (b, 4, l, 8), "attn_scores": (b, 4, l, l),
+          "attn_probs": (b, 4, l, l), "attn_out": (b, l, d), "mlp_in": (b, l, d), "mlp_out": (b, l, d),
+          "lora.mlp": (b, l, 24), "link_out": (b, l, d)}
+
+
+def run(model, ids, **kwargs):
+    trace = zl.Trace(**kwargs)
+    with torch.no_grad():
+        return model(ids, trace=trace), trace
+
+
+@pytest.mark.parametrize("variant, mamba", [("base", MAMBA2), ("mamba1", MAMBA1)])
+def test_every_point_of_the_contract_is_there_with_its_shape_and_nothing_else(variant, mamba):
+    _, trace = run(make_model(VARIANTS[variant]), random_ids(BASE), keep=["*"])
+    expected = {"embed": (b, l, d), "final_norm": (b, l, d), "logits": (b, l, 29)}
+    for i in range(5):
+        expected |= {f"layers.{i}.resid_in": (b, l, d), f"layers.{i}.resid_out": (b, l, d)}
+        expected |= {f"layers.{i}.mamba.{name}": shape for name, shape in mamba.items()}
+    expected |= {f"layers.{i}.shared.{name}": shape for i in (1, 2, 4) for name, shape in SHARED.items()}
+    assert {name: tuple(trace[name].shape) for name in trace} == expected
+    assert list(trace)[:3] == ["embed", "layers.0.resid_in", "layers.0.mamba.input"] and list(trace)[-1] == "logits"
+
+
+def test_qkv_adapters_have_points():
+    _, trace = run(make_model(VARIANTS["lora on qkv"]), random_ids(BASE), keep=["invocation.0.lora.*"])
+    assert list(trace) == [f"layers.1.shared.lora.{part}" for part in ("q", "k", "v", "mlp")]
+
+
+def test_depth_and_invocation_name_one_point_in_keep_edit_and_lookup():
+    model, ids = make_model(BASE), random_ids(BASE)
+    _, by_depth = run(model, ids, keep=["layers.4.shared.q"])
+    _, by_invocation = run(model, ids, keep=["invocation.2.q"])
+    for trace in (by_depth, by_invocation):
+        assert torch.equal(trace["layers.4.shared.q"], trace["invocation.2.q"]) and "invocation.2.q" in trace
+    one, _ = run(model, ids, edit={"layers.2.shared.link_out": torch.zeros_like})
+    other, _ = run(model, ids, edit={"invocation.1.link_out": torch.zeros_like})
+    plain, _ = run(model, ids)
+    assert torch.equal(one, other) and not torch.allclose(one, plain)
+
+
+def test_the_stream_is_the_sum_of_what_the_mixers_wrote():
+    _, trace = run(make_model(BASE), random_ids(BASE), keep=["embed", "*.mamba.out", "*.resid_out"])
+    total = trace["embed"] + sum(trace[f"layers.{i}.mamba.out"] for i in range(5))
+    torch.testing.assert_close(trace["layers.4.resid_out"], total)
+
+
+def test_kept_attention_is_causal_and_sums_to_one():
+    _, trace = run(make_model(BASE), random_ids(BASE), keep=["*.attn_probs"])
+    for k in range(3):
+        probs = trace[f"invocation.{k}.attn_probs"]
+        torch.testing.assert_close(probs.sum(-1), torch.ones_like(probs.sum(-1)))
+        assert probs.triu(1).abs().max() == 0
+
+
+@pytest.mark.parametrize("variant", ["base", "mamba1"])
+def test_every_point_can_be_edited_and_the_edit_reaches_the_logits(variant):
+    model, ids = make_model(VARIANTS[variant]), random_ids(BASE)
+    plain, trace = run(model, ids, keep=["*"])
+    for name in trace:
+        edited, _ = run(model, ids, edit={name: lambda value: value * 0.5})
+        same = torch.allclose(edited, plain, rtol=1e-9, atol=1e-9)
+        # dead by construction: norms undo a common factor of their input ...
+        scale_free = name.endswith(("shared.input", "attn_out")) and same
+        assert not same or scale_free, f"halving {name} changed nothing"
+
+
+@pytest.mark.parametrize("variant", ["base", "mamba1", "transformer"])
+def test_edits_act_in_extend_as_in_the_full_forward(variant):
+    model, ids = make_model(VARIANTS[variant]), random_ids(BASE)
+    edit = {"*.mlp_out": lambda value: 0.7 * value, "layers.1.*out": lambda value: value - 0.1}
+    full, _ = run(model, ids, edit=edit)
+    cache, pieces = None, []
+    with torch.no_grad():
+        for piece in ids.split([9, 1, 9], dim=1):
+            logits, cache = model.extend(piece, cache, trace=zl.Trace(edit=edit))
+            pieces.append(logits)
+    torch.testing.assert_close(torch.cat(pieces, 1), full)
+
+
+@pytest.mark.parametrize("variant", ["base", "mamba1"])
+def test_an_edit_of_the_state_propagates_and_goes_into_the_cache(variant):
+    model, ids = make_model(VARIANTS[variant]), random_ids(BASE)
+
+    def erase_at_9(states):
+        return states.index_fill(1, torch.tensor([9]), 0.0)
+
+    plain, before = run(model, ids, keep=["layers.3.mamba.state"])
+    edited, after = run(model, ids, keep=["layers.3.mamba.state"], edit={"layers.3.mamba.state": erase_at_9})
+    states, changed = before["layers.3.mamba.state"], after["layers.3.mamba.state"]
+    assert torch.equal(changed[:, :9], states[:, :9]) and changed[:, 9].abs().max() == 0
+    assert not torch.allclose(changed[:, 10:], states[:, 10:])
+    assert torch.equal(edited[:, :9], plain[:, :9]) and not torch.allclose(edited[:, 10:], plain[:, 10:])
+    with torch.no_grad():
+        _, cache = model.extend(ids[:, :10], trace=zl.Trace(edit={"layers.3.mamba.state": erase_at_9}))
+        assert cache.layers[3].ssm.abs().max() == 0
+        torch.testing.assert_close(model.extend(ids[:, 10:], cache)[0], edited[:, 10:])
+
+
+def test_recorded_states_end_in_the_cache():
+    model, ids = make_model(BASE), random_ids(BASE)
+    trace = zl.Trace(keep=["*.state"])
+    with torch.no_grad():
+        _, cache = model.extend(ids, trace=trace)
+    for i, layer in enumerate(cache.layers):
+        torch.testing.assert_close(trace[f"layers.{i}.mamba.state"][:, -1], layer.ssm)
+
+
+def test_what_is_kept_is_attached_to_autograd():
+    model, ids = make_model(BASE), random_ids(BASE)
+    trace = zl.Trace(keep=["invocation.1.link_out"])
+    loss = model(ids, trace=trace).square().sum()
+    (gradient,) = torch.autograd.grad(loss, trace["invocation.1.link_out"])
+    assert gradient.abs().max() > 0
+
+
+def test_off_records_nothing_and_is_one_object():
+    place = zl.OFF.at("layers.3").at("shared", alias="invocation.0")
+    assert place is zl.OFF and not place.wants("q") and place.editor("q") is None
+
+
+@pytest.mark.parametrize("names", [dict(keep=["layers.0.shared.q"]), dict(edit={"invocation.3.q": torch.zeros_like}),
+                                   dict(keep=["layers.1.mamba.Delta"])])
+def test_a_name_that_matches_no_point_is_an_error(names):
+    with pytest.raises(ValueError, match="no trace point of this pass matches"):
+        run(make_model(BASE), random_ids(BASE), **names)
+
+
+def test_an_edit_that_changes_the_shape_is_an_error():
+    with pytest.raises(ValueError, match=r"dt has shape \(2, 19, 8\), the edit returned \(2, 18, 8\)"):
+        run(make_model(BASE), random_ids(BASE), edit={"layers.0.mamba.dt": lambda dt: dt[:, 1:]})
+
+
+def test_looking_up_what_was_not_kept_says_what_was():
+    _, trace = run(make_model(BASE), random_ids(BASE), keep=["embed"])
+    with pytest.raises(KeyError, match="was not kept; kept are .*embed"):
+        trace["logits"]
