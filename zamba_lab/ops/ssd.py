@@ -98,10 +98,10 @@ def _chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor
     log_decay = torch.cumsum(dt * rearrange(A.to(wide), "(g i) -> g i 1", g=groups), dim=-1)
     value = rearrange(x.to(wide), "b q (g i) p -> b g i q p", g=groups) * dt[..., None]
 
-    # Inside the chunk. Above the diagonal C B^T is 0 and the exponent is clamped, so exp cannot overflow there.
-    CB = torch.tril(C @ B.mT)                                                             # (b, g, q, q)
-    L = torch.exp((log_decay[..., :, None] - log_decay[..., None, :]).clamp(max=0))       # (b, g, i, q, q)
-    y = (CB[:, :, None] * L) @ value                                                      # (b, g, i, q, p)
+    # Inside the chunk. The sum is made in one buffer: these (q, q) tables of every head are the largest there are.
+    L = log_decay[..., :, None] + (-log_decay)[..., None, :]                              # (b, g, i, q, q)
+    L = L.add_(_no_future(L)).exp_()
+    y = ((C @ B.mT)[:, :, None] * L) @ value                                              # (b, g, i, q, p)
 
     # From and to the chunks around: the heads of a group stand side by side as columns of one matrix.
     grouped = rearrange(state, "b (g i) p n -> b g n (i p)", g=groups)
@@ -112,6 +112,11 @@ def _chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor
     written = rearrange(value @ B, "b g (i p) n -> b (g i) p n", i=dt.shape[2])
     kept = rearrange(torch.exp(log_decay[..., -1]), "b g i -> b (g i) 1 1")
     return rearrange(y, "b g i q p -> b q (g i) p").to(x.dtype), kept * state + written
+
+
+def _no_future(table: Tensor) -> Tensor:
+    """(q, q): 0 on and below the diagonal, -inf above, whose exponential is 0."""
+    return torch.full(table.shape[-2:], -torch.inf, dtype=table.dtype, device=table.device).triu(1)
 
 
 def start_state(x: Tensor, B: Tensor, state: Tensor | None) -> Tensor:

@@ -1,0 +1,57 @@
+"""What tracing costs when it is off: the calls on OFF that a pass makes, against the pass, and when it is on."""
+
+import time
+
+import torch
+from harness import interleaved, milliseconds
+
+import zamba_lab as zl
+
+
+class Counting:
+    """Stands in for OFF and counts what a pass asks of it."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def at(self, path, alias=None):
+        self.calls += 1
+        return self
+
+    def wants(self, name):
+        self.calls += 1
+        return False
+
+    def editor(self, name):
+        return None
+
+    def start(self): ...
+
+    def finish(self): ...
+
+    def __call__(self, name, value):
+        self.calls += 1
+        return value
+
+
+@torch.no_grad()
+def run(quick: bool = False) -> list[dict[str, str]]:
+    torch.manual_seed(0)
+    model = zl.Zamba(zl.ZambaConfig.preset("zamba2-nano"))
+    rows = []
+    for l in (1, 64) if quick else (1, 64, 512):
+        ids = torch.randint(2048, (1, l))
+        counting = Counting()
+        model(ids, trace=counting)
+        start = time.perf_counter()
+        for _ in range(100_000):
+            zl.OFF("z", ids)
+        call = (time.perf_counter() - start) / 100_000
+        keep = ["*.resid_out"]
+        times = interleaved({"off": lambda: model(ids), "keep resid_out": lambda: model(ids, trace=zl.Trace(keep=keep))},
+                            repeats=3 if quick else 21)
+        off = sorted(times["off"])[len(times["off"]) // 2]
+        rows.append({"work": f"nano, one pass of {l} tokens", "off": milliseconds(times["off"]),
+                     "calls on OFF": str(counting.calls), "their share of the pass": f"{counting.calls * call / off:.2%}",
+                     "keep resid_out": milliseconds(times["keep resid_out"])})
+    return rows

@@ -1,0 +1,140 @@
+"""`zamba-lab`: arguments to the functions of the package, nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if it did what was asked. A broken rule is a sentence on stderr and status 2."""
+    parser = argparse.ArgumentParser(prog="zamba-lab", description="The lab for hybrid SSM/attention language models.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, add in (("info", _add_info), ("generate", _add_generate), ("train", _add_train), ("bench", _add_bench)):
+        add(commands.add_parser(name, help=add.__doc__, description=add.__doc__))
+    given = parser.parse_args(arguments)
+    try:
+        return given.run(given)
+    except ValueError as error:
+        print(f"zamba-lab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    """the shape of a model and what it costs, without building it"""
+    parser.add_argument("source", help="a preset (zamba2-2.7b, ...), a folder or a hub id")
+    parser.add_argument("--context", type=int, default=4096, help="tokens for FLOPs and cache (4096)")
+    parser.add_argument("--json", action="store_true", help="as data")
+    parser.set_defaults(run=_info)
+
+
+def _info(given: argparse.Namespace) -> int:
+    import torch
+
+    from zamba_lab.checkpoints import load_config
+    from zamba_lab.config import cost
+
+    config = load_config(given.source)
+    facts = {"parameters": config.n_params, "parameters by part": cost.params_by_part(config),
+             "hybrid layers": list(config.hybrid_layers), "block of each invocation": list(config.blocks_by_invocation),
+             f"FLOPs per token at {given.context}": config.flops_per_token(given.context),
+             f"cache bytes at {given.context}, bfloat16": config.cache_bytes(given.context, dtype=torch.bfloat16),
+             "weight bytes, bfloat16": 2 * config.n_params}
+    if given.json:
+        print(json.dumps({**facts, "config": vars(config)}, indent=1))
+        return 0
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            print("\n".join(f"  {part:20} {count:>16,}" for part, count in value.items() if count))
+        else:
+            print(f"{name:36} {value:,.0f}" if isinstance(value, int | float) else f"{name:36} {value}")
+    return 0
+
+
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    """continue a text"""
+    parser.add_argument("source", help="a shipped model (zamba2-nano), a folder or a hub id")
+    parser.add_argument("prompt", help="the text to continue; - reads standard input")
+    parser.add_argument("-n", "--max-new-tokens", type=int, default=100)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0, the default, takes the likeliest token")
+    parser.add_argument("--top-k", type=int)
+    parser.add_argument("--top-p", type=float)
+    parser.add_argument("--min-p", type=float)
+    parser.add_argument("--seed", type=int)
+    parser.set_defaults(run=_generate)
+
+
+def _generate(given: argparse.Namespace) -> int:
+    import torch
+
+    from zamba_lab.checkpoints import load
+    from zamba_lab.generation import stream
+
+    model = load(given.source)
+    if model.tokenizer is None:
+        raise ValueError(f"generating from text needs a tokenizer.json beside the weights: {given.source} has none")
+    prompt = sys.stdin.read() if given.prompt == "-" else given.prompt
+    eos = model.config.eos_token_id
+    tokens = stream(model, torch.tensor([model.tokenizer.encode(prompt)]), given.max_new_tokens, given.temperature,
+                    given.top_k, given.top_p, given.min_p, stop=() if eos is None else (eos,), seed=given.seed)
+    for text in model.tokenizer.stream(int(token) for token in tokens):
+        print(text, end="", flush=True)
+    print()
+    return 0
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    """train the shipped model anew, by its recipe; goes on where it was stopped"""
+    parser.add_argument("--out", default="data/zamba2-nano", help="folder for the model")
+    parser.add_argument("--folder", default="runs/zamba2-nano", help="folder for checkpoints and the log")
+    parser.add_argument("--threads", type=int, help="threads of one operation; torch's own choice if left out")
+    parser.set_defaults(run=_train)
+
+
+def _train(given: argparse.Namespace) -> int:
+    from zamba_lab.train.nano import main as train_nano
+
+    threads = ["--threads", str(given.threads)] if given.threads else []
+    return train_nano(["--out", given.out, "--run", given.folder, *threads])
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    """measure the project's claims of speed and memory"""
+    parser.add_argument("names", nargs="*", help="files of benchmarks/ without .py; all if none is named")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: whether they run, not what they say")
+    parser.add_argument("--json", action="store_true", help="as data")
+    parser.add_argument("--report", type=Path, help="also write the tables to this file")
+    parser.set_defaults(run=_bench)
+
+
+def _bench(given: argparse.Namespace) -> int:
+    folder = ROOT / "benchmarks"
+    known = sorted(file.stem for file in folder.glob("*.py") if file.stem != "harness")
+    unknown = sorted(set(given.names) - set(known))
+    if unknown or not known:
+        raise ValueError(f"benchmarks are files of {folder.name}/ beside the package: got {unknown}, there are {known}")
+    sys.path.insert(0, str(folder))
+    import harness                      # the benchmarks' own, found on the path just set
+
+    results, text = {"machine": [harness.machine()]}, []
+    for name in given.names or known:
+        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        results[name] = module.run(given.quick)
+        text.append(f"## {name}\n\n{module.__doc__.strip()}\n\n{harness.markdown(results[name])}\n")
+    report = "\n".join([harness.markdown(results["machine"]) + "\n", *text])
+    print(json.dumps(results, indent=1) if given.json else report)
+    if given.report:
+        given.report.write_text("# Measured\n\n" + report, encoding="utf-8")
+    return 0
