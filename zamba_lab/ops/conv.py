@@ -30,7 +30,7 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | 
         x = _take(x, order)
     window = torch.cat([state, x], dim=1)                                                # (b, w-1+l, e)
     y = F.conv1d(rearrange(window, "b i e -> b e i"), rearrange(weight, "e w -> e 1 w"), bias, groups=x.shape[2])
-    y = rearrange(y, "b e l -> b l e")
+    y = rearrange(y, "b e l -> b l e").contiguous()      # element-wise gradients are slow where layouts mix
     if mask is None:
         # narrow, not [-back:], which is everything when back is 0; clone, or the state would keep the window alive
         return y, window.narrow(1, x.shape[1], back).clone()

@@ -1,0 +1,63 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from variants import BASE, make_model
+
+import zamba_lab as zl
+from zamba_lab.cli import main
+
+
+def test_info_of_a_preset_builds_nothing_and_says_what_it_costs(capsys):
+    assert main(["info", "zamba2-2.7b", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["parameters"] == sum(facts["parameters by part"].values()) == 2_662_214_560
+    assert facts["config"]["d_model"] == 2560
+    assert main(["info", "zamba2-2.7b"]) == 0
+    assert "2,662,214,560" in capsys.readouterr().out
+
+
+def test_info_reads_the_config_of_a_folder(capsys, tmp_path):
+    zl.save(make_model(BASE).float(), tmp_path)
+    assert main(["info", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == BASE.n_params
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["info", "nothing-here"], "nothing-here"),
+    (["generate", "nothing-here", "x"], "nothing-here"),
+    (["bench", "nothing-here"], "benchmarks are files of benchmarks/"),
+])
+def test_what_cannot_be_done_is_one_sentence_and_status_2(capsys, arguments, sentence):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.startswith("zamba-lab: ") and "Traceback" not in error
+
+
+def test_generating_without_a_tokenizer_says_what_is_missing(capsys, tmp_path):
+    zl.save(make_model(BASE).float(), tmp_path)
+    assert main(["generate", str(tmp_path), "x"]) == 2
+    assert "needs a tokenizer.json beside the weights" in capsys.readouterr().err
+
+
+def test_the_shipped_model_writes(capsys):
+    assert main(["generate", "zamba2-nano", "def ", "-n", "8"]) == 0
+    text = capsys.readouterr().out
+    model = zl.load("zamba2-nano")
+    ids = zl.generate(model, torch.tensor([model.tokenizer.encode("def ")]), 8, stop=[model.config.eos_token_id])
+    assert text == model.tokenizer.decode(ids[0].tolist()) + "\n"
+
+
+def test_it_runs_as_a_module_and_every_command_has_help():
+    for command in ([], ["info"], ["generate"], ["train"], ["bench"]):
+        done = subprocess.run([sys.executable, "-m", "zamba_lab", *command, "--help"], capture_output=True, text=True)
+        assert done.returncode == 0 and "usage: zamba-lab" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["growth", "init_recall", "ssd_op", "tracing", "train_step"])
+def test_each_benchmark_runs_at_its_quick_size(name, capsys):
+    assert main(["bench", name, "--quick", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)[name]
+    assert rows and all(isinstance(value, str) for row in rows for value in row.values())
