@@ -1,0 +1,367 @@
+"""Opening exactly: what fits is opened whole, what does not is refused by name and nothing is built."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from variants import BASE, make_model, random_ids
+
+from zamba_lab.checkpoints import CheckpointError, load, save
+from zamba_lab.checkpoints.load import all_finite
+from zamba_lab.config.presets import SHIPPED
+
+Q = "model.layers.1.shared_transformer.self_attn.q_proj.weight"
+
+
+@pytest.fixture
+def model():
+    return make_model(BASE).float()
+
+
+@pytest.fixture
+def folder(model, tmp_path) -> Path:
+    return save(model, tmp_path / "checkpoint")
+
+
+def rewrite(folder: Path, change, file: str = "model.safetensors") -> None:
+    """Let `change` edit the tensors of a file in place."""
+    tensors = load_file(folder / file)
+    change(tensors)
+    save_file(tensors, folder / file)
+
+
+def edit_config(folder: Path, **changes) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**raw, **changes}))
+
+
+def same(one, other) -> bool:
+    pairs = zip(one.named_parameters(), other.named_parameters(), strict=True)
+    return one.config == other.config and all(a == b and torch.equal(p, q) for (a, p), (b, q) in pairs)
+
+
+# --- what is opened -----------------------------------------------------------------------------------------------
+
+def test_a_folder_a_file_and_a_path_are_the_same(model, folder):
+    for source in (folder, str(folder), folder / "model.safetensors"):
+        assert same(load(source), model)
+
+
+def test_a_single_weight_file_of_any_name(model, folder):
+    os.rename(folder / "model.safetensors", folder / "weights.safetensors")
+    assert same(load(folder), model)
+
+
+def test_shards_are_read_through_their_index_and_other_files_are_not(model, tmp_path):
+    save(model, tmp_path, max_shard_bytes=4000)
+    (tmp_path / "model-00001-of-00099.safetensors").write_bytes(b"of another layout, beside it")
+    (tmp_path / "model.safetensors").write_bytes(b"stale")
+    assert same(load(tmp_path), model)
+
+
+@pytest.mark.parametrize("stored", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_stored_dtype_is_kept_unless_another_is_asked_for(model, tmp_path, stored):
+    save(model.to(stored), tmp_path)
+    assert {p.dtype for p in load(tmp_path).parameters()} == {stored}
+    for dtype in (torch.float32, torch.bfloat16):
+        assert same(load(tmp_path, dtype=dtype), model.to(stored).to(dtype))
+        model = make_model(BASE).float()
+
+
+def test_mixed_dtypes_lose_nothing(model, tmp_path):
+    """Decays in float32 in a bfloat16 file stay so; a wider matrix makes all matrices wide."""
+    model = model.bfloat16()
+    for layer in model.layers:
+        layer.mamba.A_log.data, layer.mamba.dt_bias.data = layer.mamba.A_log.float(), layer.mamba.dt_bias.float()
+    save(model, tmp_path)
+    found = load(tmp_path)
+    assert found.layers[0].mamba.A_log.dtype == found.layers[0].mamba.dt_bias.dtype == torch.float32
+    assert found.embedding.weight.dtype == found.final_norm.weight.dtype == torch.bfloat16
+    assert same(found, model)
+    assert found(random_ids(BASE)).dtype == torch.bfloat16
+
+    model.final_norm.weight.data = model.final_norm.weight.float() + 1e-4
+    save(model, tmp_path)
+    found = load(tmp_path)
+    assert found.embedding.weight.dtype == torch.float32
+    assert torch.equal(found.final_norm.weight, model.final_norm.weight)
+
+
+def test_weights_are_mapped_not_copied_and_training_leaves_the_file_alone(folder):
+    before = (folder / "model.safetensors").read_bytes()
+    found = load(folder)
+    loss = found(random_ids(BASE)).square().mean()
+    loss.backward()
+    assert all(p.grad is not None for p in found.parameters())
+    with torch.no_grad():
+        for p in found.parameters():
+            p.add_(1)
+    assert (folder / "model.safetensors").read_bytes() == before
+    again = load(folder)
+    assert torch.equal(again.final_norm.weight + 1, found.final_norm.weight)
+
+
+def test_meta_device_checks_names_and_reads_nothing(folder):
+    found = load(folder, device="meta")
+    assert all(p.is_meta for p in found.parameters())
+    assert sum(p.numel() for p in found.parameters()) == found.config.n_params
+
+
+def test_dt_min_is_set_and_zero_leaves_what_the_checkpoint_says(tmp_path):
+    save(make_model(replace(BASE, dt_min=0.05)), tmp_path)
+    assert load(tmp_path).config.dt_min == 0.05
+    assert load(tmp_path, dt_min=0.001).config.dt_min == 0.001
+
+
+def test_copies_of_tied_tensors_are_taken_if_equal(model, folder):
+    """As files hold them that were written without regard to ties: the block again at depth 4, the head beside the embedding."""
+    def repeat(tensors):
+        for name in [name for name in tensors if ".layers.1.shared_transformer." in name]:
+            tensors[name.replace(".layers.1.", ".layers.4.")] = tensors[name].clone()
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+
+    rewrite(folder, repeat)
+    assert same(load(folder), model)
+
+
+def test_a_block_may_be_stored_under_a_later_depth_only(model, folder):
+    rewrite(folder, lambda tensors: tensors.update({Q.replace(".1.", ".4."): tensors.pop(Q)}))
+    assert same(load(folder), model)
+
+
+def test_legacy_files_are_the_same_model(model, tmp_path):
+    """All adapters in every block, in_proj as a list of one, other names."""
+    from zamba_lab.checkpoints.binding import bind, spare_names
+    from zamba_lab.checkpoints.layouts import ZAMBA2_LEGACY, ZAMBA2_PLAIN
+
+    save(model, tmp_path)
+    parameters = dict(model.named_parameters())
+    for layout in (ZAMBA2_LEGACY, ZAMBA2_PLAIN):
+        tensors = {name: torch.full(parameters[ours].shape, 7.0) for name, ours in spare_names(layout, BASE).items()
+                   if ours in parameters}
+        for binding in bind(layout, BASE, parameters):
+            ours = [parameters[name].detach() for name in binding.ours]
+            for names, tensor in zip(binding.stored, binding.transform.to_stored(ours, BASE)):
+                tensors[names[0]] = tensor.contiguous()
+        save_file(tensors, tmp_path / "model.safetensors")
+        assert same(load(tmp_path), model)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+def refused(source, *parts: str, **options) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        load(source, **options)
+    for part in parts:
+        assert part in str(caught.value), f"{part!r} is not in: {caught.value}"
+    return caught.value
+
+
+def test_missing_left_over_and_misshapen_tensors_are_all_named(folder):
+    def spoil(tensors):
+        del tensors[Q], tensors["model.layers.0.mamba.D"]
+        tensors["model.layers.9.mamba.D"] = torch.zeros(3)
+        tensors["model.final_layernorm.weight"] = torch.zeros(15)
+
+    rewrite(folder, spoil)
+    error = refused(folder, "layout: zamba2", "missing (2)", Q, "left over (1)", "of the wrong shape (1)",
+                    "model.final_layernorm.weight is (15,), must be (16,)")
+    assert error.missing == ("model.layers.0.mamba.D", Q)
+    assert error.left_over == ("model.layers.9.mamba.D",)
+    assert error.wrong_shape == ("model.final_layernorm.weight",)
+
+
+def test_a_long_list_is_cut_in_the_message_only(folder):
+    rewrite(folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if ".mamba." in name])
+    error = refused(folder, "missing (40)", "... and 20 more")
+    assert len(error.missing) == 40
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_hidden_layers", 6), ("mamba_d_state", 7), ("vocab_size", 30),
+                                            ("use_shared_attention_adapter", True)])
+def test_a_config_of_another_model_is_refused(folder, key, value):
+    changes = {key: value}
+    if key == "num_hidden_layers":
+        changes["layers_block_type"] = ["mamba", "hybrid", "hybrid", "mamba", "hybrid", "mamba"]
+    edit_config(folder, **changes)
+    refused(folder, "does not fit its config.json")
+
+
+def test_more_layers_than_tensors_are_refused_before_anything_is_built(folder):
+    edit_config(folder, num_hidden_layers=10 ** 9, layers_block_type=None)
+    refused(folder, "1000000000 layers, but only")
+
+
+def test_sizes_no_tensor_can_have(folder):
+    edit_config(folder, vocab_size=2 ** 62)
+    refused(folder, "config.json")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_named(folder, value):
+    rewrite(folder, lambda tensors: tensors["model.layers.3.mamba.in_proj.weight"][5].fill_(value))
+    refused(folder, "model.layers.3.mamba.in_proj.weight holds NaN or infinite numbers")
+
+
+def test_huge_weights_are_numbers():
+    assert all_finite(torch.full((1000,), 3e38))
+    assert not all_finite(torch.tensor([3e38] * 9 + [float("inf")]))
+
+
+def test_copies_that_differ_are_refused(folder):
+    rewrite(folder, lambda tensors: tensors.update({Q.replace(".1.", ".4."): tensors[Q] + 1e-6}))
+    refused(folder, f"{Q.replace('.1.', '.4.')} differs from {Q}")
+
+
+def test_two_blocks_are_not_taken_for_copies_of_one(folder):
+    edit_config(folder, num_mem_blocks=1)
+    refused(folder, f"{Q.replace('.1.', '.2.')} differs from {Q}")
+
+
+def test_a_tied_head_that_differs_is_refused(folder):
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].double()}))
+    refused(folder, "lm_head.weight differs from model.embed_tokens.weight")
+
+
+def test_an_untied_head_must_be_there(folder):
+    edit_config(folder, tie_word_embeddings=False)
+    assert refused(folder).missing == ("lm_head.weight",)
+
+
+def test_quantised_files_are_refused(folder):
+    rewrite(folder, lambda tensors: tensors.update({Q: tensors[Q].to(torch.int8)}))
+    refused(folder, "F64, F32, F16, BF16", Q, "I8")
+
+
+@pytest.mark.parametrize("length", [0, 5, 200, -1, -1000])
+def test_a_truncated_file_is_refused(folder, length):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:length])
+    refused(folder, "model.safetensors", "not a whole safetensors file")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe", b"null", b"[" * 100_000, b'{"a": 1' + b"0" * 5000 + b"}"])
+def test_a_config_that_is_no_json_object_is_refused(folder, content):
+    (folder / "config.json").write_bytes(content)
+    refused(folder, "config.json")
+
+
+def test_folders_and_files_that_are_no_checkpoint(folder, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "notes.txt").write_text("hello")
+    refused(empty, "is not a checkpoint: it has no config.json", "notes.txt")
+    refused(folder / "config.json", "a single file must be a .safetensors file")
+    refused(tmp_path / "nowhere", "there is no")
+    (folder / "model.safetensors").unlink()
+    refused(folder, "holds neither model.safetensors nor model.safetensors.index.json")
+    for name in "ab":
+        save_file({"x": torch.zeros(1)}, folder / f"{name}.safetensors")
+    refused(folder, "2 safetensors files and no model.safetensors.index.json")
+
+
+@pytest.fixture
+def sharded(model, tmp_path) -> Path:
+    return save(model, tmp_path / "sharded", max_shard_bytes=4000)
+
+
+def edit_index(folder: Path, change) -> None:
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    change(index["weight_map"])
+    path.write_text(json.dumps(index))
+
+
+def test_a_missing_shard_is_named(sharded):
+    shard = sorted(sharded.glob("model-*.safetensors"))[2]
+    shard.unlink()
+    refused(sharded, "the weight file", "is missing")
+
+
+def test_an_index_that_names_absent_tensors(sharded):
+    edit_index(sharded, lambda where: where.update(ghost=where[Q]))
+    assert refused(sharded, "does not hold what model.safetensors.index.json says").missing == ("ghost",)
+
+
+def test_an_index_that_leaves_tensors_out(sharded):
+    edit_index(sharded, lambda where: where.pop("model.layers.0.mamba.D"))
+    assert refused(sharded, "does not hold what").left_over == ("model.layers.0.mamba.D",)
+
+
+@pytest.mark.parametrize("shard", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "a\\b.safetensors",
+                                   "*.safetensors", "model.bin", "", 3, None, ["x"]])
+def test_shards_cannot_leave_the_folder(sharded, shard):
+    edit_index(sharded, lambda where: where.update({Q: shard}))
+    refused(sharded, "must name safetensors files of its own folder", repr(shard))
+
+
+@pytest.mark.parametrize("content", ["{}", '{"weight_map": {}}', '{"weight_map": []}', "[]", "{"])
+def test_an_index_that_is_none(sharded, content):
+    (sharded / "model.safetensors.index.json").write_text(content)
+    refused(sharded)
+
+
+def test_arguments_out_of_range(folder):
+    for dtype in (torch.int8, "float32", 3):
+        with pytest.raises(ValueError, match="dtype must be a floating torch.dtype or None"):
+            load(folder, dtype=dtype)
+    with pytest.raises(ValueError, match="dt_min must be 0 or more: got -1"):
+        load(folder, dt_min=-1)
+    with pytest.raises(ValueError, match="device must be one that torch knows: got 'abacus'"):
+        load(folder, device="abacus")
+
+
+# --- names instead of folders -------------------------------------------------------------------------------------
+
+def test_a_shape_without_weights_says_what_to_do():
+    refused("zamba2-2.7b", "there is no 'zamba2-2.7b'", "Zamba(ZambaConfig.preset('zamba2-2.7b'))", "hub id")
+    refused("nothing of that name", "a folder, a .safetensors file, a hub id", "zamba2-nano")
+
+
+def test_a_shipped_model_is_loaded_by_its_name(model, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(SHIPPED, "zamba2-nano", folder)
+    assert same(load("zamba2-nano"), model)
+    monkeypatch.setitem(SHIPPED, "zamba2-nano", tmp_path / "not there")
+    refused("zamba2-nano", "its weights are not in", "data/README.md")
+
+
+def test_without_a_network_a_hub_id_says_what_else_there_is():
+    refused("Zyphra/Zamba2-1.2B", "is no folder here", "as a hub id it cannot be fetched", "Without a network",
+            "load('zamba2-nano')")
+    refused("some/folder", "'some/folder' is no folder here")
+
+
+def test_a_hub_id_fetches_only_what_is_needed(model, folder, sharded, monkeypatch):
+    import huggingface_hub
+
+    calls = []
+    for here, weights in ((folder, ["model.safetensors"]), (sharded, sorted(p.name for p in sharded.glob("model-*")))):
+        def snapshot(repo, revision, allow_patterns, here=here):
+            calls.append((repo, revision, set(allow_patterns) - {"config.json", "tokenizer.json",
+                                                                 "model.safetensors.index.json"}))
+            return str(here)
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+        assert same(load("some/model@v1.0"), model)
+        assert calls == [("some/model", "v1.0", set()), ("some/model", "v1.0", set(weights))]
+        calls.clear()
+    load("some/model")
+    assert calls[0][1] is None
+
+
+# --- the tokenizer beside it --------------------------------------------------------------------------------------
+
+def test_a_tokenizer_beside_the_weights_comes_along(model, folder, tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    assert load(folder).tokenizer is None
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "a": 1, "b": 2}, unk_token="<s>"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    inner.save(str(folder / "tokenizer.json"))
+    found = load(folder)
+    assert found.tokenizer.encode("a b", add_bos=False) == [1, 2]
+    save(found, tmp_path / "again")
+    assert load(tmp_path / "again").tokenizer.encode("b", add_bos=False) == [2]

@@ -1,0 +1,146 @@
+"""Zamba: the same numbers as the reference, whatever the variant.
+
+Not compared: a prompt in pieces, since the reference starts each piece from an empty SSM state; ours is held to the
+reference's pass over the whole prompt instead.
+"""
+
+import pytest
+import torch
+from parity.reference import Pair, assert_same, build, checkpoint, distance, prompt, reopen
+
+from zamba_lab.checkpoints import load
+from zamba_lab.generation import generate
+from zamba_lab.trace import Trace
+
+CASES = {
+    "two heads": {},
+    "one head": dict(n_mamba_heads=1),
+    "four heads": dict(n_mamba_heads=4),
+    "no bias in the convolution": dict(mamba_conv_bias=False),
+    "biases in the projections": dict(mamba_proj_bias=True),
+    "rank of one for the step size": dict(mamba_dt_rank=1),
+    "rank of five for the step size": dict(mamba_dt_rank=5, n_mamba_heads=4),
+    "first and last layer hybrid": dict(hybrid=(0, 4)),
+    "every layer hybrid": dict(num_hidden_layers=3, hybrid=(0, 1, 2)),
+    "one invocation, head untied": dict(hybrid=(2,), tie_word_embeddings=False),
+    "convolution of two": dict(mamba_d_conv=2),
+    "convolution of three, expansion by three": dict(mamba_d_conv=3, mamba_expand=3),
+    "odd numbers": dict(vocab_size=41, hidden_size=36, n_mamba_heads=3, mamba_d_state=5, num_attention_heads=3,
+                        num_key_value_heads=3, intermediate_size=29),
+    "grouped-query attention": dict(num_key_value_heads=2),
+    "heads of another width": dict(attention_head_dim=10),
+    "another activation and epsilon": dict(hidden_act="silu", rms_norm_eps=1e-2),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def pair(request, tmp_path_factory) -> Pair:
+    theirs = build("zamba", **CASES[request.param])
+    return Pair(theirs, checkpoint(theirs, tmp_path_factory.mktemp("zamba")))
+
+
+@torch.no_grad()
+def test_every_depth_and_every_invocation(pair):
+    ids = prompt(pair.theirs)
+    theirs = pair.theirs(ids, output_hidden_states=True, output_attentions=True, use_cache=False)
+    trace = Trace(keep=["*.resid_in", "final_norm", "*.attn_probs"])
+    assert_same(pair.ours(ids, trace=trace), theirs.logits, "logits")
+    *streams, last = theirs.hidden_states
+    for i, stream in enumerate(streams):
+        assert_same(trace[f"layers.{i}.resid_in"], stream, f"stream into depth {i}")
+    assert_same(trace["final_norm"], last, "final norm")
+    assert len(theirs.attentions) == pair.ours.config.n_invocations
+    for k, probs in enumerate(theirs.attentions):
+        assert_same(trace[f"invocation.{k}.attn_probs"], probs, f"attention of invocation {k}")
+
+
+@torch.no_grad()
+def test_cache_after_a_prompt(pair):
+    ids = prompt(pair.theirs)
+    theirs = pair.theirs(ids, use_cache=True).past_key_values
+    cache = pair.ours.extend(ids)[1]
+    for i, layer in enumerate(cache.layers):
+        assert_same(layer.ssm, theirs.get_recurrent_state(i), f"SSM state of depth {i}")
+        window = theirs.get_conv_state(i)[..., -layer.conv.shape[1]:]            # theirs holds one input more
+        assert_same(layer.conv, window.mT, f"convolution's state of depth {i}")
+        if layer.k is not None:
+            assert_same(layer.k, theirs.layers[i].keys, f"keys of depth {i}")
+            assert_same(layer.v, theirs.layers[i].values, f"values of depth {i}")
+
+
+@torch.no_grad()
+def test_step_by_step_after_a_prompt(pair):
+    ids = prompt(pair.theirs, l=24)
+    past, cache = pair.theirs(ids[:, :9], use_cache=True).past_key_values, pair.ours.extend(ids[:, :9])[1]
+    for t in range(9, 24):
+        theirs = pair.theirs(ids[:, t:t + 1], past_key_values=past, use_cache=True)
+        ours, cache = pair.ours.extend(ids[:, t:t + 1], cache)
+        assert_same(ours, theirs.logits, f"logits of token {t}")
+
+
+@torch.no_grad()
+def test_prompt_in_pieces_is_the_whole_prompt(pair):
+    ids, cache, start = prompt(pair.theirs, l=40), None, 0
+    whole = pair.theirs(ids, use_cache=False).logits
+    for end in (5, 6, 31, 40):
+        ours, cache = pair.ours.extend(ids[:, start:end], cache)
+        assert_same(ours, whole[:, start:end], f"logits of tokens {start}..{end}")
+        start = end
+
+
+@torch.no_grad()
+def test_greedy_continuation(pair):
+    ids = prompt(pair.theirs, l=12)
+    theirs = pair.theirs.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None)[:, 12:]
+    assert generate(pair.ours, ids, max_new_tokens=8).tolist() == theirs.tolist()
+
+
+@torch.no_grad()
+def test_left_padding(pair):
+    ids, lengths = prompt(pair.theirs, b=3, l=20), (20, 13, 1)
+    mask = torch.stack([(torch.arange(20) >= 20 - n).long() for n in lengths])
+    ours = pair.ours(ids, mask=mask)
+    for row, n in enumerate(lengths):
+        alone = pair.theirs(ids[row:row + 1, 20 - n:], use_cache=False).logits[0]
+        assert_same(ours[row, 20 - n:], alone, f"row of {n} tokens, against the reference without padding")
+    if not pair.theirs.config.mamba_proj_bias:          # with it the reference lets padding into the convolution
+        theirs = pair.theirs(ids, attention_mask=mask, use_cache=False).logits
+        assert_same(ours[mask == 1], theirs[mask == 1], "all rows, against the reference with padding")
+
+
+@torch.no_grad()
+def test_a_prompt_over_several_chunks_of_ours(tmp_path):
+    theirs = build("zamba", num_hidden_layers=3, hybrid=(1, 2))
+    ours, ids = checkpoint(theirs, tmp_path), prompt(theirs, l=270)
+    assert_same(ours(ids), theirs(ids, use_cache=False).logits, "logits")
+
+
+@torch.no_grad()
+def test_half_precision_files_computed_in_float32(tmp_path):
+    build("zamba").to(torch.bfloat16).save_pretrained(tmp_path)
+    theirs, ours = reopen(tmp_path, dtype=torch.float32), load(tmp_path, dtype=torch.float32)
+    assert load(tmp_path).embedding.weight.dtype == torch.bfloat16
+    assert_same(ours(prompt(theirs)), theirs(prompt(theirs)).logits, "logits")
+
+
+@torch.no_grad()
+def test_sharded_files_are_one_checkpoint(tmp_path):
+    theirs = build("zamba")
+    ours = checkpoint(theirs, tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 3
+    assert_same(ours(prompt(theirs)), theirs(prompt(theirs)).logits, "logits")
+
+
+@torch.no_grad()
+def test_the_comparison_would_notice(tmp_path):
+    """Each parameter of ours matters to what is compared: shake one a little and parity is gone."""
+    theirs = build("zamba", mamba_proj_bias=True)
+    ours, ids, generator = checkpoint(theirs, tmp_path), prompt(theirs), torch.Generator().manual_seed(0)
+    reference, unheard = theirs(ids).logits, {}
+    for name, p in ours.named_parameters():
+        before = p.clone()
+        p.mul_(1 + 0.02 * torch.randn(p.shape, generator=generator))
+        if (far := distance(ours(ids), reference)) < 5:
+            unheard[name] = round(far, 2)
+        p.copy_(before)
+    assert not unheard, f"a change of 2% stays within 5 tolerances: {unheard}"

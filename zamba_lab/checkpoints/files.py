@@ -1,0 +1,148 @@
+"""The weight files of a checkpoint: which there are, what their headers say, and their tensors, memory-mapped.
+
+Files are chosen by the index if there is one and never by a pattern: some repositories hold two layouts side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from zamba_lab.checkpoints.errors import CheckpointError
+from zamba_lab.checkpoints.json_values import read_object, take
+
+CONFIG, SINGLE, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
+STAGED, COMMITTED, MOVING = ".saving", ".saved", ".moving"           # the stages of a save, as hidden folders
+WRITTEN = re.compile(r"config\.json|model\.safetensors(\.index\.json)?|model-\d{5}-of-\d{5}\.safetensors")
+PROGRESS_ABOVE = 10 ** 9                                             # bytes worth a progress bar
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file's header says about one tensor. dtype: the format's word; a key of DTYPES if we can use it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Weights:
+    """Tensors of one or many open safetensors files, by name. Close it after use (it is a context manager).
+
+    `headers` are known at once and cost nothing. `read` maps a tensor into memory, without copying it and without touching
+    it: pages come in when they are used. `peek` does so through a mapping of its own, which `forget` gives up with all the
+    pages that were looked at. What was handed out stays valid.
+    """
+
+    def __init__(self, files: dict[Path, set[str] | None]):
+        """files: each with the names it must hold, no more and no fewer, or None for whatever it holds.
+
+        Raises CheckpointError if a file cannot be opened, or holds other tensors than it should.
+        """
+        self.headers: dict[str, Header] = {}
+        self._path: dict[str, Path] = {}
+        self._lasting: dict[Path, object] = {}
+        self._passing: dict[Path, object] = {}
+        for path, expected in files.items():
+            opened = _opened(path)
+            names = set(opened.keys())
+            if expected is not None and names != expected:
+                raise CheckpointError(f"{path.name} does not hold what {INDEX} says", missing=expected - names,
+                                      left_over=names - expected)
+            for name in names:
+                part = opened.get_slice(name)
+                self.headers[name] = Header(tuple(part.get_shape()), str(part.get_dtype()))
+                self._path[name] = path
+
+    def read(self, name: str) -> Tensor:
+        return self._from(self._lasting, name)
+
+    def peek(self, name: str) -> Tensor:
+        return self._from(self._passing, name)
+
+    def forget(self) -> None:
+        self._passing.clear()
+
+    def _from(self, handles: dict, name: str) -> Tensor:
+        path = self._path[name]
+        if path not in handles:
+            handles[path] = _opened(path)
+        return handles[path].get_tensor(name)
+
+    def nbytes(self, name: str) -> int:
+        header = self.headers[name]
+        return DTYPES[header.dtype].itemsize * torch.Size(header.shape).numel()
+
+    def __enter__(self) -> Weights:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._lasting.clear()
+        self._passing.clear()
+
+
+def _opened(path: Path):
+    if not path.is_file():
+        raise CheckpointError(f"the weight file {path.name} is missing: there is no file {str(path)!r}")
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{str(path)!r} is not a whole safetensors file of {path.stat().st_size} bytes: truncated, "
+                              f"or something else ({error})") from error
+
+
+def weight_files(folder: Path) -> dict[Path, set[str] | None]:
+    """The weight files of a folder as `Weights` takes them.
+
+    With an index: the files that it names. Else model.safetensors, or the only safetensors file there is.
+    """
+    if (folder / INDEX).is_file():
+        return {folder / shard: names for shard, names in read_index(folder / INDEX).items()}
+    if (folder / SINGLE).is_file():
+        return {folder / SINGLE: None}
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return {found[0]: None}
+    if found:
+        raise CheckpointError(f"{str(folder)!r} holds {len(found)} safetensors files and no {INDEX} that says which to "
+                              f"read: {[path.name for path in found][:8]}")
+    names = sorted(path.name for path in folder.iterdir())
+    raise CheckpointError(f"{str(folder)!r} is not a checkpoint: it holds neither {SINGLE} nor {INDEX}, but {names[:8]}")
+
+
+def read_index(path: Path) -> dict[str, set[str]]:
+    """The tensors of each file that an index names. File names are bare: an index cannot point out of its folder."""
+    shards: dict[str, set[str]] = {}
+    for name, shard in take(read_object(path), "weight_map", "dict").items():
+        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
+            raise CheckpointError(f"{path.name} must name safetensors files of its own folder: for {name!r} it names {shard!r}")
+        shards.setdefault(shard, set()).add(name)
+    if not shards:
+        raise CheckpointError(f"{path.name} names no tensors: {str(path)!r}")
+    return shards
+
+
+def settle(folder: Path) -> None:
+    """Finish a save that had written everything: drop the old checkpoint's files, move the new ones up. Mostly a no-op.
+
+    Each step can be repeated, so that a process killed anywhere leaves what the next one finishes.
+    """
+    try:
+        if (folder / COMMITTED).is_dir():
+            new = {path.name for path in (folder / COMMITTED).iterdir()}
+            for path in folder.iterdir():
+                if WRITTEN.fullmatch(path.name) and path.name not in new:
+                    path.unlink()
+            os.replace(folder / COMMITTED, folder / MOVING)
+        if (folder / MOVING).is_dir():
+            for path in sorted((folder / MOVING).iterdir()):
+                os.replace(path, folder / path.name)
+            (folder / MOVING).rmdir()
+    except OSError as error:
+        raise CheckpointError(f"a save into {str(folder)!r} was stopped half-way and cannot be finished: {error}") from error

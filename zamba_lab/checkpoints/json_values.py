@@ -1,0 +1,73 @@
+"""Reading JSON that may hold anything: a file as an object, a key as a value of a stated kind, or CheckpointError."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from zamba_lab.checkpoints.errors import CheckpointError
+
+REQUIRED = object()
+
+
+def read_object(path: Path) -> dict:
+    """The JSON object that a file holds."""
+    if not path.is_file():
+        raise CheckpointError(f"a checkpoint needs {path.name}: there is no file {str(path)!r}")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path.name} must hold JSON: {str(path)!r} does not ({error})") from error
+    except OSError as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path.name} must hold a JSON object: {str(path)!r} holds {_brief(value)}")
+    return value
+
+
+def _is_int(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2 ** 63
+
+
+def _is_float(value) -> bool:
+    return _is_int(value) or isinstance(value, float) and math.isfinite(value)
+
+
+def _is_ints(value) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_int, value))
+
+
+KINDS: dict[str, Callable] = {
+    "int": _is_int,
+    "float": _is_float,
+    "bool": lambda value: isinstance(value, bool),
+    "str": lambda value: isinstance(value, str),
+    "tuple[int, ...]": _is_ints,
+    "list[str]": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    "dict": lambda value: isinstance(value, dict),
+}
+
+
+def take(raw: dict, key: str, kind: str, default=REQUIRED):
+    """raw[key], checked to be of the kind (a key of KINDS, perhaps with "| None"); the default where it is absent.
+
+    Where the kind does not allow null, null means absent.
+    """
+    value = raw.get(key)
+    plain = kind.removesuffix(" | None")
+    if key in raw and value is None and plain != kind:
+        return None
+    if value is None:
+        if default is REQUIRED:
+            raise CheckpointError(f"config.json must have {key!r}: its keys are {sorted(raw)}")
+        return default
+    if not KINDS[plain](value):
+        raise CheckpointError(f"config.json: {key!r} must be of kind {kind}, got {_brief(value)}")
+    return {"float": float, "tuple[int, ...]": tuple}.get(plain, lambda same: same)(value)
+
+
+def _brief(value) -> str:
+    text = "that is too large" if isinstance(value, int) and not -2 ** 63 < value < 2 ** 63 else repr(value)
+    return f"{type(value).__name__} {text[:80]}{'...' if len(text) > 80 else ''}"
