@@ -1,0 +1,146 @@
+"""Every figure says what it shows: title, axes, units, labels; and shows the numbers it was given."""
+
+import json
+from functools import cache
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import torch
+
+from zamba_lab import viz
+from zamba_lab.viz import theme
+from zamba_lab.viz.token_effect import WIDTH
+from zamba_lab.viz.tokens import MAX_TICKS, short, token_axis
+
+TOKENS = ["def", "·f", "(x", "):", "⏎", "<s>", "a_rather_long_name"]
+RNG = np.random.default_rng(0)
+
+
+@cache
+def every_figure() -> dict[str, go.Figure]:
+    maps = np.tril(RNG.uniform(size=(4, 7, 7)))
+    return {
+        "heatmap": viz.heatmap(RNG.uniform(size=(3, 7)), TOKENS, ["0", "1", "2"], "norms", value_label="norm"),
+        "attention_grid": viz.attention_grid(maps, TOKENS, ["one", "two", "three", "four"], "maps"),
+        "half_life_ranges": viz.half_life_ranges(RNG.uniform(1, 90, size=(7, 5)), TOKENS, 2, "half-lives"),
+        "bars": viz.bars([0.3, -0.1], ["first", "second"], "worth", "change (nats)", "part"),
+        "token_effect": viz.token_effect(RNG.normal(size=7), TOKENS, "effect", "change (nats)"),
+        "depth_diagram": viz.depth_diagram(6, (1, 4), (0, 1), "a hybrid"),
+    }
+
+
+@pytest.mark.parametrize("name", list(every_figure()))
+def test_titles_and_axes_are_named_and_the_look_is_the_theme(name):
+    fig = every_figure()[name]
+    layout = fig.to_plotly_json()["layout"]
+    assert fig.layout.title.text.startswith("<b>")
+    assert fig.layout.height > 200
+    assert layout["template"]["layout"]["font"]["family"] == theme.FONT
+    for letter in "xy":
+        axes = [axis for key, axis in layout.items() if key.startswith(f"{letter}axis")]
+        assert all(axis.get("visible") is False for axis in axes) or any(axis["title"]["text"] for axis in axes if "title" in axis)
+
+
+@pytest.mark.parametrize("name", list(every_figure()))
+def test_a_figure_travels_as_strict_json(name):
+    json.loads(every_figure()[name].to_json(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+
+
+def test_heatmap_shows_each_value_at_its_token_and_row():
+    values = torch.rand(3, 7, dtype=torch.bfloat16)
+    fig = viz.heatmap(values, TOKENS, ["4", "5", "6"], "norms", row_label="depth", value_label="norm")
+    (trace,) = fig.data
+    np.testing.assert_array_equal(trace.z, values.double().numpy())
+    assert trace.y == ("4", "5", "6")
+    assert trace.x[1] == "token 1 «·f»"
+    assert (trace.zmin, trace.zmax) == (0, float(values.max()))
+    assert fig.layout.yaxis.title.text == "depth"
+
+
+def test_signed_colours_are_centred_on_zero():
+    values = [[-1.0, 3.0]]
+    (trace,) = viz.heatmap(values, TOKENS[:2], ["0"], "signed", signed=True).data
+    assert (trace.zmin, trace.zmax) == (-3, 3)
+    (trace,) = viz.token_effect([-1.0, 3.0], TOKENS[:2], "signed", "nats").data
+    assert (trace.zmin, trace.zmax) == (-3, 3)
+    assert trace.colorscale[2][0] == 0.5
+
+
+def test_attention_maps_share_one_colour_scale_and_hide_what_lies_ahead():
+    maps = np.tril(RNG.uniform(size=(2, 7, 7)))
+    fig = viz.attention_grid(maps, TOKENS, ["invocation 0", "invocation 2"], "maps")
+    assert [trace.coloraxis for trace in fig.data] == ["coloraxis", "coloraxis"]
+    assert fig.layout.coloraxis.cmax == pytest.approx(maps.max())
+    for probs, trace in zip(maps, fig.data):
+        assert np.isnan(np.asarray(trace.z)[np.triu_indices(7, 1)]).all()
+        np.testing.assert_allclose(np.asarray(trace.z)[np.tril_indices(7)], probs[np.tril_indices(7)], rtol=1e-6)
+    assert [note.text for note in fig.layout.annotations] == ["invocation 0", "invocation 2"]
+
+
+def test_half_life_ranges_show_percentiles_and_the_head_asked_for():
+    half_lives = RNG.uniform(1, 90, size=(7, 5))
+    fig = viz.half_life_ranges(half_lives, TOKENS, 2, "half-lives")
+    thin, thick, dots, course = fig.data
+    np.testing.assert_allclose(dots.y, np.median(half_lives, axis=0))
+    np.testing.assert_allclose(np.add(np.asarray(thick.base, dtype=float), thick.y), np.percentile(half_lives, 75, axis=0))
+    np.testing.assert_allclose(np.asarray(thin.base, dtype=float), np.percentile(half_lives, 5, axis=0))
+    np.testing.assert_array_equal(course.y, half_lives[:, 2])
+    assert [color == theme.ACCENT for color in thin.marker.color] == [False, False, True, False, False]
+    assert fig.layout.yaxis.type == "log"
+
+
+def test_token_effect_reads_in_lines_and_leaves_the_unpredicted_white():
+    change = np.arange(WIDTH + 3.0)
+    change[0] = np.nan
+    tokens = [f"t{i}" for i in range(WIDTH + 3)]
+    (trace,) = viz.token_effect(change, tokens, "effect", "nats").data
+    assert list(trace.text[0]) == tokens[:WIDTH]
+    assert list(trace.text[1]) == [*tokens[WIDTH:], *[""] * (WIDTH - 3)]
+    assert trace.z[0][0] == 0 and "no prediction" in trace.customdata[0][0]
+    assert trace.z[1][2] == WIDTH + 2
+    assert np.isnan(trace.z[1][3])
+
+
+def test_an_effect_of_nothing_can_be_drawn():
+    json.loads(viz.token_effect([float("nan"), 0.0], ["a", "b"], "nothing", "nats").to_json())
+    json.loads(viz.bars([0.0], ["nothing"], "nothing", "nats", "part").to_json())
+    json.loads(viz.bars([], [], "nothing", "nats", "part").to_json())
+
+
+def test_depth_diagram_has_a_box_for_each_layer_and_invocation():
+    fig = viz.depth_diagram(6, (1, 4, 5), (0, 1, 0), "a hybrid")
+    boxes = [shape for shape in fig.layout.shapes if shape.type == "rect"]
+    assert len(boxes) == 6 + 3
+    assert [boxes[i].fillcolor for i in (6, 7, 8)] == [theme.SERIES[0], theme.SERIES[1], theme.SERIES[0]]
+    said = " ".join(trace.hovertext[0] for trace in fig.data if trace.hovertext)
+    assert "invocation 2: block A, through its own link into depth 5" in said
+
+
+def test_tokens_are_text_and_never_markup():
+    fig = viz.heatmap(np.ones((1, 7)), TOKENS, ["0"], "norms")
+    assert fig.layout.xaxis.ticktext[5] == "&lt;s&gt;"
+    assert fig.data[0].x[5] == "token 5 «&lt;s&gt;»"
+    assert fig.layout.xaxis.ticktext[6] == "a_rather_l…"
+    assert short("):⏎············") == "):⏎·¹²"
+
+
+def test_long_sequences_get_fewer_labels():
+    axis = token_axis([str(i) for i in range(10 * MAX_TICKS)])
+    assert len(axis["tickvals"]) == MAX_TICKS
+    assert axis["ticktext"][1] == "10"
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: viz.heatmap(np.ones((2, 7)), TOKENS[:3], ["0", "1"], "t"), "tokens needs one label .* 3 labels, 7 entries"),
+    (lambda: viz.heatmap(np.ones((2, 7)), TOKENS, ["0"], "t"), "rows needs one label .* 1 labels, 2 entries"),
+    (lambda: viz.heatmap(np.ones(7), TOKENS, ["0"], "t"), r"values must have 2 axes: got shape \(7,\)"),
+    (lambda: viz.attention_grid(np.ones((2, 7, 7)), TOKENS, ["one"], "t"), "names needs one label"),
+    (lambda: viz.half_life_ranges(np.ones((7, 2)), TOKENS, 2, "t"), "head must be in 0..1: got 2"),
+    (lambda: viz.token_effect(np.ones(6), TOKENS, "t", "nats"), "tokens needs one label"),
+    (lambda: viz.bars([1.0], ["a", "b"], "t", "nats", "part"), "names needs one label"),
+    (lambda: viz.depth_diagram(4, (1, 2), (0,), "t"), "got 1 and 2"),
+])
+def test_labels_that_do_not_fit_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,113 @@
+"""A panel's figure is that of its controls: it follows them, and asks the model no more than once for each answer."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from zamba_lab import lens, widgets
+from zamba_lab.config import ZambaConfig
+from zamba_lab.model import Zamba
+from zamba_lab.widgets.panel import PLOTLY
+
+CONFIG = ZambaConfig(vocab_size=50, d_model=16, n_layers=4, d_state=4, headdim=8, hybrid_layers=(0, 1, 3), attn_heads=4,
+                     d_mlp=24, lora_rank=3)
+PANELS = (widgets.states_panel, widgets.attention_panel, widgets.decay_panel, widgets.switch_panel)
+
+
+def random_model(config: ZambaConfig = CONFIG) -> tuple[Zamba, torch.Tensor]:
+    torch.manual_seed(0)
+    return Zamba(config), torch.randint(0, 50, (1, 9))
+
+
+def shown(panel: widgets.Panel) -> dict:
+    """The figure that the page is told to show."""
+    (output,) = panel.output.outputs
+    return output["data"][PLOTLY]
+
+
+def other_value(control):
+    """A value that the control does not have now."""
+    values = [value for _, value in control.options] if hasattr(control, "options") else range(control.max + 1)
+    return next((value for value in values if value != control.value), None)
+
+
+@pytest.mark.parametrize("make", PANELS)
+@pytest.mark.parametrize("mixer", ["mamba1", "mamba2"])
+def test_every_control_changes_what_is_shown(make, mixer):
+    panel = make(*random_model(replace(CONFIG, mixer=mixer)))
+    for name, control in panel.controls.items():
+        before = shown(panel)
+        control.value = other_value(control)
+        assert shown(panel) != before, name
+        assert shown(panel)["layout"]["title"] == panel.figure.to_plotly_json()["layout"]["title"]
+
+
+@pytest.mark.parametrize("make", PANELS)
+def test_every_control_says_what_it_is_and_can_be_tabbed_to(make):
+    panel = make(*random_model())
+    for control in panel.controls.values():
+        assert control.description and control.tooltip
+        assert control.tabbable is not False
+        assert getattr(control, "label", "something") is not None, "a Dropdown that shows no choice"
+
+
+def test_states_panel_shows_the_norms_of_the_head():
+    model, ids = random_model()
+    panel = widgets.states_panel(model, ids)
+    panel.controls["head"].value = 3
+    np.testing.assert_allclose(panel.figure.data[0].z, lens.state_norms(model, ids)[:, 0, :, 3], rtol=1e-6)
+    assert "head 3" in panel.figure.layout.title.text
+
+
+def test_attention_panel_shows_the_block_at_its_invocations():
+    model, ids = random_model()
+    panel = widgets.attention_panel(model, ids)
+    assert [note.text for note in panel.figure.layout.annotations] == ["invocation 0, depth 0", "invocation 2, depth 3"]
+    panel.controls["block"].value = 1
+    panel.controls["head"].value = 2
+    (trace,) = panel.figure.data
+    probs = lens.attention_by_invocation(model, ids, 1).probs[0, 0, 2]
+    np.testing.assert_allclose(np.nan_to_num(trace.z), probs, rtol=1e-6)
+
+
+def test_decay_panel_shows_the_half_lives_of_the_layer():
+    model, ids = random_model()
+    panel = widgets.decay_panel(model, ids)
+    panel.controls["depth"].value = 2
+    panel.controls["head"].value = 1
+    np.testing.assert_allclose(panel.figure.data[-1].y, lens.decay(model, ids).half_life[2, 0, :, 1], rtol=1e-6)
+
+
+def test_switch_panel_shows_the_change_and_computes_each_once(monkeypatch):
+    model, ids = random_model()
+    calls, real = [], lens.switch_off
+    monkeypatch.setattr(lens, "switch_off", lambda *args: calls.append(args[2:4]) or real(*args))
+    panel = widgets.switch_panel(model, ids)
+    panel.controls["part"].value = "LoRA"
+    panel.controls["where"].value = 1
+    panel.controls["part"].value = "invocation"
+    panel.controls["where"].value = "every"
+    assert calls == [("invocation", None), ("LoRA", None), ("LoRA", 1), ("invocation", 1)]
+    change = real(model, ids, "invocation", None).change[0]
+    np.testing.assert_allclose(np.ravel(panel.figure.data[0].z)[1:9], change, atol=1e-6)
+
+
+def test_tokens_label_themselves_without_a_tokenizer():
+    model, ids = random_model()
+    assert widgets.states_panel(model, ids).figure.layout.xaxis.ticktext[0] == str(int(ids[0, 0]))
+    assert widgets.states_panel(model, ids, list("abcdefghi")).figure.layout.xaxis.ticktext[0] == "a"
+
+
+@pytest.mark.parametrize("make", [widgets.attention_panel, widgets.switch_panel])
+def test_a_model_without_shared_blocks_is_refused(make):
+    with pytest.raises(ValueError, match="n_shared_blocks 0"):
+        make(*random_model(replace(CONFIG, n_shared_blocks=0)))
+
+
+@pytest.mark.parametrize("make", PANELS)
+def test_a_batch_is_refused(make):
+    model, ids = random_model()
+    with pytest.raises(ValueError, match=r"one sequence, ids of shape \(1, length\): got \(2, 9\)"):
+        make(model, ids.repeat(2, 1))

@@ -1,0 +1,44 @@
+"""How long a head remembers: its step sizes, and the half-life they give its state.
+
+A state that is written to no more shrinks by exp(dt A) a token, so it halves in ln 2 / (dt |A|) tokens. dt depends on
+the token: a small step lets the past stand, a large one overwrites it (Gu & Dao 2023 on selection).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import reduce
+from torch import Tensor
+
+from zamba_lab.lens.passes import run
+from zamba_lab.lens.states import decay_rates, require_ssm
+from zamba_lab.model import Zamba
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Both (n_layers, b, l, h). In Mamba-2 a head has one step size and one rate, and these are they.
+
+    In Mamba-1 each channel has its own step and each state component its own rate; then both are geometric means over
+    the head's channels (and components).
+    """
+
+    dt: Tensor
+    half_life: Tensor     # in tokens
+
+
+@torch.no_grad()
+def decay(model: Zamba, ids: Tensor) -> Decay:
+    """Step sizes and half-lives of every head of every layer at every token of (b, l) ids."""
+    require_ssm(model)
+    trace = run(model, ids, keep=["layers.*.mamba.dt"])
+    log_dt, log_rate = [], []
+    for i in range(model.config.n_layers):
+        log_dt.append(reduce(trace[f"layers.{i}.mamba.dt"].log(), "b l h ... -> b l h", "mean"))
+        log_rate.append(reduce((-decay_rates(model, i)).log(), "h ... -> h", "mean"))
+    steps = torch.stack(log_dt)
+    rates = torch.stack(log_rate)[:, None, None]                                      # (i, 1, 1, h)
+    return Decay(dt=steps.exp(), half_life=torch.exp(math.log(math.log(2)) - steps - rates))

@@ -1,0 +1,14 @@
+"""Arrays and labels in, a plotly Figure out. Knows nothing of models; the caller shows the figure.
+
+Every figure has a title, named axes with units and hover text that says in words what a point is. The look is in
+`theme`; positions along a sequence carry their tokens' labels (`tokens`).
+"""
+
+from zamba_lab.viz.architecture import depth_diagram
+from zamba_lab.viz.attention import attention_grid
+from zamba_lab.viz.bars import bars
+from zamba_lab.viz.decay import half_life_ranges
+from zamba_lab.viz.heatmap import heatmap
+from zamba_lab.viz.token_effect import token_effect
+
+__all__ = ["attention_grid", "bars", "depth_diagram", "half_life_ranges", "heatmap", "token_effect"]

@@ -1,0 +1,52 @@
+"""Attention maps side by side, on one colour scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from zamba_lab.viz import theme
+from zamba_lab.viz.arrays import array, must_match
+from zamba_lab.viz.tokens import places, token_axis
+
+MAX_ACROSS = 3
+SIDE = 430                    # pixels of one map
+
+
+def attention_grid(maps, tokens: Sequence[str], names: Sequence[str], title: str, subtitle: str = "") -> go.Figure:
+    """One square map for each entry: which token (row) reads which (column). What lies ahead is left blank.
+
+    Args:
+        maps: (map, l, s), l = s = the number of tokens; probabilities.
+        tokens: one label for each position.
+        names: one heading for each map.
+
+    Raises ValueError if the labels do not fit the maps.
+    """
+    maps = array(maps, "maps", 3)
+    must_match("names", names, maps.shape[0])
+    must_match("tokens", tokens, maps.shape[1])
+    must_match("tokens", tokens, maps.shape[2])
+    across = min(MAX_ACROSS, len(names))
+    down = -(-len(names) // across)
+    fig = make_subplots(down, across, subplot_titles=list(names), horizontal_spacing=0.16 / across,
+                        vertical_spacing=0.28 / down, shared_xaxes="all", shared_yaxes="all")
+    ahead = np.triu(np.ones(maps.shape[1:], dtype=bool), k=1)
+    words = places(tokens)
+    for i, probs in enumerate(maps):
+        fig.add_trace(go.Heatmap(z=np.where(ahead, np.nan, probs).astype(np.float32), x=words, y=words, hoverongaps=False,
+                                 hovertemplate="%{y}<br>reads %{x}<br>with weight <b>%{z:.3f}</b><extra></extra>",
+                                 coloraxis="coloraxis"), row=i // across + 1, col=i % across + 1)
+    axis = token_axis(tokens, size=9.5 if len(tokens) <= 40 else 8)
+    fig.update_xaxes(tickangle=-90, showticklabels=True, constrain="domain", **axis)
+    fig.update_yaxes(autorange="reversed", scaleanchor="x", constrain="domain", **axis)
+    fig.update_xaxes(title_text="token read", row=down)
+    fig.update_yaxes(title_text="token that reads", col=1)
+    fig.update_annotations(font=dict(size=13, color=theme.INK), yshift=4)
+    fig.update_layout(coloraxis=dict(colorscale=theme.SEQUENTIAL, cmin=0, cmax=float(np.nanmax(maps)),
+                                     colorbar=theme.color_bar("attention weight")))
+    theme.titled(fig, title, subtitle, height=170 + SIDE * down)
+    return fig.update_layout(margin_t=110)
