@@ -1,0 +1,67 @@
+"""The recipe, on a corpus and a model of no size; and the picture."""
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pytest
+import torch
+
+import zamba_lab as zl
+from train.tiny import TINY
+from zamba_lab import corpora
+from zamba_lab.corpora import Document
+from zamba_lab.train import TrainConfig
+from zamba_lab.train.nano import make_nano, thin
+from zamba_lab.train.picture import _ticks, curve_svg
+
+CONFIG = TrainConfig(steps=4, warmup=1, batch=2, length=16, evaluate_every=2, checkpoint_every=2)
+MODEL = replace(TINY, vocab_size=280)
+SECRET = "a sentence of the corpus that the folder must not hold"
+
+
+@pytest.fixture
+def documents(monkeypatch):
+    found = [Document(f"{folder}/{k}", f"{SECRET}\nx = {k}\n") for folder in ("topics", "code") for k in range(60)]
+    assert {document.split for document in found} == {"train", "validation", "test"}
+    monkeypatch.setattr(corpora, "stdlib_documents", lambda: found)
+    return found
+
+
+def test_the_recipe_makes_a_folder_that_loads(documents, tmp_path):
+    metrics = make_nano(tmp_path / "out", tmp_path / "run", MODEL, CONFIG)
+    model = zl.load(tmp_path / "out")
+    assert model.tokenizer.decode(model.tokenizer.encode(SECRET)) == SECRET
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == metrics
+    assert 0 < metrics["bits_per_byte"]["test"]["model"] < 20 and metrics["training"]["steps"] == 4
+    assert corpora.check(documents, tmp_path / "out" / "manifest.json") == ""
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "manifest.json", "metrics.json", "curve.csv", "curve.svg"}
+    assert not any(SECRET.encode() in file.read_bytes() for file in (tmp_path / "out").iterdir())
+
+
+def test_nothing_is_written_before_the_end(documents, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "train", lambda self, mode=True: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make_nano(tmp_path / "out", tmp_path / "run", MODEL, CONFIG)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_thinned_log_keeps_means_and_evaluations():
+    log = [{"step": str(k + 1), "tokens": str(10 * (k + 1)), "lr": "1", "loss": str(k), "gradient_norm": "1",
+            "validation_bits_per_byte": "2.5" if k == 3 else "", "seconds": "1"} for k in range(6)]
+    curve = thin(log, bytes_per_token=1 / 0.6931471805599453, points=3)
+    assert [float(row["train_bits_per_byte"]) for row in curve] == [0.5, 2.5, 4.5]
+    assert [row["validation_bits_per_byte"] for row in curve] == ["", "2.5", ""] and curve[-1]["tokens"] == "60"
+
+
+def test_the_picture_is_svg_with_every_line_named():
+    root = ElementTree.fromstring(curve_svg({"train": [(0, 5), (9, 1)], "held out": [(3, 2), (9, 1.1)]}, {"level": 1.5}, "title",
+                                            "tokens", "bits", top=4))
+    words = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert {"title", "tokens", "bits", "train 1.00", "held out 1.10", "level 1.50"} <= set(words)
+
+
+@pytest.mark.parametrize("end", [0.7, 1, 4, 9.9, 12.3, 60, 999])
+def test_ticks_are_few_and_within(end):
+    ticks = _ticks(end)
+    assert 3 <= len(ticks) <= 6 and ticks[0] == 0 and ticks[-1] <= end

@@ -1,0 +1,27 @@
+"""A hybrid small enough to train in a test, and a text with something to learn."""
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from zamba_lab.config import ZambaConfig
+from zamba_lab.corpora import Packed
+from zamba_lab.model import Zamba
+
+TINY = ZambaConfig(vocab_size=29, d_model=16, n_layers=3, d_state=4, headdim=8, chunk_size=7, n_shared_blocks=1, hybrid_layers=(1, 2),
+                   attn_heads=2, d_mlp=24, lora_rank=2)
+
+
+def tiny_model(seed: int = 0, vocab_size: int = TINY.vocab_size) -> Zamba:
+    torch.manual_seed(seed)
+    return Zamba(replace(TINY, vocab_size=vocab_size))
+
+
+def periodic(n: int, period: int = 5) -> np.ndarray:
+    """The same few tokens over and over."""
+    return (np.arange(n) % period + 3).astype(np.uint16)
+
+
+def random_packed(n: int, seed: int = 0) -> Packed:
+    """Random ids, as if each were two bytes of text."""
+    return Packed(np.random.default_rng(seed).integers(0, TINY.vocab_size, n).astype(np.uint16), 2 * n)
