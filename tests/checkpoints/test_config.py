@@ -108,6 +108,51 @@ def test_files_saved_by_a_later_library_are_the_presets(preset):
     assert read_config(raw) == ZambaConfig.preset(preset)
 
 
+MAMBA = dict(d_model=768, n_layer=24, vocab_size=50277, ssm_cfg={}, rms_norm=True, residual_in_fp32=True,
+             fused_add_norm=True, pad_vocab_size_multiple=8)
+MAMBA_HF = dict(
+    architectures=["MambaForCausalLM"], bos_token_id=0, conv_kernel=4, d_inner=1536, d_model=768, eos_token_id=0, expand=2,
+    fused_add_norm=True, hidden_act="silu", hidden_size=768, initializer_range=0.1, intermediate_size=1536,
+    layer_norm_epsilon=1e-05, model_type="mamba", n_layer=24, num_hidden_layers=24, pad_token_id=0,
+    pad_vocab_size_multiple=8, rescale_prenorm_residual=False, residual_in_fp32=True, rms_norm=True, ssm_cfg={},
+    state_size=16, time_step_floor=0.0001, time_step_init_scheme="random", time_step_max=0.1, time_step_min=0.001,
+    time_step_rank=48, time_step_scale=1.0, torch_dtype="float32", use_bias=False, use_cache=True, use_conv_bias=True,
+    vocab_size=50280)
+MAMBA2 = dict(
+    d_model=768, d_intermediate=0, n_layer=24, vocab_size=50277, ssm_cfg={"layer": "Mamba2"}, attn_layer_idx=[],
+    attn_cfg={}, rms_norm=True, residual_in_fp32=True, fused_add_norm=True, pad_vocab_size_multiple=16, tie_embeddings=True)
+
+
+@pytest.mark.parametrize(("raw", "preset"), [(MAMBA, "mamba-130m"), (MAMBA_HF, "mamba-130m"), (MAMBA2, "mamba2-130m")])
+def test_pure_mamba_files_are_the_presets(raw, preset):
+    config = read_config(raw)
+    assert meaning(config) == meaning(ZambaConfig.preset(preset))
+    assert replace(config, dt_rank=ZambaConfig.preset(preset).dt_rank) == ZambaConfig.preset(preset)
+
+
+def test_the_two_libraries_defaults_for_pure_mamba2_differ():
+    original = read_config({**MAMBA2, "ssm_cfg": {"layer": "Mamba2", "d_state": 16}})
+    assert (original.n_groups, original.tie_embeddings, original.d_state) == (1, True, 16)
+    other = read_config(dict(model_type="mamba2", hidden_size=512, num_hidden_layers=2, vocab_size=9))
+    assert (other.n_groups, other.tie_embeddings, other.d_state, other.ssm_heads) == (8, False, 128, 16)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    (dict(ssm_cfg={"layer": "Mamba3"}), "ssm_cfg.layer must be one of Mamba1, Mamba2: got 'Mamba3'"),
+    (dict(ssm_cfg=3), "'ssm_cfg' must be a dict, got 3"),
+    (dict(ssm_cfg={"colour": 3}), r"no code for: \['colour'\]"),
+    (dict(attn_layer_idx=[3]), r"code only for attn_layer_idx = \[\], got \[3\]"),
+    (dict(d_intermediate=64), "code only for d_intermediate = 0, got 64"),
+    (dict(rms_norm=False), "code only for rms_norm = True, got False"),
+    (dict(pad_vocab_size_multiple=0), "pad_vocab_size_multiple must be 1 or more: got 0"),
+])
+def test_pure_mamba_refused_with_rule_and_values(changes, message):
+    with pytest.raises(CheckpointError, match=message):
+        read_config({**MAMBA2, **changes})
+    with pytest.raises(CheckpointError, match="num_heads is 3, but what it follows from gives 8"):
+        read_config(dict(model_type="mamba2", hidden_size=256, num_hidden_layers=2, vocab_size=9, num_heads=3))
+
+
 def test_layers_by_their_ids_or_by_zambas_rule():
     raw = {**PUBLISHED["zamba2-2.7b"]}
     assert read_config(raw) == ZambaConfig.preset("zamba2-2.7b")
@@ -184,7 +229,7 @@ def test_a_key_and_what_it_means(changes, field, value):
     (dict(num_attention_heads=3), "attn_heads must divide attention's width: got attn_heads = 3"),
     (dict(mamba_ngroups=3), "n_groups must divide ssm_heads"),
     (dict(zamba_lab={"colour": "red"}), r"no field of ZambaConfig: \['colour'\]"),
-    (dict(zamba_lab={"rope_theta": 5.0}), r"may only hold what the other keys cannot say, but it changes \['rope_theta'\]"),
+    (dict(zamba_lab={"rope_theta": 5.0}), r"may only hold what the other keys cannot say, but changes \['rope_theta'\]"),
     (dict(zamba_lab={"init": 3}), "'init' must be of kind str, got int 3"),
     (dict(zamba_lab=[1]), "'zamba_lab' must be of kind dict"),
 ])
@@ -249,11 +294,14 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
                     max_leaves=6)
 
 
-@given(st.sampled_from(["zamba2", "zamba", "zamba_lab"]), st.data())
-def test_any_value_under_any_key_is_read_or_refused(model_type, data):
-    raw = write_config(VARIANTS["mamba1" if model_type == "zamba" else "base"], "float32") if model_type != "zamba_lab" \
-        else {"model_type": model_type, **asdict(VARIANTS["base"])}
-    for key in data.draw(st.lists(st.sampled_from([*raw, "rope_parameters", "time_step_limit", "zamba_lab"]), max_size=3)):
+SEEDS = (*PUBLISHED.values(), *LEGACY_FILES.values(), MAMBA, MAMBA_HF, MAMBA2, asdict(VARIANTS["base"]))
+OTHER_KEYS = ("rope_parameters", "time_step_limit", "zamba_lab", "model_type", "layers_block_type", "ssm_cfg")
+
+
+@given(st.sampled_from(SEEDS), st.data())
+def test_any_value_under_any_key_is_read_or_refused(raw, data):
+    raw = {"model_type": "zamba_lab", **raw} if "lora_rank_qkv" in raw else dict(raw)
+    for key in data.draw(st.lists(st.sampled_from([*raw, *OTHER_KEYS]), max_size=3)):
         raw[key] = data.draw(JSON)
     try:
         read_config(raw)

@@ -1,4 +1,4 @@
-"""The tables of names, on the published shapes: every stored name of every generation, claimed once, of the right shape."""
+"""The tables of names, on the published shapes: every stored name of every generation, once, of the right shape."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from zamba_lab.checkpoints.layouts import (BY_MODEL_TYPE, MAMBA1, MAMBA2, NATIVE
 from zamba_lab.config import ZambaConfig
 from zamba_lab.model import Zamba
 
-# preset, layout, stored tensors, parameters, bytes of the files in bf16 (a legacy file holds adapters that nothing uses)
+# preset, layout, stored tensors, parameters, bytes of the files in bf16 (legacy files hold adapters that nothing uses)
 PUBLISHED = [
     ("zamba-7b-v1", ZAMBA1, 784, 7_232_490_496, 14_464_980_992),
     ("zamba-7b-v1", ZAMBA1_LEGACY, 784, 7_232_490_496, 14_464_980_992),
@@ -138,7 +138,8 @@ def test_names_of_no_layout_are_refused():
     (ZAMBA1, dict(mixer="mamba1", n_shared_blocks=1, lora_rank=0)),
     (ZAMBA1_LEGACY, dict(mixer="mamba1", n_shared_blocks=1, lora_rank=0)),
     (MAMBA1, dict(mixer="mamba1", headdim=32, n_shared_blocks=0)), (MAMBA2, dict(n_shared_blocks=0)),
-    (NATIVE, dict(lora_rank_qkv=3, proj_bias=True)), (NATIVE, dict(mixer="attention", n_shared_blocks=0, mlp_bias=True)),
+    (NATIVE, dict(lora_rank_qkv=3, proj_bias=True)),
+    (NATIVE, dict(mixer="attention", n_shared_blocks=0, mlp_bias=True)),
 ], ids=lambda value: getattr(value, "name", ""))
 def test_there_and_back_is_the_identity(layout, changes):
     config = ZambaConfig(**{**dict(vocab_size=11, d_model=16, n_layers=5, hybrid_layers=(1, 2, 4), d_state=3, headdim=8,
@@ -174,7 +175,8 @@ def test_copies_of_a_block_are_looked_for_under_its_later_depths():
     tail = "shared_transformer.self_attn.q_proj.weight"
     assert names["shared_blocks.1.attention.q.weight"] == (f"model.layers.2.{tail}", f"model.layers.5.{tail}")
     adapter = "shared_transformer.feed_forward.gate_up_proj_adapter_list.2.0.weight"
-    assert names["layers.3.invocation.adapters.mlp.down.weight"] == (f"model.layers.0.{adapter}", f"model.layers.3.{adapter}")
+    assert names["layers.3.invocation.adapters.mlp.down.weight"] == (
+        f"model.layers.0.{adapter}", f"model.layers.3.{adapter}")
     assert names["embedding.weight"] == ("model.embed_tokens.weight", "lm_head.weight")
 
 

@@ -118,7 +118,7 @@ def test_dt_min_is_set_and_zero_leaves_what_the_checkpoint_says(tmp_path):
 
 
 def test_copies_of_tied_tensors_are_taken_if_equal(model, folder):
-    """As files hold them that were written without regard to ties: the block again at depth 4, the head beside the embedding."""
+    """As in files written without regard to ties: the block again at depth 4, the head beside the embedding."""
     def repeat(tensors):
         for name in [name for name in tensors if ".layers.1.shared_transformer." in name]:
             tensors[name.replace(".layers.1.", ".layers.4.")] = tensors[name].clone()
@@ -131,6 +131,28 @@ def test_copies_of_tied_tensors_are_taken_if_equal(model, folder):
 def test_a_block_may_be_stored_under_a_later_depth_only(model, folder):
     rewrite(folder, lambda tensors: tensors.update({Q.replace(".1.", ".4."): tensors.pop(Q)}))
     assert same(load(folder), model)
+
+
+def test_pickled_tensors_are_read_where_there_is_nothing_else(model, folder):
+    tensors = load_file(folder / "model.safetensors")
+    torch.save(tensors, folder / "weights.pt")
+    assert same(load(folder / "weights.pt"), model)
+    torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    (folder / "model.safetensors").unlink()
+    assert same(load(folder), model)
+
+
+def test_nothing_but_tensors_is_unpickled(folder):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(folder / "sprung"),)
+
+    for held in ({"x": Trap()}, Trap(), {"x": 3}, [torch.zeros(2)], {3: torch.zeros(2)}):
+        torch.save(held, folder / "weights.pt")
+        refused(folder / "weights.pt", "is not a whole file of pickled tensors")
+    (folder / "weights.pt").write_bytes(b"PK\x03\x04 no more")
+    refused(folder / "weights.pt", "is not a whole file of pickled tensors")
+    assert not (folder / "sprung").exists()
 
 
 def test_legacy_files_are_the_same_model(model, tmp_path):
@@ -207,6 +229,12 @@ def test_weights_that_are_no_numbers_are_named(folder, value):
     refused(folder, "model.layers.3.mamba.in_proj.weight holds NaN or infinite numbers")
 
 
+def test_numbers_that_the_dtype_asked_for_cannot_hold_are_named(folder):
+    rewrite(folder, lambda tensors: tensors[Q][0].fill_(1e6))
+    load(folder, dtype=torch.bfloat16)
+    refused(folder, "shared_blocks.0.attention.q.weight holds numbers beyond the range of float16", dtype=torch.float16)
+
+
 def test_huge_weights_are_numbers():
     assert all_finite(torch.full((1000,), 3e38))
     assert not all_finite(torch.tensor([3e38] * 9 + [float("inf")]))
@@ -244,7 +272,8 @@ def test_a_truncated_file_is_refused(folder, length):
     refused(folder, "model.safetensors", "not a whole safetensors file")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe", b"null", b"[" * 100_000, b'{"a": 1' + b"0" * 5000 + b"}"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe", b"null", b"[" * 100_000,
+                                     b'{"a": 1' + b"0" * 5000 + b"}"])
 def test_a_config_that_is_no_json_object_is_refused(folder, content):
     (folder / "config.json").write_bytes(content)
     refused(folder, "config.json")
@@ -339,7 +368,7 @@ def test_a_hub_id_fetches_only_what_is_needed(model, folder, sharded, monkeypatc
     import huggingface_hub
 
     calls = []
-    for here, weights in ((folder, ["model.safetensors"]), (sharded, sorted(p.name for p in sharded.glob("model-*")))):
+    for here, weights in ((folder, ["model.safetensors"]), (sharded, [p.name for p in sharded.glob("model-*")])):
         def snapshot(repo, revision, allow_patterns, here=here):
             calls.append((repo, revision, set(allow_patterns) - {"config.json", "tokenizer.json",
                                                                  "model.safetensors.index.json"}))
@@ -364,4 +393,6 @@ def test_a_tokenizer_beside_the_weights_comes_along(model, folder, tmp_path):
     found = load(folder)
     assert found.tokenizer.encode("a b", add_bos=False) == [1, 2]
     save(found, tmp_path / "again")
+    (folder / "tokenizer.json").write_text("{")
+    refused(folder, "tokenizer.json must hold a tokenizer")
     assert load(tmp_path / "again").tokenizer.encode("b", add_bos=False) == [2]

@@ -1,8 +1,8 @@
 """Small random checkpoints that transformers wrote, and what to compare: shared by the parity tests.
 
 Every parameter is drawn anew, since the reference's own initialisation leaves norms, adapters and D trivial and would
-hide wiring mistakes. The reference clamps the step sizes of a prompt, but not of decoding, where the authors' code has no
-clamp at all: `unclamp` removes it.
+hide wiring mistakes. The reference clamps the step sizes of a prompt but not of decoding, where the authors' code has
+no clamp at all: `unclamp` removes it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from zamba_lab.model import Zamba
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import transformers
-    from transformers import AutoModelForCausalLM, PreTrainedModel, Zamba2Config, ZambaConfig
+    from transformers import (AutoModelForCausalLM, Mamba2Config, MambaConfig, PreTrainedModel, Zamba2Config,
+                              ZambaConfig)
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -31,6 +32,11 @@ ZAMBA2 = dict(vocab_size=67, hidden_size=32, num_hidden_layers=6, hybrid=(1, 3, 
               n_mamba_heads=4, num_attention_heads=4, intermediate_size=48, adapter_rank=3, chunk_size=32)
 ZAMBA1 = dict(vocab_size=67, hidden_size=32, num_hidden_layers=5, hybrid=(1, 3), mamba_d_state=6, n_mamba_heads=2,
               num_attention_heads=4, num_key_value_heads=4, intermediate_size=48)
+MAMBA2 = dict(vocab_size=67, hidden_size=32, num_hidden_layers=4, state_size=8, num_heads=4, head_dim=16, n_groups=1,
+              chunk_size=32, pad_token_id=0, tie_word_embeddings=True)
+MAMBA1 = dict(vocab_size=67, hidden_size=32, num_hidden_layers=4, state_size=6)
+BASES = {"zamba2": ZAMBA2, "zamba": ZAMBA1, "mamba2": MAMBA2, "mamba": MAMBA1}
+CONFIGS = {"zamba2": Zamba2Config, "zamba": ZambaConfig, "mamba2": Mamba2Config, "mamba": MambaConfig}
 
 
 class Pair(NamedTuple):
@@ -41,11 +47,12 @@ class Pair(NamedTuple):
 
 
 def build(model_type: str, seed: int = 0, **changes) -> PreTrainedModel:
-    """A reference model with every parameter random and without the clamp; `changes` on ZAMBA2 or ZAMBA1."""
-    values = {**(ZAMBA2 if model_type == "zamba2" else ZAMBA1), **changes}
-    hybrid = values.pop("hybrid")
-    kinds = ["hybrid" if i in hybrid else "mamba" for i in range(values["num_hidden_layers"])]
-    config = (Zamba2Config if model_type == "zamba2" else ZambaConfig)(layers_block_type=kinds, **values)
+    """A reference model with every parameter random and without the clamp; `changes` on the base of its type."""
+    values = {**BASES[model_type], **changes}
+    if "hybrid" in values:
+        hybrid = values.pop("hybrid")
+        values["layers_block_type"] = ["hybrid" if i in hybrid else "mamba" for i in range(values["num_hidden_layers"])]
+    config = CONFIGS[model_type](**values)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     randomise(model, seed)
     return unclamp(model)
@@ -73,17 +80,17 @@ def randomise(model: PreTrainedModel, seed: int) -> None:
     for name, p in model.named_parameters():
         if name.endswith("A_log"):
             p.copy_(torch.rand(p.shape, generator=generator) * math.log(16))             # A in 1..16
-        elif name.endswith(("dt_bias", "dt_proj_bias")):
+        elif name.endswith(("dt_bias", "dt_proj_bias", "dt_proj.bias")):
             p.copy_(draw(p.shape, -2.5, 1.0))                                            # dt about 0.03..0.3
-        elif name.endswith(("norm.weight", ".D")):
+        elif name.endswith(("norm.weight", "norm_f.weight", ".D")):
             p.copy_(draw(p.shape, 1.0, 0.3))
         elif name.endswith("bias"):
             p.copy_(draw(p.shape, 0.0, 0.3))
-        elif "dt_proj_weight" in name:
+        elif "dt_proj" in name:
             p.copy_(draw(p.shape, 0.0, 3 / math.sqrt(p.shape[-1])))
         elif "conv1d" in name:
             p.copy_(draw(p.shape, 0.0, 0.5))
-        elif "embed_tokens" in name:
+        elif "embed" in name:
             p.copy_(draw(p.shape, 0.0, 0.5))
         else:
             p.copy_(draw(p.shape, 0.0, 0.7 / math.sqrt(p.shape[-1])))
@@ -110,4 +117,4 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 
 def assert_same(ours: Tensor, theirs: Tensor, what: str) -> None:
     far = distance(ours, theirs)
-    assert far <= 1, f"{what}: the largest difference is {far:.3g} times the tolerance of {TOLERANCE} of the largest value"
+    assert far <= 1, f"{what}: the largest difference is {far:.3g} tolerances ({TOLERANCE} of the largest value)"

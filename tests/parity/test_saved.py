@@ -9,7 +9,9 @@ from variants import BASE, PURE, VARIANTS, make_model, random_ids
 
 from zamba_lab.checkpoints import load, save
 from zamba_lab.checkpoints.config_write import published_type
+from zamba_lab.config import ZambaConfig
 from zamba_lab.generation import generate
+from zamba_lab.model import Zamba
 
 ZAMBA1 = replace(BASE, mixer="mamba1", n_shared_blocks=1, rope_theta=None, lora_rank=0)
 MORE = {
@@ -22,9 +24,22 @@ MORE = {
     "another base of positions": replace(BASE, rope_theta=77.5),
     "grouped queries": replace(BASE, attn_kv_heads=2),
     "pure mamba2, untied": replace(PURE, tie_embeddings=False),
+    "pure mamba2, wide epsilon": replace(PURE, norm_eps=0.01),
+    "pure mamba1, one head": replace(PURE, mixer="mamba1", headdim=32),
+    "pure mamba1, one head, biased": replace(PURE, mixer="mamba1", headdim=32, proj_bias=True, tie_embeddings=False),
     "approximate gelu, wide epsilon": replace(BASE, activation="gelu_tanh", norm_eps=0.01),
 }
 SHARED = {name: config for name, config in {**VARIANTS, **MORE}.items() if published_type(config) != "zamba_lab"}
+
+
+def model_of(config: ZambaConfig) -> Zamba:
+    """A random model in float32, its matrices tuned down: a wild one amplifies rounding beyond any tolerance."""
+    model = make_model(config).float()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith(".weight") and p.ndim == 2:
+                p.mul_(0.7)
+    return model
 
 
 def test_the_variants_both_have():
@@ -35,7 +50,7 @@ def test_the_variants_both_have():
 @torch.no_grad()
 @pytest.mark.parametrize("name", SHARED)
 def test_the_reference_opens_what_we_save(name, tmp_path):
-    model = make_model(SHARED[name]).float()
+    model = model_of(SHARED[name])
     save(model, tmp_path)
     ids = random_ids(model.config, l=40)
     theirs = reopen(tmp_path)(ids).logits
@@ -43,9 +58,9 @@ def test_the_reference_opens_what_we_save(name, tmp_path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["base", "Zamba"])
+@pytest.mark.parametrize("name", ["base", "Zamba", "pure mamba2", "pure mamba1, one head"])
 def test_the_reference_continues_as_we_do(name, tmp_path):
-    model = make_model(SHARED[name]).float()
+    model = model_of(SHARED[name])
     save(model, tmp_path)
     ids = random_ids(model.config, l=9)
     theirs = reopen(tmp_path).generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=None)[:, 9:]
@@ -54,7 +69,7 @@ def test_the_reference_continues_as_we_do(name, tmp_path):
 
 @torch.no_grad()
 def test_the_reference_opens_shards_and_keeps_their_dtype(tmp_path):
-    model = make_model(BASE).bfloat16()
+    model = model_of(BASE).bfloat16()
     save(model, tmp_path, max_shard_bytes=10_000)
     theirs = reopen(tmp_path)
     assert theirs.dtype == torch.bfloat16
@@ -63,9 +78,9 @@ def test_the_reference_opens_shards_and_keeps_their_dtype(tmp_path):
     assert_same(model.float()(ids), theirs.float()(ids).logits, "logits in float32")
 
 
-@pytest.mark.parametrize("name", ["base", "Zamba", "pure mamba2"])
+@pytest.mark.parametrize("name", ["base", "Zamba", "pure mamba2", "pure mamba1, one head"])
 def test_what_the_reference_saves_again_is_still_ours(name, tmp_path):
-    model = make_model(SHARED[name]).float()
+    model = model_of(SHARED[name])
     save(model, tmp_path / "ours")
     reopen(tmp_path / "ours").save_pretrained(tmp_path / "theirs")
     again = load(tmp_path / "theirs")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -74,7 +74,7 @@ def bind(layout: Layout, config: ZambaConfig, names: Iterable[str]) -> list[Bind
         done.update(ours)
     # A name that is some tensor's own is nobody's copy: an untied head next to the embedding.
     own = {one[0] for binding in found for one in binding.stored}
-    return [Binding(b.ours, tuple((first, *(n for n in rest if n not in own)) for first, *rest in b.stored), b.transform)
+    return [replace(b, stored=tuple((first, *(n for n in rest if n not in own)) for first, *rest in b.stored))
             for b in found]
 
 

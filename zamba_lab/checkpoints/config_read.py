@@ -42,7 +42,8 @@ def read_config(raw: dict) -> ZambaConfig:
     _check_derived(raw, config, model_type)
     own = _build({**asdict(config), **_own_fields(take(raw, OWN, "dict", default={}))})
     if changed := [name for name, value in meaning(own).items() if value != meaning(config)[name]]:
-        raise CheckpointError(f"config.json: {OWN!r} may only hold what the other keys cannot say, but it changes {changed}")
+        raise CheckpointError(f"config.json: {OWN!r} may only hold what the other keys cannot say, but changes "
+                              f"{changed}")
     return own
 
 
@@ -127,10 +128,10 @@ def _read_zamba2(raw: dict, values: dict) -> dict:
 def _read_zamba(raw: dict, values: dict) -> dict:
     d, n_layers = values["d_model"], values["n_layers"]
     if raw.get("layers_block_type") is None:
-        period, offset = (take(raw, f"attn_layer_{key}", "int", default) for key, default in (("period", 6), ("offset", 4)))
+        period, offset = take(raw, "attn_layer_period", "int", 6), take(raw, "attn_layer_offset", "int", 4)
         if period < 1 or n_layers > 10_000:
-            raise CheckpointError(f"config.json: attn_layer_period must be 1 or more and num_hidden_layers at most 10000 where "
-                                  f"layers_block_type is absent: got {period} and {n_layers}")
+            raise CheckpointError("config.json: where layers_block_type is absent, attn_layer_period must be 1 or more "
+                                  f"and num_hidden_layers at most 10000: got {period} and {n_layers}")
         hybrid = tuple(i for i in range(2, n_layers) if i == 2 or (i - 3) % period == offset)
     else:
         hybrid = _hybrid_layers(raw, n_layers)
@@ -167,11 +168,11 @@ def _hybrid_layers(raw: dict, n_layers: int) -> tuple[int, ...]:
         return take(raw, "hybrid_layer_ids", "tuple[int, ...]")
     kinds = take(raw, "layers_block_type", "list[str]")
     if unknown := sorted(set(kinds) - {*MAMBA_LAYER, *HYBRID_LAYER}):
-        raise CheckpointError(f"config.json: layers_block_type must hold {', '.join((*MAMBA_LAYER, *HYBRID_LAYER))}: got "
-                              f"{unknown[:5]}")
+        raise CheckpointError("config.json: layers_block_type must hold "
+                              f"{', '.join((*MAMBA_LAYER, *HYBRID_LAYER))}: got {unknown[:5]}")
     if len(kinds) != n_layers:
-        raise CheckpointError(f"config.json: layers_block_type must name each of the num_hidden_layers = {n_layers} layers: "
-                              f"it has {len(kinds)}")
+        raise CheckpointError("config.json: layers_block_type must name each of the "
+                              f"num_hidden_layers = {n_layers} layers: it has {len(kinds)}")
     return tuple(i for i, kind in enumerate(kinds) if kind in HYBRID_LAYER)
 
 
@@ -181,7 +182,8 @@ def _headdim(raw: dict, values: dict, default_headdim: int = 0, default_heads: i
     if heads is None:
         return take(raw, "mamba_headdim", "int", default=default_headdim)
     if heads < 1 or d_inner % heads:
-        raise CheckpointError(f"config.json: n_mamba_heads must divide mamba_expand * hidden_size: got {heads}, {d_inner}")
+        raise CheckpointError("config.json: n_mamba_heads must divide mamba_expand * hidden_size: "
+                              f"got {heads}, {d_inner}")
     return d_inner // heads
 
 
@@ -191,10 +193,10 @@ def _read_rank(raw: dict, key: str, d_model: int) -> int | None:
 
 
 def _read_rope(raw: dict, values: dict) -> dict:
-    """rope_theta in either spelling. The authors' long-context form scales it; the reference library only says it does."""
+    """rope_theta in either spelling. The authors' long-context form scales it; the reference library only says so."""
     rope = take(raw, "rope_parameters", "dict", default={})
-    if rope.get("rope_type", "default") != "default" or set(rope) - {"rope_type", "rope_theta", "partial_rotary_factor"} \
-            or rope.get("partial_rotary_factor", 1.0) != 1.0:
+    usual = {"rope_type": "default", "rope_theta": rope.get("rope_theta"), "partial_rotary_factor": 1.0}
+    if {**usual, **rope} != usual:
         raise CheckpointError(f"config.json: there is code only for rope_parameters of rope_type 'default', got {rope}")
     theta = take(rope, "rope_theta", "float", default=take(raw, "rope_theta", "float", default=10000.0))
     dim = values["attn_heads"] and 2 * values["d_model"] // values["attn_heads"]
@@ -234,5 +236,5 @@ def derived(c: ZambaConfig, model_type: str) -> dict[str, tuple]:
 def _check_derived(raw: dict, config: ZambaConfig, model_type: str) -> None:
     for key, values in derived(config, model_type).items():
         if raw.get(key) is not None and raw[key] not in values:
-            raise CheckpointError(f"config.json contradicts itself: {key} is {raw[key]}, but what it follows from gives "
-                                  f"{' or '.join(dict.fromkeys(map(str, values)))}")
+            raise CheckpointError(f"config.json contradicts itself: {key} is {raw[key]}, but what it follows from "
+                                  f"gives {' or '.join(dict.fromkeys(map(str, values)))}")

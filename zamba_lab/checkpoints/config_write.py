@@ -21,14 +21,15 @@ def published_type(config: ZambaConfig) -> str:
 
 
 def limits(config: ZambaConfig, model_type: str) -> list[str]:
-    """Why the reference library cannot compute this config as that model_type; empty if it can. Each is a rule of its own."""
+    """Why the reference library cannot compute this config as that model_type; empty if it can."""
     c, hybrid = config, bool(config.hybrid_layers)
     rules = {
         "zamba2": (
             (not c.conv_bias, "the convolution always has a bias: conv_bias=False"),
             (hybrid and c.proj_bias != c.mlp_bias, "one switch for both: proj_bias and mlp_bias differ"),
             (hybrid and c.lora_rank == 0, "the MLP is always adapted: lora_rank=0"),
-            (hybrid and c.lora_rank_qkv not in (0, c.lora_rank), "one rank for both: lora_rank and lora_rank_qkv differ"),
+            (hybrid and c.lora_rank_qkv not in (0, c.lora_rank),
+             "one rank for both: lora_rank and lora_rank_qkv differ"),
             (hybrid and c.lora_rank_qkv and c.kv_heads != c.attn_heads,
              "adapters of k and v are as wide as q's: attn_kv_heads with lora_rank_qkv"),
             (hybrid and c.head_dim != 2 * c.d_model // c.attn_heads, "the width decides it: attn_head_dim"),
@@ -85,7 +86,8 @@ def _write_zamba2(c: ZambaConfig) -> dict:
     rope = {} if c.rope_theta is None else {"rope_theta": c.rope_theta}
     return {**_write_hybrid(c), **rope, "use_mem_rope": c.rope_theta is not None,
             "num_mem_blocks": max(1, c.n_shared_blocks), "adapter_rank": c.lora_rank, "use_shared_mlp_adapter": True,
-            "use_shared_attention_adapter": c.lora_rank_qkv > 0, "add_bias_linear": c.proj_bias, "use_long_context": False}
+            "use_shared_attention_adapter": c.lora_rank_qkv > 0, "use_long_context": False,
+            "add_bias_linear": c.proj_bias}
 
 
 def _write_zamba(c: ZambaConfig) -> dict:

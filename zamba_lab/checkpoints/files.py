@@ -1,12 +1,15 @@
 """The weight files of a checkpoint: which there are, what their headers say, and their tensors, memory-mapped.
 
 Files are chosen by the index if there is one and never by a pattern: some repositories hold two layouts side by side.
+Safetensors come first; a pickled file is read if there is nothing else, and only tensors are ever unpickled.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.json_values import read_object, take
 
 CONFIG, SINGLE, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
+PICKLED, PICKLED_SUFFIXES = "pytorch_model.bin", (".bin", ".pt", ".pth")
 STAGED, COMMITTED, MOVING = ".saving", ".saved", ".moving"           # the stages of a save, as hidden folders
 WRITTEN = re.compile(r"config\.json|model\.safetensors(\.index\.json)?|model-\d{5}-of-\d{5}\.safetensors")
 PROGRESS_ABOVE = 10 ** 9                                             # bytes worth a progress bar
@@ -33,11 +37,11 @@ class Header:
 
 
 class Weights:
-    """Tensors of one or many open safetensors files, by name. Close it after use (it is a context manager).
+    """Tensors of one or many open files, by name. Close it after use (it is a context manager).
 
-    `headers` are known at once and cost nothing. `read` maps a tensor into memory, without copying it and without touching
-    it: pages come in when they are used. `peek` does so through a mapping of its own, which `forget` gives up with all the
-    pages that were looked at. What was handed out stays valid.
+    `headers` are known at once and cost nothing. `read` maps a tensor into memory, without copying it and without
+    touching it: pages come in when they are used. `peek` does so through a mapping of its own, which `forget` gives up
+    with all the pages that were looked at. What was handed out stays valid.
     """
 
     def __init__(self, files: dict[Path, set[str] | None]):
@@ -50,7 +54,7 @@ class Weights:
         self._lasting: dict[Path, object] = {}
         self._passing: dict[Path, object] = {}
         for path, expected in files.items():
-            opened = _opened(path)
+            opened = open_file(path)
             names = set(opened.keys())
             if expected is not None and names != expected:
                 raise CheckpointError(f"{path.name} does not hold what {INDEX} says", missing=expected - names,
@@ -72,7 +76,7 @@ class Weights:
     def _from(self, handles: dict, name: str) -> Tensor:
         path = self._path[name]
         if path not in handles:
-            handles[path] = _opened(path)
+            handles[path] = open_file(path)
         return handles[path].get_tensor(name)
 
     def nbytes(self, name: str) -> int:
@@ -87,20 +91,56 @@ class Weights:
         self._passing.clear()
 
 
-def _opened(path: Path):
+class Pickled:
+    """A file of `torch.save` that holds a dict of tensors, with the methods of an open safetensors file."""
+
+    def __init__(self, path: Path):
+        held = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
+        if not isinstance(held, dict) or not all(isinstance(t, Tensor) and isinstance(n, str) for n, t in held.items()):
+            raise TypeError("it holds something else than tensors by their names")
+        self._held = held
+
+    def keys(self) -> list[str]:
+        return list(self._held)
+
+    def get_tensor(self, name: str) -> Tensor:
+        return self._held[name]
+
+    def get_slice(self, name: str) -> Pickled.Slice:
+        return Pickled.Slice(self._held[name])
+
+    @dataclass(frozen=True)
+    class Slice:
+        """What there is to know of a tensor without reading it."""
+
+        tensor: Tensor
+
+        def get_shape(self) -> tuple[int, ...]:
+            return tuple(self.tensor.shape)
+
+        def get_dtype(self) -> str:
+            return next((word for word, dtype in DTYPES.items() if dtype == self.tensor.dtype), str(self.tensor.dtype))
+
+
+def open_file(path: Path):
+    """An open weight file: keys(), get_slice(name), get_tensor(name). CheckpointError if it is not one."""
     if not path.is_file():
         raise CheckpointError(f"the weight file {path.name} is missing: there is no file {str(path)!r}")
     try:
+        if path.suffix in PICKLED_SUFFIXES:
+            return Pickled(path)
         return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{str(path)!r} is not a whole safetensors file of {path.stat().st_size} bytes: truncated, "
-                              f"or something else ({error})") from error
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        kind = "file of pickled tensors" if path.suffix in PICKLED_SUFFIXES else "safetensors file"
+        raise CheckpointError(f"{str(path)!r}, {path.stat().st_size} bytes, is not a whole {kind}: truncated, or "
+                              f"something else ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
 
 
 def weight_files(folder: Path) -> dict[Path, set[str] | None]:
     """The weight files of a folder as `Weights` takes them.
 
-    With an index: the files that it names. Else model.safetensors, or the only safetensors file there is.
+    With an index: the files that it names. Else model.safetensors, or the only safetensors file there is, or
+    pytorch_model.bin.
     """
     if (folder / INDEX).is_file():
         return {folder / shard: names for shard, names in read_index(folder / INDEX).items()}
@@ -109,11 +149,14 @@ def weight_files(folder: Path) -> dict[Path, set[str] | None]:
     found = sorted(folder.glob("*.safetensors"))
     if len(found) == 1:
         return {found[0]: None}
+    if not found and (folder / PICKLED).is_file():
+        return {folder / PICKLED: None}
     if found:
         raise CheckpointError(f"{str(folder)!r} holds {len(found)} safetensors files and no {INDEX} that says which to "
                               f"read: {[path.name for path in found][:8]}")
     names = sorted(path.name for path in folder.iterdir())
-    raise CheckpointError(f"{str(folder)!r} is not a checkpoint: it holds neither {SINGLE} nor {INDEX}, but {names[:8]}")
+    raise CheckpointError(f"{str(folder)!r} is not a checkpoint: it holds neither {SINGLE} nor {INDEX}, but "
+                          f"{names[:8]}")
 
 
 def read_index(path: Path) -> dict[str, set[str]]:
@@ -121,7 +164,8 @@ def read_index(path: Path) -> dict[str, set[str]]:
     shards: dict[str, set[str]] = {}
     for name, shard in take(read_object(path), "weight_map", "dict").items():
         if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
-            raise CheckpointError(f"{path.name} must name safetensors files of its own folder: for {name!r} it names {shard!r}")
+            raise CheckpointError(f"{path.name} must name safetensors files of its own folder: for {name!r} it names "
+                                  f"{shard!r}")
         shards.setdefault(shard, set()).add(name)
     if not shards:
         raise CheckpointError(f"{path.name} names no tensors: {str(path)!r}")
@@ -145,4 +189,5 @@ def settle(folder: Path) -> None:
                 os.replace(path, folder / path.name)
             (folder / MOVING).rmdir()
     except OSError as error:
-        raise CheckpointError(f"a save into {str(folder)!r} was stopped half-way and cannot be finished: {error}") from error
+        raise CheckpointError(f"a save into {str(folder)!r} was stopped half-way and cannot be finished: "
+                              f"{error}") from error

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.files import CONFIG, INDEX, SINGLE, TOKENIZER, read_index
+from zamba_lab.checkpoints.files import CONFIG, INDEX, PICKLED, SINGLE, TOKENIZER, read_index
 
 SMALL_FILES = (CONFIG, INDEX, TOKENIZER)
 
@@ -33,14 +33,15 @@ def fetch(source: str) -> Path:
         folder = download(*SMALL_FILES)
         if (folder / INDEX).is_file():
             return download(*SMALL_FILES, *read_index(folder / INDEX))
-        return download(*SMALL_FILES, SINGLE)
+        folder = download(*SMALL_FILES, SINGLE)
+        return folder if (folder / SINGLE).is_file() else download(*SMALL_FILES, PICKLED)
     except CheckpointError:
         raise
     except Exception as error:  # the client passes on the errors of the libraries under it
         raise CheckpointError(
             f"{source!r} is no folder here, and as a hub id it cannot be fetched: {_first_line(error)} "
-            f"({type(error).__name__}). Without a network, load a folder that holds {CONFIG} and {SINGLE}, or the model "
-            f"that comes with the project: load('zamba2-nano')") from error
+            f"({type(error).__name__}). Without a network, load a folder that holds {CONFIG} and {SINGLE}, or the "
+            f"model that comes with the project: load('zamba2-nano')") from error
 
 
 def _first_line(error: Exception) -> str:

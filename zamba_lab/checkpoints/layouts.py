@@ -179,5 +179,5 @@ def choose(model_type: str, stored: Iterable[str]) -> Layout:
     for start, layout in layouts.items():
         if any(name.startswith(start) for name in names):
             return layout
-    raise CheckpointError(f"model_type {model_type!r} is stored under names that start with {' or '.join(layouts)}: none "
-                          f"of the {len(names)} stored tensors does; the first are {sorted(names)[:5]}")
+    raise CheckpointError(f"model_type {model_type!r} is stored under names that start with {' or '.join(layouts)}: "
+                          f"none of the {len(names)} stored tensors does; the first are {sorted(names)[:5]}")

@@ -1,4 +1,4 @@
-"""Opening a checkpoint exactly: each stored tensor claimed once, each parameter filled once, or an error and nothing built.
+"""Opening a checkpoint exactly: each stored tensor claimed once, each parameter filled once, or nothing is built.
 
 Names and shapes are compared first, from the files' headers and a model on the meta device. Only then are tensors
 mapped into memory, and they become the parameters themselves: there is no second copy.
@@ -7,21 +7,22 @@ mapped into memory, and they become the parameters themselves: there is no secon
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from zamba_lab.checkpoints.binding import Binding, bind, spare_names, stored_shapes
+from zamba_lab.checkpoints.binding import Binding
 from zamba_lab.checkpoints.config_read import original_to_today, read_config
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.files import CONFIG, DTYPES, PROGRESS_ABOVE, TOKENIZER, Weights, settle, weight_files
+from zamba_lab.checkpoints.files import (CONFIG, DTYPES, PICKLED_SUFFIXES, PROGRESS_ABOVE, TOKENIZER, Weights, settle,
+                                         weight_files)
 from zamba_lab.checkpoints.hub import fetch, is_hub_id
 from zamba_lab.checkpoints.json_values import read_object
-from zamba_lab.checkpoints.layouts import Layout, choose
+from zamba_lab.checkpoints.layouts import choose
+from zamba_lab.checkpoints.plan import Plan, make_plan
 from zamba_lab.config import ZambaConfig
 from zamba_lab.config.presets import SHIPPED, presets
 from zamba_lab.model import Zamba
@@ -36,7 +37,7 @@ def load(source: str | Path, dtype: torch.dtype | None = None, device: str | tor
     """Open a trained model.
 
     Args:
-        source: a preset with shipped weights ("zamba2-nano"), a folder, a single .safetensors file with its config.json
+        source: a preset with shipped weights ("zamba2-nano"), a folder, a single weight file with its config.json
             beside it, or a hub id ("Zyphra/Zamba2-1.2B", with "@revision" if need be).
         dtype: of the parameters; None keeps the stored one. Where a file mixes dtypes, A_log, D and dt_bias keep theirs
             and all others get the widest of theirs, so that nothing is lost.
@@ -51,15 +52,12 @@ def load(source: str | Path, dtype: torch.dtype | None = None, device: str | tor
         raise ValueError(f"dtype must be a floating torch.dtype or None: got {dtype!r}")
     device = _device(device)
     folder, files = locate(source)
-    settle(folder)
-    if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{str(folder)!r} is not a checkpoint: it has no {CONFIG}, but "
-                              f"{sorted(path.name for path in folder.iterdir())[:8]}")
-    raw = original_to_today(read_object(folder / CONFIG))
+    raw = read_raw(folder)
     config = read_config(raw)
+    config = replace(config, dt_min=dt_min or config.dt_min)
     with Weights(files or weight_files(folder)) as weights:
-        config = replace(config, dt_min=dt_min or config.dt_min)
-        plan = make_plan(choose(raw["model_type"], weights.headers), config, weights, folder)
+        layout = choose(original_to_today(raw)["model_type"], weights.headers)
+        plan = make_plan(layout, config, weights.headers).check(str(folder))
         if device.type != "meta":
             tensors = dict(read_tensors(plan, weights, dtype, device))
             plan.model.load_state_dict(tensors, assign=True)
@@ -69,9 +67,18 @@ def load(source: str | Path, dtype: torch.dtype | None = None, device: str | tor
 
 def load_config(source: str | Path) -> ZambaConfig:
     """The config of a checkpoint, or of a preset by its name, without touching weights. Errors as `load`."""
-    if source in presets() and source not in SHIPPED:
+    if isinstance(source, str) and source in presets() and source not in SHIPPED:
         return ZambaConfig.preset(source)
-    return read_config(read_object(locate(source)[0] / CONFIG))
+    return read_config(read_raw(locate(source)[0]))
+
+
+def read_raw(folder: Path) -> dict:
+    """The parsed config.json of a checkpoint's folder."""
+    settle(folder)
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{str(folder)!r} is not a checkpoint: it has no {CONFIG}, but "
+                              f"{sorted(path.name for path in folder.iterdir())[:8]}")
+    return read_object(folder / CONFIG)
 
 
 def locate(source: str | Path) -> tuple[Path, dict[Path, None] | None]:
@@ -79,75 +86,23 @@ def locate(source: str | Path) -> tuple[Path, dict[Path, None] | None]:
     name, path = str(source), Path(source)
     if isinstance(source, str) and name in SHIPPED:
         if not (SHIPPED[name] / CONFIG).is_file():
-            raise CheckpointError(f"{name} is a model of this project, but its weights are not in {str(SHIPPED[name])!r}: "
-                                  f"fetch the project's data/ folder, or train it again as data/README.md says")
+            raise CheckpointError(f"{name} is a model of this project, but its weights are not in "
+                                  f"{str(SHIPPED[name])!r}: fetch the project's data/ folder, or train it again as "
+                                  "data/README.md says")
         return SHIPPED[name], None
     if path.is_dir():
         return path, None
     if path.is_file():
-        if path.suffix != ".safetensors":
-            raise CheckpointError(f"a single file must be a .safetensors file with {CONFIG} beside it: got {name!r}")
+        if path.suffix not in (".safetensors", *PICKLED_SUFFIXES):
+            raise CheckpointError(f"a single file must be a .safetensors file (or one of torch.save: "
+                                  f"{', '.join(PICKLED_SUFFIXES)}) with {CONFIG} beside it: got {name!r}")
         return path.parent, {path: None}
     if isinstance(source, str) and is_hub_id(source):
         return fetch(source), None
-    hint = f". {name} is a shape without weights here: Zamba(ZambaConfig.preset({name!r})) starts one at random, and a " \
-           "hub id loads a trained one" if name in presets() else ""
-    raise CheckpointError(f"a model is loaded from a folder, a .safetensors file, a hub id ('organisation/name') or one of "
-                          f"{', '.join(SHIPPED)}: there is no {name!r}{hint}")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to read for which parameters of a model on the meta device; everything in it fits."""
-
-    model: Zamba
-    config: ZambaConfig
-    steps: list[tuple[Binding, list[tuple[str, ...]]]]       # each stored tensor by the names it is stored under
-
-
-def make_plan(layout: Layout, config: ZambaConfig, weights: Weights, folder: Path) -> Plan:
-    """Compare names and shapes, and build the model without memory. Raises CheckpointError listing what does not fit."""
-    if config.n_layers > len(weights.headers):
-        raise CheckpointError(f"{str(folder)!r} does not fit its {CONFIG}: {config.n_layers} layers, but only "
-                              f"{len(weights.headers)} stored tensors")
-    model = on_meta(config)
-    parameters, headers = dict(model.named_parameters()), weights.headers
-    steps, expected, missing = [], {}, []
-    for binding in bind(layout, config, parameters):
-        shapes = stored_shapes(binding, parameters, config)
-        there = [tuple(name for name in names if name in headers) for names in binding.stored]
-        missing += [names[0] for names, found in zip(binding.stored, there) if not found]
-        expected |= {name: shape for found, shape in zip(there, shapes) for name in found}
-        steps.append((binding, there))
-    spares = spare_names(layout, config)
-    expected |= {name: tuple(parameters[ours].shape) for name, ours in spares.items() if ours in parameters}
-    wrong = {name: f"is {headers[name].shape}, must be {shape}" for name, shape in expected.items()
-             if name in headers and headers[name].shape != shape}
-    left_over = set(headers) - set(expected)
-    if missing or left_over or wrong:
-        raise CheckpointError(f"{str(folder)!r} does not fit its {CONFIG} (layout: {layout.name})", missing, left_over, wrong)
-    if strange := {name: headers[name].dtype for name in expected if name in headers and headers[name].dtype not in DTYPES}:
-        raise CheckpointError(f"weights must be stored as one of {', '.join(DTYPES)}: got {dict(list(strange.items())[:5])} "
-                              f"and {max(0, len(strange) - 5)} more; quantised files are not read")
-    return Plan(model, config, steps)
-
-
-class _Unfilled(TorchFunctionMode):
-    """Leaves new parameters unfilled. On the meta device there is nothing to fill, but trying imports a compiler."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
-            return args[0] if args else None
-        return func(*args, **(kwargs or {}))
-
-
-def on_meta(config: ZambaConfig) -> Zamba:
-    """The model of a config with names and shapes but no memory. CheckpointError if there can be none."""
-    try:
-        with torch.device("meta"), _Unfilled():
-            return Zamba(config)
-    except (RuntimeError, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"no model can be built of this {CONFIG}: {error}") from error
+    hint = f". {name} is a shape without weights here: Zamba(ZambaConfig.preset({name!r})) starts one at random, and " \
+           "a hub id loads a trained one" if name in presets() else ""
+    raise CheckpointError("a model is loaded from a folder, a .safetensors file, a hub id ('organisation/name') or one "
+                          f"of {', '.join(SHIPPED)}: there is no {name!r}{hint}")
 
 
 def read_tensors(plan: Plan, weights: Weights, dtype: torch.dtype | None, device: torch.device
@@ -156,13 +111,17 @@ def read_tensors(plan: Plan, weights: Weights, dtype: torch.dtype | None, device
     wanted, faults, peeked = dtype or _widest(plan, weights), [], 0
     for binding, there, size in _with_progress(plan, weights):
         stored = [weights.peek(first) for first, *_ in there]
-        faults += _faults(stored, there, weights)
+        found = _faults(stored, there, weights)
         keeps = dtype is None and binding.ours[0].endswith(ANY_DTYPE)
         ours = _converted(stored, binding, plan.config, device, None if keeps else wanted)
         if ours[0].data_ptr() == stored[0].data_ptr():
             # Neither moved nor converted: taken from the mapping whose pages the checks above did not pull in.
             stored = [weights.read(first) for first, *_ in there]
             ours = _converted(stored, binding, plan.config, device, None if keeps else wanted)
+        if not found and dtype == torch.float16:
+            found = [f"{name} holds numbers beyond the range of float16" for name, t in zip(binding.ours, ours)
+                     if not all_finite(t)]
+        faults += found
         yield from zip(binding.ours, ours)
         peeked += size
         if peeked > FORGET_ABOVE:
@@ -226,4 +185,7 @@ def _tokenizer(folder: Path):
         return None
     from zamba_lab.tokenizer import Tokenizer
 
-    return Tokenizer.load(folder)
+    try:
+        return Tokenizer.load(folder)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error

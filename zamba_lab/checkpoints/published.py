@@ -1,8 +1,8 @@
 """The published config.json formats as data: which key fills which field of ours, and every default.
 
 All defaults are stated here, since readers disagree about them: with `num_mem_blocks` absent one builds one block and
-another two, with `use_mem_rope` absent one has rotary positions and another has none, and one reader's default number of
-SSM heads fits no published model. A wrong guess cannot pass: the stored names and shapes have to fit too.
+another two, with `use_mem_rope` absent one has rotary positions and another has none, and one reader's default number
+of SSM heads fits no published model. A wrong guess cannot pass: the stored names and shapes have to fit too.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from zamba_lab.checkpoints.json_values import REQUIRED
 class Format:
     """The config.json of one model_type.
 
-    fields: our field -> (key, kind, default), for keys that say what our field says. read: keys that `config_read` reads
-    with a few lines of code, because several of them make one field or one makes several. only: keys with one value
-    that there is code for; absent or null is that value. ignored: keys that do not change what the model computes, and
-    why. spellings: older and other names -> the key of today.
+    fields: our field -> (key, kind, default), for keys that say what our field says.
+    read: keys that `config_read` reads with a few lines of code: several make one field, or one makes several.
+    only: keys with one value that there is code for; absent or null is that value.
+    ignored: keys that do not change what the model computes, and why.
+    spellings: older and other names -> the key of today.
     """
 
     architecture: str
@@ -35,16 +36,17 @@ class Format:
                                                             "model_type", "eos_token_id", OWN}
 
 
-OWN = "zamba_lab"                    # the key for what a published format cannot say; also the model_type of our own format
+OWN = "zamba_lab"                # the key for what a published format cannot say; also our own format's model_type
 MAMBA_LAYER, HYBRID_LAYER = ("mamba", "linear_attention", "m"), ("hybrid", "g")
 # published name -> ours; the first of each is what we write
-ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "silu": "silu", "swish": "silu",
-               "relu": "relu"}
+ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "silu": "silu",
+               "swish": "silu", "relu": "relu"}
 
 ONLY = {"rope_scaling": None, "quantization_config": None}
 IGNORED = {
     "architectures": "model_type says it", "_name_or_path": "a label", "transformers_version": "a label",
-    "auto_map": "where another reader finds its code", "torch_dtype": "the tensors say it", "dtype": "the tensors say it",
+    "auto_map": "where another reader finds its code",
+    "torch_dtype": "the tensors say it", "dtype": "the tensors say it",
     "initializer_range": "training only", "time_step_floor": "training only",
     "time_step_max": "training only; no released model clamps the step size from above",
     "time_step_min": "the range dt_bias was drawn from; the released models were trained without a clamp",
@@ -120,8 +122,8 @@ _PURE_ONLY = {"hidden_act": "silu", "rms_norm": True, "d_intermediate": 0, "attn
 _PURE_IGNORED = {
     "residual_in_fp32": "the stream has the parameters' dtype here", "fused_add_norm": "speed only",
     "rescale_prenorm_residual": "training only", "time_step_init_scheme": "training only",
-    "time_step_scale": "training only", "use_mambapy": "speed only", "pad_vocab_size_multiple": "vocab_size is rounded up",
-    "attn_cfg": "there is no attention",
+    "time_step_scale": "training only", "use_mambapy": "speed only",
+    "pad_vocab_size_multiple": "vocab_size is rounded up", "attn_cfg": "there is no attention",
 }
 _PURE_SPELLINGS = {
     "d_model": "hidden_size", "n_layer": "num_hidden_layers", "d_state": "state_size", "d_conv": "conv_kernel",

@@ -1,7 +1,7 @@
 """Writing a checkpoint, so that a killed save leaves the old one whole.
 
-The layout is the published one where the reference library has the variant (`config_write.limits` says why not), so that it
-opens what we write and computes the same; else our own names, which only we open.
+The layout is the published one where the reference library has the variant (`config_write.limits` says why not), so
+that it opens what we write and computes the same; else our own names, which only we open.
 """
 
 from __future__ import annotations

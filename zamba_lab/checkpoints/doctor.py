@@ -1,0 +1,214 @@
+"""What a checkpoint is, and everything that is wrong with it: the same checks as `load`, but none stops the next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from zamba_lab.checkpoints.config_read import original_to_today, read_config
+from zamba_lab.checkpoints.errors import SHOWN, CheckpointError
+from zamba_lab.checkpoints.files import PROGRESS_ABOVE, Weights, weight_files
+from zamba_lab.checkpoints.layouts import choose
+from zamba_lab.checkpoints.load import locate, read_raw
+from zamba_lab.checkpoints.plan import Plan, make_plan
+from zamba_lab.checkpoints.published import OWN
+from zamba_lab.config import ZambaConfig
+
+
+@dataclass
+class Report:
+    """A checkpoint's anatomy and its faults. `ok` if there are none; of the faults, `load` lets only "all zero" pass.
+
+    faults: {"fault": its name, "what": a sentence, "tensors": the names concerned}. remarks: what there is to know of
+    this model, above all what other readers get wrong.
+    """
+
+    source: str
+    layout: str | None = None
+    generation: str | None = None
+    sizes: dict = field(default_factory=dict)
+    invocations: list[dict] = field(default_factory=list)
+    ties: list[str] = field(default_factory=list)
+    dtypes: dict[str, int] = field(default_factory=dict)
+    n_params: int | None = None
+    n_bytes: int | None = None
+    faults: list[dict] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.faults
+
+    def as_dict(self) -> dict:
+        """Everything, as JSON can hold it."""
+        return {"ok": self.ok, **asdict(self)}
+
+    def add(self, fault: str, what: str, tensors=()) -> None:
+        self.faults.append({"fault": fault, "what": what, "tensors": list(tensors)})
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {'no fault found' if self.ok else f'{len(self.faults)} kinds of fault'}"]
+        for title, value in (("layout", self.layout), ("config.json", self.generation), ("parameters", self.n_params),
+                             ("bytes", self.n_bytes)):
+            if value is not None:
+                lines.append(f"  {title:<12} {f'{value:,}' if isinstance(value, int) else value}")
+        for title, values in (("sizes", self.sizes), ("dtypes", self.dtypes)):
+            if values:
+                lines.append(f"  {title:<12} {', '.join(f'{name} {value}' for name, value in values.items())}")
+        for one in self.invocations:
+            k, adapters = one["invocation"], ", ".join(one["adapters"])
+            lines.append(f"  invocation {k:<2} depth {one['depth']:<3} block {one['block']}"
+                         + (f"  adapters of {adapters} in slot {k}" if adapters else ""))
+        lines += [f"  tie          {tie}" for tie in self.ties]
+        lines += [f"  note         {remark}" for remark in self.remarks]
+        for one in self.faults:
+            names, more = one["tensors"][:SHOWN], len(one["tensors"]) - SHOWN
+            lines += [f"  FAULT {one['fault']}: {one['what']}", *(f"      {name}" for name in names)]
+            lines += [f"      ... and {more} more"] if more > 0 else []
+        return "\n".join(lines)
+
+
+def doctor(source: str | Path) -> Report:
+    """Examine a checkpoint; `source` as in `load`. Raises CheckpointError only if there is nothing to examine."""
+    report = Report(str(source))
+    folder, files = locate(source)
+    try:
+        raw = original_to_today(read_raw(folder))
+        config = read_config(raw)
+    except CheckpointError as error:
+        report.add("config", str(error))
+        return report
+    _describe(report, raw, config)
+    try:
+        with Weights(files or weight_files(folder)) as weights:
+            _examine(report, raw, config, weights)
+    except CheckpointError as error:
+        report.add("files", str(error).splitlines()[0], [*error.missing, *error.left_over])
+    return report
+
+
+def _describe(report: Report, raw: dict, c: ZambaConfig) -> None:
+    """What the config alone says."""
+    report.generation = f"{raw['model_type']}, {generation(raw)}"
+    report.n_params = c.n_params
+    report.sizes = {"d_model": c.d_model, "n_layers": c.n_layers, "d_inner": c.d_inner, "headdim": c.headdim,
+                    "ssm_heads": c.ssm_heads, "d_state": c.d_state, "vocab_size": c.vocab_size}
+    if c.hybrid_layers:
+        report.sizes |= {"n_shared_blocks": c.n_shared_blocks, "attn_heads": c.attn_heads, "head_dim": c.head_dim,
+                         "d_attn": c.d_attn, "d_mlp": c.d_mlp, "lora_rank": c.lora_rank,
+                         "lora_rank_qkv": c.lora_rank_qkv}
+    adapters = ["mlp"] * bool(c.lora_rank) + ["q", "k", "v"] * bool(c.lora_rank_qkv)
+    report.invocations = [{"invocation": k, "depth": i, "block": b, "adapters": adapters}      # in slot k
+                          for k, (i, b) in enumerate(zip(c.hybrid_layers, c.blocks_by_invocation))]
+    report.ties = ["the head is the embedding"] if c.tie_embeddings else []
+    for b in range(c.n_shared_blocks):
+        users = [str(one["depth"]) for one in report.invocations if one["block"] == b]
+        report.ties.append(f"block {b} serves the depths {', '.join(users)}")
+    report.remarks = remarks(raw, c)
+
+
+def generation(raw: dict) -> str:
+    """Which software's spelling a config.json has."""
+    kinds = set(raw.get("layers_block_type") or [])
+    if raw["model_type"] == OWN:
+        return "this project's own"
+    if kinds & {"m", "g"} or "state_size" in raw and raw["model_type"] == "zamba2":
+        return "legacy spelling of the authors' fork"
+    if "rope_parameters" in raw or "linear_attention" in kinds or "dtype" in raw:
+        return "as saved by transformers 5"
+    if raw["model_type"] in ("mamba", "mamba2"):
+        return "original spelling" if "d_model" in raw and "hidden_size" not in raw else "as transformers spells it"
+    return "spelling of transformers since 4.49"
+
+
+def remarks(raw: dict, c: ZambaConfig) -> list[str]:
+    """What there is to know about this model, above all where readers disagree."""
+    defaults = {"zamba2": ("num_mem_blocks", "use_mem_rope", "n_mamba_heads"),
+                "mamba2": ("n_groups", "tie_word_embeddings")}
+    absent = [key for key in defaults.get(raw["model_type"], ()) if key not in raw]
+    clamp = raw.get("time_step_min", 0.001)
+    if raw["model_type"] == OWN:
+        return ["layout: this variant has no published one; only this project opens it."]
+    rules = (
+        (raw["model_type"] == "zamba2" and clamp != c.dt_min and clamp > 1e-15,
+         f"step sizes: clamped at {c.dt_min} here; 0 is what the authors trained with. transformers clamps those of a "
+         f"prompt at time_step_min; load(..., dt_min={clamp}) reproduces that."),
+        (c.mixer == "mamba2" and c.n_groups > 1,
+         f"gated norm: over each of {c.n_groups} groups. Readers that normalise all channels at once get it wrong."),
+        (c.n_shared_blocks > 1 and c.block_order is None,
+         "block order: blocks alternate from invocation to invocation. Readers that count layers take wrong ones."),
+        (raw.get("use_long_context") and c.rope_theta,
+         f"long context: the base of the positions is scaled to {c.rope_theta or 0:.6g}. transformers only says so."),
+        (c.hybrid_layers and c.rope_theta is None, "positions: attention has none."),
+        (c.hybrid_layers and not c.tie_embeddings and c.n_shared_blocks < c.n_invocations,
+         "ties: transformers unshares the blocks of a model with an untied head: its later ones would be random."),
+        (c.mixer == "mamba1" and raw["model_type"] == "zamba",
+         "in_proj: its rows alternate between x and z, unlike Mamba-1's."),
+        (absent, f"defaults: {', '.join(absent)} not given, and readers' defaults differ. Taken as: "
+                 f"{_taken(absent, raw, c)}."),
+    )
+    return [text for holds, text in rules if holds]
+
+
+def _taken(keys: list[str], raw: dict, c: ZambaConfig) -> str:
+    values = {"num_mem_blocks": c.n_shared_blocks, "use_mem_rope": c.rope_theta is not None,
+              "n_mamba_heads": c.ssm_heads, "n_groups": c.n_groups, "tie_word_embeddings": c.tie_embeddings}
+    return ", ".join(f"{key} {values[key]}" for key in keys)
+
+
+def _examine(report: Report, raw: dict, config: ZambaConfig, weights: Weights) -> None:
+    """The names and shapes, then the numbers."""
+    try:
+        plan = make_plan(choose(raw["model_type"], weights.headers), config, weights.headers)
+    except CheckpointError as error:
+        report.add("layout", str(error))
+        return
+    report.layout = plan.layout.name
+    report.dtypes = dict(Counter(header.dtype for header in weights.headers.values()))
+    for fault, what, names in (
+            ("missing", "parameters that no stored tensor fills", plan.missing),
+            ("left over", "stored tensors that no parameter wants", plan.left_over),
+            ("wrong shape", "the config asks for another", [f"{n} {why}" for n, why in plan.wrong_shape.items()]),
+            ("dtype", "not one that weights are computed with", [f"{n} {d}" for n, d in plan.wrong_dtype.items()])):
+        if names:
+            report.add(fault, what, names)
+    if plan.spares:
+        report.remarks.append(f"spares: {len(plan.spares)} stored adapters belong to no invocation and are not read")
+    if not plan.wrong_dtype:
+        report.n_bytes = sum(map(weights.nbytes, weights.headers))
+    _look_at_numbers(report, plan, weights)
+
+
+def _look_at_numbers(report: Report, plan: Plan, weights: Weights) -> None:
+    found: dict[str, list[str]] = {"NaN": [], "infinite": [], "all zero": [], "copies differ": []}
+    usable = [names for _, there in plan.steps for names in there if names and not set(names) & set(plan.wrong_dtype)]
+    for first, *copies in _with_bar(usable, report):
+        tensor = weights.peek(first)
+        low, high = torch.aminmax(tensor)
+        if low.isnan():
+            found["NaN"].append(first)
+        elif low.isinf() or high.isinf():
+            found["infinite"].append(first)
+        elif low == high == 0 and tensor.ndim > 1:
+            found["all zero"].append(first)
+        for name in copies:
+            report.ties.append(f"{name} is stored as a copy of {first}")
+            copy = weights.peek(name)
+            if copy.dtype != tensor.dtype or not torch.equal(copy, tensor):
+                found["copies differ"].append(f"{name} from {first}")
+        weights.forget()
+    what = {"NaN": "tensors that hold NaN", "infinite": "tensors that hold infinite numbers",
+            "all zero": "matrices that hold zeros only: never written?",
+            "copies differ": "tensors that should be equal and are not"}
+    for fault, names in found.items():
+        if names:
+            report.add(fault, what[fault], names)
+
+
+def _with_bar(steps: list, report: Report):
+    from tqdm import tqdm
+
+    return tqdm(steps, desc="reading", disable=(report.n_bytes or 0) < PROGRESS_ABOVE)
