@@ -124,3 +124,13 @@ def test_an_edit_of_the_state_is_carried_on(recurrence, chunked, quadratic, step
     torch.testing.assert_close(y[:, :4], y_ref[:, :4])
     assert y[:, 4].abs().max() == 0 and states[:, 4].abs().max() == 0
     torch.testing.assert_close(y[:, 5:], after)
+
+
+@pytest.mark.parametrize("chunk_size", [16, 64, 256])
+def test_chunked_is_as_exact_as_the_recurrence_where_decays_are_strong(chunk_size):
+    make = torch.Generator().manual_seed(0)
+    x, B, C = (torch.randn(1, 512, heads, 16, generator=make) for heads in (4, 1, 1))
+    dt, A = 2 * torch.rand(1, 512, 4, generator=make), -16 * torch.rand(4, generator=make)
+    exact, _ = ssd.ssd_recurrence(*(part.double() for part in (x, dt, A, B, C)))
+    y, _ = ssd.ssd_chunked(x, dt, A, B, C, chunk_size=chunk_size)
+    assert (y - exact).abs().max() < 1e-6 * exact.abs().max()
