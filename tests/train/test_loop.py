@@ -1,6 +1,8 @@
 """Laws of the loop: it learns, it stops politely, and it goes on as if it had never stopped."""
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -117,6 +119,19 @@ def test_a_loss_that_is_no_number_stops_the_run_and_changes_nothing(tmp_path):
         train(model, TOKENS, CONFIG, tmp_path)
     assert not (tmp_path / FILE).exists()
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_second_process_in_the_folder_is_refused_and_changes_nothing(tmp_path):
+    train(tiny_model(), TOKENS, CONFIG, tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in (FILE, "log.csv")}
+    command = f"from filelock import FileLock; lock = FileLock({str(tmp_path / 'lock')!r}); lock.acquire(); print('held', flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="one process trains in a folder at a time"):
+            train(tiny_model(), TOKENS, replace(CONFIG, steps=9, decay=0.0, warmup=2), tmp_path)
+        other.communicate("\n")
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
 def test_signals_are_given_back(tmp_path):

@@ -36,7 +36,7 @@ def train(model: nn.Module, tokens: np.ndarray, config: TrainConfig, folder: str
         validation: text for an evaluation every `config.evaluate_every` steps and at the end.
 
     Returns: the model. Raises:
-        ValueError: the folder holds another run, or there are too few tokens.
+        ValueError: the folder holds another run, another process is training in it, or there are too few tokens.
         FloatingPointError: the loss is no longer a number; the last checkpoint is from before.
         KeyboardInterrupt: Ctrl-C, or a polite kill; a checkpoint of the step just done is written first.
     """
@@ -44,15 +44,14 @@ def train(model: nn.Module, tokens: np.ndarray, config: TrainConfig, folder: str
     folder.mkdir(parents=True, exist_ok=True)
     optimiser = adamw(model, config)
     facts = run_facts(model, tokens, config)
-    start = load_state(folder, model, optimiser, facts, config)
-    log = Log(folder, start)
-    model.train()
-    with held_interrupts() as interrupts, tqdm(total=config.steps, initial=start, unit="step") as bar:
-        for step in range(start, config.steps):
+    with alone_in(folder), held_interrupts() as interrupts:
+        start = load_state(folder, model, optimiser, facts, config)
+        log = Log(folder, start)
+        model.train()
+        for step in (bar := tqdm(range(start, config.steps), total=config.steps, initial=start, unit="step")):
             row = one_row(model, optimiser, tokens, step, config, validation)
             log.add(row)
             bar.set_description_str(_headline(row, bar.desc), refresh=False)
-            bar.update()
             if row["step"] % config.checkpoint_every == 0 or row["step"] == config.steps or interrupts:
                 save_state(folder, row["step"], model, optimiser, facts)
             if interrupts:
@@ -101,6 +100,23 @@ def _headline(row: dict[str, object], before: str | None) -> str:
     if "validation_bits_per_byte" in row:
         tail = f" validation {float(row['validation_bits_per_byte']):.3f} bits/byte"
     return f"loss {float(row['loss']):.3f}" + ("," + tail.rstrip(": ") if tail else "")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: two processes that write one run would spoil it. The lock goes with its process."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"one process trains in a folder at a time: another one is at work in {str(folder)!r}; wait for "
+                         "it or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
