@@ -9,6 +9,8 @@ CONSTRAINTS ?= -c constraints.txt
 JOBS ?= 2
 # More arguments for the program a target runs: `make test ARGS="-k ssd"`, `make lab ARGS=--no-browser`.
 ARGS ?=
+# Where published weights are: a folder of one, or a folder of such folders, named like their repositories.
+WEIGHTS ?=
 # The browser of the browser tests. The redirection makes every version of make ask the shell.
 CHROMIUM ?= $(shell command -v chromium 2>/dev/null)
 export CHROMIUM
@@ -21,12 +23,14 @@ TEST_STAMP := $(VENV)/.test-installed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test test-browser bench constraints clean .venv
+.PHONY: help lab test test-browser test-long test-weights bench constraints clean .venv
 
 help:
 	@echo "make lab           build .venv if needed (about a minute) and open JupyterLab on the first notebook"
 	@echo "make test          add what tests need and run every test, notebooks included"
 	@echo "make test-browser  only the tests that drive JupyterLab in Chromium"
+	@echo "make test-long     open 20,000 spoiled checkpoints: each must be refused in words or open whole (minutes)"
+	@echo "make test-weights  hold published weights to published numbers: make test-weights WEIGHTS=<folder of them>"
 	@echo "make bench         run the benchmarks"
 	@echo "make .venv         build .venv and stop there"
 	@echo "make constraints   rewrite constraints.txt with the newest versions that pyproject.toml allows"
@@ -84,6 +88,13 @@ test-browser: $(TEST_STAMP)
 	@[ -n "$(CHROMIUM)" ] || { echo "The browser tests need Chromium." \
 	  "On Debian: apt-get install chromium. Elsewhere: make test-browser CHROMIUM=/path/to/chromium" >&2; exit 1; }
 	$(RUN) pytest -m browser $(ARGS) tests/browser
+
+test-long: $(TEST_STAMP)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/fuzz.py $(ARGS)
+
+# Without WEIGHTS it says what it needs, and passes.
+test-weights: $(TEST_STAMP)
+	$(VENV)/bin/python tests/weights/golden.py $(ARGS) $(if $(WEIGHTS),'$(WEIGHTS)')
 
 bench: $(LAB_STAMP)
 	$(RUN) zamba_lab bench $(ARGS)

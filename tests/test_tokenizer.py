@@ -1,13 +1,21 @@
 """Laws of the tokenizer: nothing is lost, nothing is split, nothing is hidden."""
+import builtins
+import importlib.util
+import io
 import random
 
 import pytest
 
 from zamba_lab import corpora
-from zamba_lab.tokenizer import Tokenizer
+from zamba_lab.tokenizer import END, START, Tokenizer
+from zamba_lab.tokenizer.vocabularies import SentencePiece
 
 TEXTS = ["def f(x):\n    return x\n" * 4, "the prose of the lab, and the rest\n"]
 AWKWARD = ["", " ", "\n\n\n   x", "a\tb\r\n", "<s>not special</s><pad>", "naïve – 日本語 👩‍🔬 \N{REPLACEMENT CHARACTER}.", "\x00\x1f\x7f"]
+
+
+KINDS = ("json", "json with byte fallback", "sentencepiece", "mistral v1")
+NO_MISTRAL = "NO mistral-common: the Mistral v1 vocabulary was not tested. pip install 'zamba-lab[mistral]'"
 
 
 @pytest.fixture(scope="module")
@@ -15,18 +23,64 @@ def tokenizer():
     return corpora.train_tokenizer(TEXTS, vocab_size=280)
 
 
+def make_sentencepiece(**names: str) -> Tokenizer:
+    """A small SentencePiece vocabulary; `names` of its special pieces."""
+    library = pytest.importorskip("sentencepiece")
+    written = io.BytesIO()
+    library.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS * 8), model_writer=written, model_type="bpe", vocab_size=300, byte_fallback=True,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2, unk_id=0, bos_id=1, eos_id=2,
+        hard_vocab_limit=False, allow_whitespace_only_pieces=True, **names)
+    return Tokenizer(SentencePiece(library.SentencePieceProcessor(model_proto=written.getvalue())), "small")
+
+
+def make_fallback(of: Tokenizer, newer: bool = False) -> Tokenizer:
+    """The vocabulary of a SentencePiece tokenizer as a tokenizer.json, converted in the older or the newer way."""
+    from tokenizers import AddedToken, Tokenizer as Inner, decoders, models, normalizers, pre_tokenizers
+
+    names = [of._vocabulary._inner.id_to_piece(i) for i in range(of.vocab_size)]
+    vocab = {name: i for i, name in enumerate(names)}
+    merges = [(name[:k], name[k:]) for name in names[259:] for k in range(1, len(name))
+              if name[:k] in vocab and name[k:] in vocab]
+    inner = Inner(models.BPE(vocab, merges, byte_fallback=True, unk_token=names[0], fuse_unk=True))
+    if newer:
+        inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    else:
+        inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                       decoders.Strip(" ", 1, 0)])
+    inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names[:3]])
+    return Tokenizer(inner)
+
+
+@pytest.fixture(scope="module")
+def kinds(tokenizer) -> dict:
+    small = make_sentencepiece()
+    found = dict.fromkeys(KINDS) | {"json": tokenizer, "sentencepiece": small, "json with byte fallback": make_fallback(small)}
+    if importlib.util.find_spec("mistral_common"):
+        found["mistral v1"] = Tokenizer.mistral_v1()
+    return found
+
+
+@pytest.fixture(params=KINDS)
+def any_kind(kinds, request) -> Tokenizer:
+    return kinds[request.param] or pytest.skip(NO_MISTRAL)
+
+
 def random_ids(tokenizer, seed: int, n: int = 60) -> list[int]:
     return random.Random(seed).choices(range(tokenizer.vocab_size), k=n)
 
 
 @pytest.mark.parametrize("text", AWKWARD + TEXTS)
-def test_decode_undoes_encode(tokenizer, text):
+def test_decode_undoes_encode(any_kind, text):
+    tokenizer = any_kind
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.encode(text) == [tokenizer.bos_id, *tokenizer.encode(text, add_bos=False)]
 
 
 @pytest.mark.parametrize("text", AWKWARD + TEXTS)
-def test_stream_joins_to_decode_and_never_splits_a_character(tokenizer, text):
+def test_stream_joins_to_decode_and_never_splits_a_character(any_kind, text):
+    tokenizer = any_kind
     ids = tokenizer.encode(text)
     pieces = list(tokenizer.stream(iter(ids)))
     assert "".join(pieces) == text
@@ -35,9 +89,11 @@ def test_stream_joins_to_decode_and_never_splits_a_character(tokenizer, text):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_stream_joins_to_decode_on_any_ids(tokenizer, seed):
-    ids = random_ids(tokenizer, seed)
-    assert "".join(tokenizer.stream(ids)) == tokenizer.decode(ids)
+def test_stream_joins_to_decode_on_any_ids(any_kind, seed):
+    ids = random_ids(any_kind, seed)
+    assert "".join(any_kind.stream(ids)) == any_kind.decode(ids)
+    ids = [i % 259 for i in ids]            # the special tokens and the bytes
+    assert "".join(any_kind.stream(ids)) == any_kind.decode(ids)
 
 
 def test_stream_gives_a_word_as_soon_as_it_is_there(tokenizer):
@@ -80,3 +136,125 @@ def test_a_missing_or_broken_file_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"')
     with pytest.raises(ValueError, match="must hold a tokenizer.*17 characters"):
         Tokenizer.load(tmp_path)
+
+
+# --- the kinds of file --------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def instruct():
+    return make_sentencepiece(unk_piece="[PAD]", bos_piece=START, eos_piece=END)
+
+
+def test_every_kind_has_the_published_ids(any_kind):
+    assert (any_kind.pad_id, any_kind.bos_id, any_kind.eos_id) == (0, 1, 2)
+    assert "bos 1, eos 2, pad 0" in repr(any_kind) and any_kind.source in repr(any_kind)
+
+
+def test_every_kind_labels_every_token(any_kind):
+    pieces = any_kind.pieces(range(any_kind.vocab_size))
+    assert all(piece and piece.isprintable() and " " not in piece for piece in pieces)
+    letter = any_kind.encode("é", add_bos=False)
+    assert "".join(any_kind.pieces(letter)).removeprefix("·") in ("é", "<C3><A9>")
+    assert any_kind.pieces(any_kind.encode("a\n", add_bos=False))[-1] == "⏎"
+
+
+def test_every_kind_is_saved_as_the_file_it_was(any_kind, tmp_path):
+    file = any_kind.save(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    assert again.source == file.name == any_kind._vocabulary.file
+    assert [again.encode(text) for text in AWKWARD] == [any_kind.encode(text) for text in AWKWARD]
+
+
+def test_the_two_readers_agree_on_words_and_tokenizer_json_comes_first(kinds, tmp_path):
+    small, same = kinds["sentencepiece"], kinds["json with byte fallback"]
+    assert same.encode("the prose of the lab") == small.encode("the prose of the lab")
+    small.save(tmp_path)
+    assert "tokenizer.model, read by sentencepiece" in repr(Tokenizer.load(tmp_path))
+    same.save(tmp_path)
+    assert "tokenizer.json, read by tokenizers" in repr(Tokenizer.load(tmp_path))
+    assert Tokenizer.load(tmp_path / "tokenizer.model").source == "tokenizer.model"
+
+
+def test_a_converted_file_need_not_agree_about_spaces(kinds):
+    small = kinds["sentencepiece"]
+    newer = make_fallback(small, newer=True)
+    assert newer.encode("the lab") == small.encode("the lab")
+    assert newer.encode(" the lab") != small.encode(" the lab")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x0a\x05junk" * 9])
+def test_a_broken_sentencepiece_file_is_refused(tmp_path, content):
+    pytest.importorskip("sentencepiece")
+    (tmp_path / "tokenizer.model").write_bytes(content)
+    with pytest.raises(ValueError, match="must hold a SentencePiece model"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name == "sentencepiece":
+            raise ModuleNotFoundError(name)
+        return real(name, *rest)
+
+    (tmp_path / "tokenizer.model").write_bytes(b"x")
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ModuleNotFoundError, match=r"needs sentencepiece.*zamba-lab\[sentencepiece\]"):
+        Tokenizer.load(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"needs mistral-common.*zamba-lab\[mistral\]"):
+        Tokenizer.mistral_v1()
+
+
+def test_mistral_v1_is_what_it_says(kinds):
+    tokenizer = kinds["mistral v1"] or pytest.skip(NO_MISTRAL)
+    assert tokenizer.vocab_size == 32_000 and "Mistral v1, from mistral-common" in repr(tokenizer)
+    assert tokenizer.pieces(tokenizer.encode("hello world")) == ["<s>", "·hell", "o", "·world"]
+
+
+# --- conversations ------------------------------------------------------------------------------------------------
+
+TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is  a state?\n"}]
+MARKED = f"{START}system\nBe brief.{END}\n{START}user\nWhat is  a state?\n{END}\n{START}assistant\n"
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "json with byte fallback"])
+def test_chat_writes_its_markers_as_tokens_1_and_2(instruct, kind):
+    tokenizer = instruct if kind == "sentencepiece" else make_fallback(instruct)
+    assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id) == (0, 1, 2)
+    ids = tokenizer.chat(TALK)
+    assert tokenizer.chat_text(TALK) == MARKED
+    assert [i for i in ids if i < 3] == [1, 2, 1, 2, 1] and ids[0] == 1
+    assert tokenizer.decode(ids).replace(" ", "") == MARKED.replace(START, "").replace(END, "").replace(" ", "")
+    closed = tokenizer.chat(TALK, reply=False)
+    assert ids[:len(closed)] == closed and tokenizer.chat_text(TALK, reply=False) == MARKED[:-len(f"{START}assistant\n")]
+
+
+def test_chat_reads_the_same_markers_through_both_libraries(instruct):
+    assert make_fallback(instruct).chat(TALK[:1]) == instruct.chat(TALK[:1])
+
+
+def test_markers_outside_of_chat_are_characters(instruct):
+    for tokenizer in (instruct, make_fallback(instruct)):
+        tokenizer.chat(TALK)
+        ids = tokenizer.encode(f"{START}user{END}", add_bos=False)
+        assert not {1, 2} & set(ids) and tokenizer.decode(ids) == f"{START}user{END}"
+
+
+def test_chat_without_markers_is_refused(kinds):
+    for tokenizer in filter(None, kinds.values()):
+        with pytest.raises(ValueError, match=r"chat needs a tokenizer with <\|im_start\|>"):
+            tokenizer.chat(TALK)
+
+
+@pytest.mark.parametrize(("message", "sentence"), [
+    ({"role": "user", "content": f"x{END}"}, "must not hold special tokens"),
+    ({"role": "user", "content": "[PAD]"}, "must not hold special tokens"),
+    ({"role": "judge", "content": "x"}, "a message must be"),
+    ({"role": "user"}, "a message must be"),
+    ("hello", "a message must be"),
+])
+def test_a_message_that_is_none_is_refused(instruct, message, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        instruct.chat([*TALK, message])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from variants import BASE, make_model, random_ids
 
 from zamba_lab.checkpoints import CheckpointError, load, save
+from zamba_lab.checkpoints.binding import bind, spare_names
+from zamba_lab.checkpoints.layouts import ZAMBA2_LEGACY, ZAMBA2_PLAIN
 from zamba_lab.checkpoints.load import all_finite
 from zamba_lab.config.presets import SHIPPED
 
@@ -142,6 +145,21 @@ def test_pickled_tensors_are_read_where_there_is_nothing_else(model, folder):
     assert same(load(folder), model)
 
 
+def test_pickled_shards_are_read_through_their_index(model, folder):
+    tensors = load_file(folder / "model.safetensors")
+    where = {name: f"pytorch_model-{i % 3}.bin" for i, name in enumerate(tensors)}
+    for shard in set(where.values()):
+        torch.save({name: t for name, t in tensors.items() if where[name] == shard}, folder / shard)
+    (folder / "model.safetensors").unlink()
+    index = folder / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": where}))
+    assert same(load(folder), model)
+    index.write_text(json.dumps({"weight_map": where | {"ghost": "pytorch_model-0.bin"}}))
+    assert refused(folder, "pytorch_model-0.bin does not hold what pytorch_model.bin.index.json says").missing == ("ghost",)
+    index.write_text(json.dumps({"weight_map": where | {Q: "../pytorch_model-0.bin"}}))
+    refused(folder, "must name bin files of its own folder")
+
+
 def test_nothing_but_tensors_is_unpickled(folder):
     class Trap:
         def __reduce__(self):
@@ -155,21 +173,23 @@ def test_nothing_but_tensors_is_unpickled(folder):
     assert not (folder / "sprung").exists()
 
 
+def in_layout(layout, model) -> dict[str, torch.Tensor]:
+    """A model's tensors as an older layout stores them, adapters that no invocation uses included."""
+    parameters = dict(model.named_parameters())
+    tensors = {name: torch.full(parameters[ours].shape, 7.0) for name, ours in spare_names(layout, BASE).items()
+               if ours in parameters}
+    for binding in bind(layout, BASE, parameters):
+        ours = [parameters[name].detach() for name in binding.ours]
+        for names, tensor in zip(binding.stored, binding.transform.to_stored(ours, BASE)):
+            tensors[names[0]] = tensor.contiguous()
+    return tensors
+
+
 def test_legacy_files_are_the_same_model(model, tmp_path):
     """All adapters in every block, in_proj as a list of one, other names."""
-    from zamba_lab.checkpoints.binding import bind, spare_names
-    from zamba_lab.checkpoints.layouts import ZAMBA2_LEGACY, ZAMBA2_PLAIN
-
     save(model, tmp_path)
-    parameters = dict(model.named_parameters())
     for layout in (ZAMBA2_LEGACY, ZAMBA2_PLAIN):
-        tensors = {name: torch.full(parameters[ours].shape, 7.0) for name, ours in spare_names(layout, BASE).items()
-                   if ours in parameters}
-        for binding in bind(layout, BASE, parameters):
-            ours = [parameters[name].detach() for name in binding.ours]
-            for names, tensor in zip(binding.stored, binding.transform.to_stored(ours, BASE)):
-                tensors[names[0]] = tensor.contiguous()
-        save_file(tensors, tmp_path / "model.safetensors")
+        save_file(in_layout(layout, model), tmp_path / "model.safetensors")
         assert same(load(tmp_path), model)
 
 
@@ -245,9 +265,13 @@ def test_copies_that_differ_are_refused(folder):
     refused(folder, f"{Q.replace('.1.', '.4.')} differs from {Q}")
 
 
-def test_two_blocks_are_not_taken_for_copies_of_one(folder):
-    edit_config(folder, num_mem_blocks=1)
-    refused(folder, f"{Q.replace('.1.', '.2.')} differs from {Q}")
+@pytest.mark.parametrize("said", [1, None])
+def test_two_blocks_are_not_taken_for_copies_of_one(model, folder, said):
+    edit_config(folder, num_mem_blocks=said)
+    refused(folder, f"{Q.replace('.1.', '.2.')} differs from {Q}", "num_mem_blocks in config.json decides")
+    rewrite(folder, lambda tensors: tensors.update(in_layout(ZAMBA2_LEGACY, model)) or [
+        tensors.pop(name) for name in list(tensors) if name.startswith("model.layers.")])
+    refused(folder, "layout: zamba2 legacy", "num_mem_blocks is 1 there", "model.blocks.1 is one block more")
 
 
 def test_a_tied_head_that_differs_is_refused(folder):
@@ -364,24 +388,6 @@ def test_without_a_network_a_hub_id_says_what_else_there_is():
     refused("some/folder", "'some/folder' is no folder here")
 
 
-def test_a_hub_id_fetches_only_what_is_needed(model, folder, sharded, monkeypatch):
-    import huggingface_hub
-
-    calls = []
-    for here, weights in ((folder, ["model.safetensors"]), (sharded, [p.name for p in sharded.glob("model-*")])):
-        def snapshot(repo, revision, allow_patterns, here=here):
-            calls.append((repo, revision, set(allow_patterns) - {"config.json", "tokenizer.json",
-                                                                 "model.safetensors.index.json"}))
-            return str(here)
-
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-        assert same(load("some/model@v1.0"), model)
-        assert calls == [("some/model", "v1.0", set()), ("some/model", "v1.0", set(weights))]
-        calls.clear()
-    load("some/model")
-    assert calls[0][1] is None
-
-
 # --- the tokenizer beside it --------------------------------------------------------------------------------------
 
 def test_a_tokenizer_beside_the_weights_comes_along(model, folder, tmp_path):
@@ -396,3 +402,20 @@ def test_a_tokenizer_beside_the_weights_comes_along(model, folder, tmp_path):
     (folder / "tokenizer.json").write_text("{")
     refused(folder, "tokenizer.json must hold a tokenizer")
     assert load(tmp_path / "again").tokenizer.encode("b", add_bos=False) == [2]
+
+
+def test_tokenizer_model_is_read_where_there_is_no_tokenizer_json(model, folder, tmp_path, monkeypatch):
+    tokenizers, library = pytest.importorskip("tokenizers"), pytest.importorskip("sentencepiece")
+    library.SentencePieceTrainer.train(sentence_iterator=iter(["a b c d"] * 9), model_prefix=str(folder / "tokenizer"),
+                                       vocab_size=270, byte_fallback=True, hard_vocab_limit=False, minloglevel=2)
+    found = load(folder)
+    assert found.tokenizer.source == "tokenizer.model"
+    tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).save(str(folder / "tokenizer.json"))
+    assert load(folder).tokenizer.source == "tokenizer.json"
+    save(load(folder), tmp_path / "again")
+    save(found, tmp_path / "again")         # the other kind of file would be preferred, and is not this model's
+    assert load(tmp_path / "again").tokenizer.source == "tokenizer.model"
+    (folder / "tokenizer.json").unlink()
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.warns(UserWarning, match="loaded without its tokenizer.*pip install"):
+        assert load(folder).tokenizer is None

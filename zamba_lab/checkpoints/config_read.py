@@ -71,7 +71,7 @@ def original_to_today(raw: dict) -> dict:
     if "model_type" in raw or "n_layer" not in raw:
         return {**raw, **{key: value for key, value in ssm.items() if key != "layer"}}
     layer = ssm.pop("layer", "Mamba1")
-    if layer not in ORIGINAL:
+    if not isinstance(layer, str) or layer not in ORIGINAL:
         raise CheckpointError(f"config.json: ssm_cfg.layer must be one of {', '.join(ORIGINAL)}: got {layer!r}")
     vocab, multiple = take(raw, "vocab_size", "int"), take(raw, "pad_vocab_size_multiple", "int", default=8)
     if multiple < 1:

@@ -21,7 +21,9 @@ from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.json_values import read_object, take
 
 CONFIG, SINGLE, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
-PICKLED, PICKLED_SUFFIXES = "pytorch_model.bin", (".bin", ".pt", ".pth")
+TOKENIZERS = (TOKENIZER, "tokenizer.model")                          # the first that there is, is the model's
+PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+PICKLED_SUFFIXES = (".bin", ".pt", ".pth")
 STAGED, COMMITTED, MOVING = ".saving", ".saved", ".moving"           # the stages of a save, as hidden folders
 WRITTEN = re.compile(r"config\.json|model\.safetensors(\.index\.json)?|model-\d{5}-of-\d{5}\.safetensors")
 PROGRESS_ABOVE = 10 ** 9                                             # bytes worth a progress bar
@@ -57,7 +59,8 @@ class Weights:
             opened = open_file(path)
             names = set(opened.keys())
             if expected is not None and names != expected:
-                raise CheckpointError(f"{path.name} does not hold what {INDEX} says", missing=expected - names,
+                index = PICKLED_INDEX if path.suffix in PICKLED_SUFFIXES else INDEX
+                raise CheckpointError(f"{path.name} does not hold what {index} says", missing=expected - names,
                                       left_over=names - expected)
             for name in names:
                 part = opened.get_slice(name)
@@ -139,8 +142,8 @@ def open_file(path: Path):
 def weight_files(folder: Path) -> dict[Path, set[str] | None]:
     """The weight files of a folder as `Weights` takes them.
 
-    With an index: the files that it names. Else model.safetensors, or the only safetensors file there is, or
-    pytorch_model.bin.
+    With an index: the files that it names. Else model.safetensors, or the only safetensors file there is. Else what is
+    pickled, by its index or as pytorch_model.bin.
     """
     if (folder / INDEX).is_file():
         return {folder / shard: names for shard, names in read_index(folder / INDEX).items()}
@@ -149,6 +152,8 @@ def weight_files(folder: Path) -> dict[Path, set[str] | None]:
     found = sorted(folder.glob("*.safetensors"))
     if len(found) == 1:
         return {found[0]: None}
+    if not found and (folder / PICKLED_INDEX).is_file():
+        return {folder / shard: names for shard, names in read_index(folder / PICKLED_INDEX).items()}
     if not found and (folder / PICKLED).is_file():
         return {folder / PICKLED: None}
     if found:
@@ -162,9 +167,10 @@ def weight_files(folder: Path) -> dict[Path, set[str] | None]:
 def read_index(path: Path) -> dict[str, set[str]]:
     """The tensors of each file that an index names. File names are bare: an index cannot point out of its folder."""
     shards: dict[str, set[str]] = {}
+    suffix = "bin" if path.name == PICKLED_INDEX else "safetensors"
     for name, shard in take(read_object(path), "weight_map", "dict").items():
-        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
-            raise CheckpointError(f"{path.name} must name safetensors files of its own folder: for {name!r} it names "
+        if not isinstance(shard, str) or not re.fullmatch(rf"[\w.-]+\.{suffix}", shard):
+            raise CheckpointError(f"{path.name} must name {suffix} files of its own folder: for {name!r} it names "
                                   f"{shard!r}")
         shards.setdefault(shard, set()).add(name)
     if not shards:
@@ -181,7 +187,8 @@ def settle(folder: Path) -> None:
         if (folder / COMMITTED).is_dir():
             new = {path.name for path in (folder / COMMITTED).iterdir()}
             for path in folder.iterdir():
-                if WRITTEN.fullmatch(path.name) and path.name not in new:
+                old = WRITTEN.fullmatch(path.name) or path.name in TOKENIZERS and new & set(TOKENIZERS)
+                if old and path.name not in new:
                     path.unlink()
             os.replace(folder / COMMITTED, folder / MOVING)
         if (folder / MOVING).is_dir():

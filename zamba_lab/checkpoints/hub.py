@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.files import CONFIG, INDEX, PICKLED, SINGLE, TOKENIZER, read_index
+from zamba_lab.checkpoints.files import (CONFIG, INDEX, PICKLED, PICKLED_INDEX, PROGRESS_ABOVE, SINGLE, TOKENIZERS,
+                                         read_index)
 
-SMALL_FILES = (CONFIG, INDEX, TOKENIZER)
+SMALL_FILES = (CONFIG, INDEX, TOKENIZERS[0])
+LOG_IN = "log in with `hf auth login`, or put a token into HF_TOKEN"
 
 
 def is_hub_id(source: str) -> bool:
@@ -19,30 +22,115 @@ def is_hub_id(source: str) -> bool:
 def fetch(source: str) -> Path:
     """The local folder of a hub id, downloaded as far as it is not there yet.
 
-    The client's settings hold as its users know them: cache folder, token, offline mode; an interrupted download is
-    resumed. Raises CheckpointError if the model cannot be had.
+    The client's settings hold as its users know them: cache folder, token, offline mode; a connection that drops is
+    taken up again where it broke. A file whose name in the cache is its SHA-256, as weights have, is held to it once,
+    after its download. Raises CheckpointError, with what to do about it, if the model cannot be had.
     """
     from huggingface_hub import snapshot_download
 
     repo, _, revision = source.partition("@")
 
-    def download(*names: str) -> Path:
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=list(names)))
+    def download(at: str | None, *names: str) -> Path:
+        folder = Path(snapshot_download(repo, revision=at, allow_patterns=list(names)))
+        if folder.is_dir():             # there is none if the repository has no file of these names
+            check_new(folder, old)
+        return folder
 
     try:
-        folder = download(*SMALL_FILES)
+        old = cached_blobs(repo)
+        folder = download(revision or None, *SMALL_FILES)
+        commit = folder.name            # a branch may move meanwhile: all files are of one commit
+        if not (folder / CONFIG).is_file():
+            raise CheckpointError(f"{source!r} is a repository without a {CONFIG}: it holds no model to open")
+        small = SMALL_FILES if (folder / TOKENIZERS[0]).is_file() else (*SMALL_FILES, *TOKENIZERS)
         if (folder / INDEX).is_file():
-            return download(*SMALL_FILES, *read_index(folder / INDEX))
-        folder = download(*SMALL_FILES, SINGLE)
-        return folder if (folder / SINGLE).is_file() else download(*SMALL_FILES, PICKLED)
+            return download(commit, *small, *read_index(folder / INDEX))
+        download(commit, *small, SINGLE)
+        if (folder / SINGLE).is_file():
+            return folder
+        download(commit, *small, PICKLED_INDEX)
+        pickled = read_index(folder / PICKLED_INDEX) if (folder / PICKLED_INDEX).is_file() else [PICKLED]
+        return download(commit, *small, PICKLED_INDEX, *pickled)
     except CheckpointError:
         raise
     except Exception as error:  # the client passes on the errors of the libraries under it
-        raise CheckpointError(
-            f"{source!r} is no folder here, and as a hub id it cannot be fetched: {_first_line(error)} "
-            f"({type(error).__name__}). Without a network, load a folder that holds {CONFIG} and {SINGLE}, or the "
-            f"model that comes with the project: load('zamba2-nano')") from error
+        raise CheckpointError(f"{source!r} is no folder here, and as a hub id it cannot be fetched: "
+                              f"{_advice(error, repo, revision or 'main')}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0]
+def cached_blobs(repo: str) -> set[str]:
+    """The names of the files that the client's cache holds of a repository."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    blobs = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
+    return {path.name for path in blobs.iterdir()} if blobs.is_dir() else set()
+
+
+def check_new(folder: Path, old: set[str]) -> None:
+    """Hold each file of a snapshot that is not among the old ones to its SHA-256, where it has that for a name."""
+    for link in folder.iterdir():
+        blob = link.resolve()
+        if blob.name in old or not re.fullmatch("[0-9a-f]{64}", blob.name):
+            continue
+        if (found := _sha256(blob, link.name)) != blob.name:
+            size = blob.stat().st_size
+            link.unlink()
+            blob.unlink(missing_ok=True)
+            raise CheckpointError(f"{link.name} came damaged from the hub: its {size} bytes have the SHA-256 {found}, "
+                                  f"not {blob.name}. It was removed: load again to download it again")
+        old.add(blob.name)
+
+
+def _sha256(path: Path, name: str) -> str:
+    from tqdm import tqdm
+
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as file, tqdm(total=size, unit="B", unit_scale=True, desc=f"checking {name}",
+                                       disable=size < PROGRESS_ABOVE) as bar:
+        while piece := file.read(2 ** 24):
+            digest.update(piece)
+            bar.update(len(piece))
+    return digest.hexdigest()
+
+
+def _advice(error: Exception, repo: str, revision: str) -> str:
+    """What went wrong, and what to do about it. The client's classes overlap: the narrower ones come first."""
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{repo}"
+    without = (f"Without a network, load a folder that holds {CONFIG} and {SINGLE}, or the model that comes with the "
+               "project: load('zamba2-nano')")
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    rules = (
+        (isinstance(error, errors.GatedRepoError),
+         f"{repo} is gated. Accept its licence at {page}, then {LOG_IN} of the account that did"),
+        (isinstance(error, errors.RepositoryNotFoundError),
+         f"the hub has no model {repo}, or shows it to some accounts only. Check the name; if it is private, {LOG_IN} "
+         "of an account that may read it"),
+        (isinstance(error, errors.RevisionNotFoundError),
+         f"{repo} has no revision {revision!r}. A revision is a branch, a tag or a whole commit hash: see {page}"),
+        (status in (401, 403),
+         f"the hub refuses the token it was sent ({_first_line(error)}). To have another, {LOG_IN}"),
+        (isinstance(error, errors.LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE,
+         f"not all of its files are in {constants.HF_HUB_CACHE}, and offline mode forbids asking. Unset HF_HUB_OFFLINE "
+         f"to download them. {without}"),
+        (isinstance(error, errors.LocalEntryNotFoundError),
+         f"{constants.ENDPOINT} did not answer as a hub should ({_cause(error)}), and not all files are in the cache. "
+         f"Check the connection and load again. {without}"),
+        (isinstance(error, errors.HFValidationError),
+         f"{_first_line(error)}. A hub id is 'organisation/name' or 'organisation/name@revision'"),
+    )
+    other = (f"the download broke off ({type(error).__name__}: {_first_line(error)}). Files that came whole are kept: "
+             f"load again to go on. {without}")
+    return next((advice for holds, advice in rules if holds), other)
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")

@@ -6,6 +6,7 @@ mapped into memory, and they become the parameters themselves: there is no secon
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import reduce
@@ -17,7 +18,7 @@ from torch import Tensor
 from zamba_lab.checkpoints.binding import Binding
 from zamba_lab.checkpoints.config_read import original_to_today, read_config
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.files import (CONFIG, DTYPES, PICKLED_SUFFIXES, PROGRESS_ABOVE, TOKENIZER, Weights, settle,
+from zamba_lab.checkpoints.files import (CONFIG, DTYPES, PICKLED_SUFFIXES, PROGRESS_ABOVE, TOKENIZERS, Weights, settle,
                                          weight_files)
 from zamba_lab.checkpoints.hub import fetch, is_hub_id
 from zamba_lab.checkpoints.json_values import read_object
@@ -45,7 +46,8 @@ def load(source: str | Path, dtype: torch.dtype | None = None, device: str | tor
         dt_min: lower clamp on the step size. 0.0 is what the authors trained with and leaves what the checkpoint says,
             which for published ones is the same; 0.001 reproduces readers that clamp.
 
-    Returns: the model, with `model.tokenizer` set if a tokenizer.json lies beside the weights.
+    Returns: the model, with `model.tokenizer` set if a tokenizer.json or, failing that, a tokenizer.model lies beside the
+    weights. Where reading that needs a library that is not installed, a warning says so and it is None.
     Raises CheckpointError if the checkpoint is not whole or does not fit, and ValueError if an argument breaks a rule.
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -108,7 +110,7 @@ def locate(source: str | Path) -> tuple[Path, dict[Path, None] | None]:
 def read_tensors(plan: Plan, weights: Weights, dtype: torch.dtype | None, device: torch.device
                  ) -> Iterator[tuple[str, Tensor]]:
     """Each parameter's name and its tensor, one after the other. Raises CheckpointError on what is no weight."""
-    wanted, faults, peeked = dtype or _widest(plan, weights), [], 0
+    wanted, faults, differ, peeked = dtype or _widest(plan, weights), [], False, 0
     for binding, there, size in _with_progress(plan, weights):
         stored = [weights.peek(first) for first, *_ in there]
         found = _faults(stored, there, weights)
@@ -122,13 +124,16 @@ def read_tensors(plan: Plan, weights: Weights, dtype: torch.dtype | None, device
             found = [f"{name} holds numbers beyond the range of float16" for name, t in zip(binding.ours, ours)
                      if not all_finite(t)]
         faults += found
+        differ |= bool(found) and binding.ours[0].startswith("shared_blocks.") and any(copies for _, *copies in there)
         yield from zip(binding.ours, ours)
         peeked += size
         if peeked > FORGET_ABOVE:
             weights.forget()
             peeked = 0
     if faults:
-        raise CheckpointError(f"{len(faults)} tensors cannot be used: {'; '.join(faults[:10])}")
+        blocks = f"; n_shared_blocks is {plan.config.n_shared_blocks}, which num_mem_blocks in {CONFIG} decides " \
+                 "(1 where it is absent): blocks that differ must be counted there"
+        raise CheckpointError(f"{len(faults)} tensors cannot be used: {'; '.join(faults[:10])}{blocks * differ}")
 
 
 def _converted(stored: list[Tensor], binding: Binding, config: ZambaConfig, device: torch.device,
@@ -181,11 +186,14 @@ def all_finite(tensor: Tensor) -> bool:
 
 
 def _tokenizer(folder: Path):
-    if not (folder / TOKENIZER).is_file():
+    if not any((folder / name).is_file() for name in TOKENIZERS):
         return None
     from zamba_lab.tokenizer import Tokenizer
 
     try:
         return Tokenizer.load(folder)
+    except ModuleNotFoundError as error:           # the weights are as good without it
+        warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=3)
+        return None
     except ValueError as error:
         raise CheckpointError(str(error)) from error

@@ -37,8 +37,12 @@ class Plan:
     def check(self, where: str) -> Plan:
         """This plan, if everything fits; else CheckpointError with the lists."""
         if self.missing or self.left_over or self.wrong_shape:
-            raise CheckpointError(f"{where!r} does not fit its {CONFIG} (layout: {self.layout.name})", self.missing,
-                                  self.left_over, self.wrong_shape)
+            count = self.config.n_shared_blocks
+            block = self.layout.block.format(b=count, i=-1) + "."       # the first that there should not be
+            more = any(name.startswith(block) for name in self.left_over)
+            why = f"; num_mem_blocks is {count} there (1 where it is absent), and {block[:-1]} is one block more" * more
+            raise CheckpointError(f"{where!r} does not fit its {CONFIG} (layout: {self.layout.name}){why}",
+                                  self.missing, self.left_over, self.wrong_shape)
         if self.wrong_dtype:
             first = dict(list(self.wrong_dtype.items())[:5])
             raise CheckpointError(f"weights must be stored as one of {', '.join(DTYPES)}; quantised files are not "

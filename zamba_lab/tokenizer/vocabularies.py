@@ -1,0 +1,159 @@
+"""The two kinds of tokenizer file, behind one set of methods. Each is read by its library, imported when it is needed.
+
+    size, file, library, specials
+    id_of(name)                     the id of a token by its exact name, or None
+    encode_batch(texts)             ids of each text, special tokens never read out of it
+    encode_marked(text, markers)    ids of one text in which the markers are tokens
+    decode(ids), label(id)          text without special tokens; something to print for one id
+    waits(id)                       whether this token's text depends on the token after it
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+JSON, MODEL = "tokenizer.json", "tokenizer.model"
+VISIBLE = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"})
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")           # how a vocabulary with byte fallback names a byte
+
+
+def missing(module: str, package: str, extra: str, what: str) -> ModuleNotFoundError:
+    """The error that says what to install."""
+    return ModuleNotFoundError(f"{what} needs {package}, which is not installed: pip install 'zamba-lab[{extra}]', or "
+                               f"pip install {package}", name=module)
+
+
+class Json:
+    """A tokenizer.json, through the library `tokenizers`."""
+
+    file, library = JSON, "tokenizers"
+
+    def __init__(self, inner):
+        """Args: inner: a `tokenizers.Tokenizer`."""
+        inner.encode_special_tokens = True
+        self._inner = inner
+        self._added = inner.get_added_tokens_decoder()
+        self.size = inner.get_vocab_size(with_added_tokens=True)
+        self.specials = [token.content for token in self._added.values() if token.special]
+
+    @classmethod
+    def read(cls, file: Path) -> Json:
+        from tokenizers import Tokenizer as Inner
+
+        content = file.read_text(encoding="utf-8", errors="replace")
+        try:
+            return cls(Inner.from_str(content))
+        except Exception as error:  # the library raises a bare Exception
+            raise ValueError(f"a {JSON} must hold a tokenizer: got {str(file)!r} of {len(content)} characters "
+                             f"({error})") from error
+
+    def to_bytes(self) -> bytes:
+        return self._inner.to_str(pretty=False).encode()
+
+    def id_of(self, name: str) -> int | None:
+        return self._inner.token_to_id(name)
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return [found.ids for found in self._inner.encode_batch(texts, add_special_tokens=False)]
+
+    def encode_marked(self, text: str, markers: Sequence[str]) -> list[int]:
+        # As one text: whether a space goes before the first word after a marker is for the file to say.
+        self._inner.encode_special_tokens = False
+        try:
+            return self._inner.encode(text, add_special_tokens=False).ids
+        finally:
+            self._inner.encode_special_tokens = True
+
+    def decode(self, ids: list[int]) -> str:
+        return self._inner.decode(ids, skip_special_tokens=True)
+
+    def label(self, i: int) -> str:
+        name = self._inner.id_to_token(i)
+        if name is None or i in self._added:
+            return name or f"<{i}>"
+        if byte := BYTE.fullmatch(name):
+            return _visible_byte(int(byte[1], 16))
+        text = name.replace("▁", " ") if "▁" in name else self._inner.decode([i], skip_special_tokens=False)
+        if "\N{REPLACEMENT CHARACTER}" in text and "\N{REPLACEMENT CHARACTER}" not in name:
+            table = _byte_of_letter()
+            text = "".join(_visible_byte(table[c]) if c in table else c for c in name)
+        return _printable(text)
+
+    def waits(self, i: int) -> bool:
+        # The library reads a run of bytes as one: an invalid one makes the valid ones before it unreadable.
+        return BYTE.fullmatch(self._inner.id_to_token(i) or "") is not None
+
+
+class SentencePiece:
+    """A tokenizer.model, through the library `sentencepiece`."""
+
+    file, library = MODEL, "sentencepiece"
+
+    def __init__(self, inner):
+        """Args: inner: a `sentencepiece.SentencePieceProcessor`."""
+        self._inner = inner
+        self.size = inner.get_piece_size()
+        self._unread = {i for i in range(self.size) if inner.is_control(i) or inner.is_unknown(i)}
+        self.specials = [inner.id_to_piece(i) for i in sorted(self._unread)]
+
+    @classmethod
+    def read(cls, file: Path) -> SentencePiece:
+        try:
+            from sentencepiece import SentencePieceProcessor as Inner
+        except ModuleNotFoundError as error:
+            raise missing("sentencepiece", "sentencepiece", "sentencepiece", f"a {MODEL}") from error
+        content = file.read_bytes()
+        try:
+            inner = Inner(model_proto=content) if content else None
+        except RuntimeError as error:
+            raise ValueError(f"a {MODEL} must hold a SentencePiece model: got {str(file)!r} of {len(content)} bytes "
+                             f"({error})") from error
+        if inner is None or not inner.get_piece_size():
+            raise ValueError(f"a {MODEL} must hold a SentencePiece model: {str(file)!r} is empty")
+        return cls(inner)
+
+    def to_bytes(self) -> bytes:
+        return self._inner.serialized_model_proto()
+
+    def id_of(self, name: str) -> int | None:
+        i = self._inner.piece_to_id(name)                    # that of the unknown token, if there is no such piece
+        return i if self._inner.id_to_piece(i) == name else None
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return self._inner.encode(list(texts))
+
+    def encode_marked(self, text: str, markers: Sequence[str]) -> list[int]:
+        # The library reads no marker out of a text, so each stretch between two is a text of its own.
+        parts = [part for part in re.split(f"({'|'.join(map(re.escape, markers))})", text) if part]
+        return [i for part in parts
+                for i in ([self.id_of(part)] if part in markers else self._inner.encode(part))]
+
+    def decode(self, ids: list[int]) -> str:
+        return self._inner.decode([i for i in ids if i not in self._unread])
+
+    def label(self, i: int) -> str:
+        name = self._inner.id_to_piece(i)
+        if i in self._unread:
+            return name
+        if self._inner.is_byte(i):
+            return _visible_byte(int(name[1:-1], 16))
+        return _printable(name.replace("▁", " ")) or f"<{i}>"
+
+    def waits(self, i: int) -> bool:
+        return False
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else f"<{ord(c):02X}>" for c in text.translate(VISIBLE))
+
+
+def _visible_byte(value: int) -> str:
+    return _printable(chr(value)) if value < 0x80 else f"<{value:02X}>"
+
+
+def _byte_of_letter() -> dict[str, int]:
+    """The letters by which a byte-level vocabulary writes the 256 bytes: printable ones stand for themselves."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [value for value in range(256) if value not in printable]
+    return {chr(value): value for value in printable} | {chr(256 + k): value for k, value in enumerate(others)}
