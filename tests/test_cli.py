@@ -25,8 +25,22 @@ def test_info_reads_the_config_of_a_folder(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["parameters"] == BASE.n_params
 
 
+def test_doctor_says_what_a_checkpoint_is_and_its_status_whether_it_is_sound(capsys, tmp_path):
+    zl.save(make_model(BASE).float(), tmp_path)
+    assert main(["doctor", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{zl.doctor(tmp_path)}\n"
+    raw = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(raw | {"vocab_size": raw["vocab_size"] + 1}))
+    assert main(["doctor", str(tmp_path), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False and [one["fault"] for one in report["faults"]] == ["wrong shape"]
+    assert main(["doctor", str(tmp_path)]) == 1
+    assert "FAULT wrong shape" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments, sentence", [
     (["info", "nothing-here"], "nothing-here"),
+    (["doctor", "nothing-here"], "nothing-here"),
     (["generate", "nothing-here", "x"], "nothing-here"),
     (["bench", "nothing-here"], "benchmarks are files of benchmarks/"),
 ])
@@ -39,7 +53,7 @@ def test_what_cannot_be_done_is_one_sentence_and_status_2(capsys, arguments, sen
 def test_generating_without_a_tokenizer_says_what_is_missing(capsys, tmp_path):
     zl.save(make_model(BASE).float(), tmp_path)
     assert main(["generate", str(tmp_path), "x"]) == 2
-    assert "needs a tokenizer.json beside the weights" in capsys.readouterr().err
+    assert "needs a tokenizer.json or tokenizer.model beside the weights" in capsys.readouterr().err
 
 
 def test_the_shipped_model_writes(capsys):
@@ -51,12 +65,12 @@ def test_the_shipped_model_writes(capsys):
 
 
 def test_it_runs_as_a_module_and_every_command_has_help():
-    for command in ([], ["info"], ["generate"], ["train"], ["bench"]):
+    for command in ([], ["info"], ["doctor"], ["generate"], ["train"], ["bench"]):
         done = subprocess.run([sys.executable, "-m", "zamba_lab", *command, "--help"], capture_output=True, text=True)
         assert done.returncode == 0 and "usage: zamba-lab" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["growth", "init_recall", "ssd_op", "tracing", "train_step"])
+@pytest.mark.parametrize("name", ["growth", "init_recall", "load", "ssd_op", "tracing", "train_step"])
 def test_each_benchmark_runs_at_its_quick_size(name, capsys):
     assert main(["bench", name, "--quick", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)[name]

@@ -17,7 +17,7 @@ from importlib import import_module
 
 _HOME = {
     "ZambaConfig": "config", "Zamba": "model", "Trace": "trace", "OFF": "trace", "Cache": "cache",
-    "load": "checkpoints", "save": "checkpoints", "CheckpointError": "checkpoints",
+    "load": "checkpoints", "save": "checkpoints", "CheckpointError": "checkpoints", "doctor": "checkpoints",
     "generate": "generation", "stream": "generation", "Tokenizer": "tokenizer",
 }
 _MODULES = ("ablate", "blocks", "corpora", "lens", "ops", "tasks", "train", "viz", "widgets")

@@ -16,7 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it did what was asked. A broken rule is a sentence on stderr and status 2."""
     parser = argparse.ArgumentParser(prog="zamba-lab", description="The lab for hybrid SSM/attention language models.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, add in (("info", _add_info), ("generate", _add_generate), ("train", _add_train), ("bench", _add_bench)):
+    for name, add in (("info", _add_info), ("doctor", _add_doctor),
+                      ("generate", _add_generate), ("train", _add_train), ("bench", _add_bench)):
         add(commands.add_parser(name, help=add.__doc__, description=add.__doc__))
     given = parser.parse_args(arguments)
     try:
@@ -60,6 +61,21 @@ def _info(given: argparse.Namespace) -> int:
     return 0
 
 
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    """what a checkpoint is, and everything that is wrong with it; status 1 if anything is"""
+    parser.add_argument("source", metavar="PATH", help="a folder, a weight file, a shipped model or a hub id")
+    parser.add_argument("--json", action="store_true", help="as data")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from zamba_lab.checkpoints import doctor
+
+    report = doctor(given.source)
+    print(json.dumps(report.as_dict(), indent=1) if given.json else report)
+    return 0 if report.ok else 1
+
+
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     """continue a text"""
     parser.add_argument("source", help="a shipped model (zamba2-nano), a folder or a hub id")
@@ -81,7 +97,8 @@ def _generate(given: argparse.Namespace) -> int:
 
     model = load(given.source)
     if model.tokenizer is None:
-        raise ValueError(f"generating from text needs a tokenizer.json beside the weights: {given.source} has none")
+        raise ValueError(f"generating from text needs a tokenizer.json or tokenizer.model beside the weights: "
+                         f"{given.source} has none that can be read")
     prompt = sys.stdin.read() if given.prompt == "-" else given.prompt
     eos = model.config.eos_token_id
     tokens = stream(model, torch.tensor([model.tokenizer.encode(prompt)]), given.max_new_tokens, given.temperature,

@@ -1,15 +1,16 @@
-"""Opening and writing checkpoints, exactly: `load`, `save`, the error that says what does not fit, and `doctor`.
+"""Opening and writing checkpoints, exactly: `load`, `save`, the error that says what does not fit, `doctor` and `parity`.
 
     layouts.py      names as tables: one for each layout a model was ever stored in
     binding.py      what a table says about a config;  transforms.py where a stored tensor differs from ours
     published.py    the keys of published config.json files as tables;  config_read.py and config_write.py use them
     plan.py         what goes where, from names and shapes alone
-    load.py  save.py  doctor.py  files.py  hub.py
+    load.py  save.py  doctor.py  compare.py  files.py  hub.py
 """
 
+from zamba_lab.checkpoints.compare import Parity, parity
 from zamba_lab.checkpoints.doctor import Report, doctor
 from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.load import load, load_config
 from zamba_lab.checkpoints.save import save
 
-__all__ = ["CheckpointError", "Report", "doctor", "load", "load_config", "save"]
+__all__ = ["CheckpointError", "Parity", "Report", "doctor", "load", "load_config", "parity", "save"]
