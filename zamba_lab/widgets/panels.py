@@ -42,8 +42,7 @@ def states_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None)
 
     def draw(head: int):
         return viz.heatmap(norms[:, :, head], tokens, [str(i) for i in range(len(norms))], f"SSM state norm, head {head}",
-                           value_label="norm of the state", subtitle="how much each layer's state holds after each token",
-                           top=float(norms.max()))
+                           value_label="norm of the state", subtitle="how much each layer's state holds after each token")
 
     return Panel(draw, head=slider("head", norms.shape[-1], "which SSM head of every layer"))
 
