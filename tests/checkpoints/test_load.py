@@ -247,6 +247,13 @@ def test_sizes_no_tensor_can_have(folder):
 def test_weights_that_are_no_numbers_are_named(folder, value):
     rewrite(folder, lambda tensors: tensors["model.layers.3.mamba.in_proj.weight"][5].fill_(value))
     refused(folder, "model.layers.3.mamba.in_proj.weight holds NaN or infinite numbers")
+    assert not load(folder, check=False).layers[3].mamba.in_proj.weight.isfinite().all()
+
+
+def test_unchecked_is_the_same_model_and_copies_must_still_be_copies(model, folder):
+    assert same(load(folder, check=False), model)
+    rewrite(folder, lambda tensors: tensors.update({Q.replace(".1.", ".4."): tensors[Q] + 1e-6}))
+    refused(folder, f"{Q.replace('.1.', '.4.')} differs from {Q}", check=False)
 
 
 def test_numbers_that_the_dtype_asked_for_cannot_hold_are_named(folder):

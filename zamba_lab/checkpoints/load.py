@@ -34,7 +34,7 @@ ANY_DTYPE = (".A_log", ".D", ".dt_bias")
 
 
 def load(source: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu",
-         dt_min: float = 0.0) -> Zamba:
+         dt_min: float = 0.0, check: bool = True) -> Zamba:
     """Open a trained model.
 
     Args:
@@ -45,6 +45,8 @@ def load(source: str | Path, dtype: torch.dtype | None = None, device: str | tor
         device: where to; "meta" checks names and shapes and reads no weights.
         dt_min: lower clamp on the step size. 0.0 is what the authors trained with and leaves what the checkpoint says,
             which for published ones is the same; 0.001 reproduces readers that clamp.
+        check: look for NaN and infinite numbers, which reads every weight. False trusts them: names, shapes and copies
+            are held to the config as ever, and what is not converted is read from the file when it is first used.
 
     Returns: the model, with `model.tokenizer` set if a tokenizer.json or, failing that, a tokenizer.model lies beside the
     weights. Where reading that needs a library that is not installed, a warning says so and it is None.
@@ -61,7 +63,7 @@ def load(source: str | Path, dtype: torch.dtype | None = None, device: str | tor
         layout = choose(original_to_today(raw)["model_type"], weights.headers)
         plan = make_plan(layout, config, weights.headers).check(str(folder))
         if device.type != "meta":
-            tensors = dict(read_tensors(plan, weights, dtype, device))
+            tensors = dict(read_tensors(plan, weights, dtype, device, check))
             plan.model.load_state_dict(tensors, assign=True)
     plan.model.tokenizer = _tokenizer(folder)
     return plan.model
@@ -107,13 +109,17 @@ def locate(source: str | Path) -> tuple[Path, dict[Path, None] | None]:
                           f"of {', '.join(SHIPPED)}: there is no {name!r}{hint}")
 
 
-def read_tensors(plan: Plan, weights: Weights, dtype: torch.dtype | None, device: torch.device
+def read_tensors(plan: Plan, weights: Weights, dtype: torch.dtype | None, device: torch.device, check: bool = True
                  ) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter's name and its tensor, one after the other. Raises CheckpointError on what is no weight."""
+    """Each parameter's name and its tensor, one after the other. Raises CheckpointError on what is no weight.
+
+    What is looked at or converted is read through a mapping that is given up now and then, so that the peak of memory
+    stays near the size of the model.
+    """
     wanted, faults, differ, peeked = dtype or _widest(plan, weights), [], False, 0
     for binding, there, size in _with_progress(plan, weights):
         stored = [weights.peek(first) for first, *_ in there]
-        found = _faults(stored, there, weights)
+        found = _faults(stored, there, weights, check)
         keeps = dtype is None and binding.ours[0].endswith(ANY_DTYPE)
         ours = _converted(stored, binding, plan.config, device, None if keeps else wanted)
         if ours[0].data_ptr() == stored[0].data_ptr():
@@ -141,11 +147,11 @@ def _converted(stored: list[Tensor], binding: Binding, config: ZambaConfig, devi
     return [t.to(device=device, dtype=dtype or t.dtype) for t in binding.transform.to_ours(stored, config)]
 
 
-def _faults(stored: list[Tensor], there: list[tuple[str, ...]], weights: Weights) -> list[str]:
-    """A sentence on each stored tensor that is no weight, and each copy that is none."""
+def _faults(stored: list[Tensor], there: list[tuple[str, ...]], weights: Weights, check: bool) -> list[str]:
+    """A sentence on each stored tensor that is no weight (if `check`), and each copy that is none."""
     found = []
     for tensor, (first, *copies) in zip(stored, there):
-        if not all_finite(tensor):
+        if check and not all_finite(tensor):
             found.append(f"{first} holds NaN or infinite numbers")
         found += [f"{name} differs from {first}, of which it should be a copy" for name in copies
                   if not _equal(weights.peek(name), tensor)]
