@@ -10,6 +10,7 @@ import torch
 
 from train.tiny import periodic, random_packed, tiny_model
 from zamba_lab.train import TrainConfig, train
+from zamba_lab.train.loop import train_step
 from zamba_lab.train.optimiser import adamw, decayed
 from zamba_lab.train.state import FILE, read_log
 
@@ -154,3 +155,15 @@ def test_the_optimiser_has_each_parameter_once():
     model = tiny_model()
     groups = adamw(model, CONFIG).param_groups
     assert sorted(id(p) for group in groups for p in group["params"]) == sorted(id(p) for p in model.parameters())
+
+
+def test_the_shared_path_has_its_share_of_the_learning_rate():
+    model = tiny_model()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    ids = torch.randint(model.config.vocab_size, (2, 9))
+    optimiser = adamw(model, replace(CONFIG, shared_lr=0.25))
+    train_step(model, optimiser, (ids[:, :-1], ids[:, 1:]), lr=1e-3, clip=1.0)
+    for group in optimiser.param_groups:
+        ours = {".invocation." in names[id(p)] or names[id(p)].startswith("shared_blocks.") for p in group["params"]}
+        assert ours == {group["lr"] == 2.5e-4} and group["lr"] in (1e-3, 2.5e-4)
+    assert {group["lr"] for group in optimiser.param_groups} == {1e-3, 2.5e-4}

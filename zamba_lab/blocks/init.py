@@ -6,11 +6,16 @@ beside the stream it is added to, or the model trains as if it had no attention.
     "authors"    the released plain-PyTorch code: linear layers as torch makes them (uniform, +-1/sqrt(fan in)),
                  embedding normal(0.02), A uniform in (1, 16), mixers' out_proj divided by sqrt(n_layers)
     "reference"  transformers' Zamba and Zamba2: every matrix and the embedding normal(0.02), A = 1..heads
-    "small"      for hybrids of up to some million parameters: "authors", but the link matrices are normal with
-                 standard deviation link_gain / sqrt(d_model), out_proj is not divided, and an untied embedding is
-                 normal(1). benchmarks/init_recall.py shows what that changes.
+    "small"      for hybrids of up to some million parameters: "authors", but what a shared block reads and gives is
+                 heard from the start. The link matrices are normal with standard deviation link_gain / sqrt(d_model).
+                 The embedding is normal(1); where it is the head too, normal(1 / sqrt(d_model)), which gives logits of
+                 unit size, and norm_in makes up for it in the half that reads the embedding.
 
-In all of them D = 1, norms = 1, biases = 0 and dt_bias makes softplus(dt_bias) log-uniform in [0.001, 0.1]. Mamba-1's
+How loud the link should be depends on the task. benchmarks/init_recall.py shows one that is learnt only with a loud
+link. On text a loud link did harm: t drowned the stream x in norm(x + t), the mixers below learnt to give the same
+whatever came, and nothing was learnt through them any more. So zamba2-nano starts at link_gain 1.
+
+In all of them D = 1, other norms = 1, biases = 0 and dt_bias makes softplus(dt_bias) log-uniform in [0.001, 0.1]. Mamba-1's
 A is 1..n in every channel (S4D-real) and its dt_proj uniform +-1/sqrt(rank).
 """
 
@@ -37,13 +42,16 @@ def initialise(model: nn.Module, config: ZambaConfig) -> None:
             nn.init.normal_(module.weight, std=0.02) if normal else _uniform(module.weight, fan_in=module.in_features)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    untied_small = config.init == "small" and not config.tie_embeddings
-    nn.init.normal_(model.embedding.weight, std=1.0 if untied_small else 0.02)
+    small = 1 / math.sqrt(config.d_model) if config.tie_embeddings else 1.0
+    nn.init.normal_(model.embedding.weight, std=small if config.init == "small" else 0.02)
     for layer in model.layers:
         if config.mixer != "attention":
             _initialise_mixer(layer.mamba, config)
         if config.init == "small" and isinstance(layer, HybridLayer):
             nn.init.normal_(layer.invocation.link.weight, std=config.link_gain / math.sqrt(config.d_model))
+    if config.init == "small" and config.tie_embeddings and config.concat_embedding:
+        for block in model.shared_blocks:
+            block.norm_in.weight[config.d_model:] = math.sqrt(config.d_model)
 
 
 def _initialise_mixer(mixer: nn.Module, config: ZambaConfig) -> None:
@@ -63,7 +71,7 @@ def _initialise_mixer(mixer: nn.Module, config: ZambaConfig) -> None:
         mixer.A_log.copy_(torch.arange(1, config.ssm_heads + 1).log())
     else:
         mixer.A_log.copy_(nn.init.uniform_(mixer.A_log, 1, 16).log())
-    if config.init == "authors":
+    if config.init != "reference":
         mixer.out_proj.weight.div_(math.sqrt(config.n_layers))
 
 

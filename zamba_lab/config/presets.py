@@ -37,7 +37,7 @@ PUBLISHED: dict[str, dict] = {
 SHIPPED: dict[str, Path] = {"zamba2-nano": Path(__file__).resolve().parents[2] / "data" / "zamba2-nano"}
 NANO = dict(
     vocab_size=2048, d_model=128, n_layers=8, mixer="mamba2", d_state=32, headdim=32, n_shared_blocks=2,
-    hybrid_layers=(1, 3, 5, 7), attn_heads=4, d_mlp=512, lora_rank=8, max_context=512, init="small")
+    hybrid_layers=(1, 3, 5, 7), attn_heads=4, d_mlp=512, lora_rank=8, max_context=512, init="small", link_gain=1.0)
 
 
 def preset(name: str) -> ZambaConfig:

@@ -16,6 +16,7 @@ class TrainConfig:
     batch: int = 8                    # windows in one step
     length: int = 512                 # tokens in one window
     lr: float = 3e-3                  # the peak
+    shared_lr: float = 1.0            # share of the rate for the shared blocks and what their invocations own
     schedule: str = "wsd"             # or "cosine": what follows the warm-up
     warmup: int = 100                 # steps in which the rate rises from 0
     decay: float = 0.3                # "wsd" only: share of the steps in which it falls to `final_lr`, at the end
@@ -32,7 +33,7 @@ class TrainConfig:
         for name in ("steps", "batch", "length", "evaluate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more: got {getattr(self, name)}")
-        for name in ("lr", "clip"):
+        for name in ("lr", "shared_lr", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0: got {getattr(self, name)}")
         for name in ("decay", "final_lr", "beta1", "beta2"):

@@ -88,7 +88,7 @@ def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, batch: tuple[
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
     for group in optimiser.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["share"]
     if torch.isfinite(norm):
         optimiser.step()
     return float(loss.detach()), float(norm)

@@ -30,7 +30,8 @@ from zamba_lab.train.picture import curve_svg
 from zamba_lab.train.state import read_log
 
 MODEL = ZambaConfig.preset("zamba2-nano")
-TRAINING = TrainConfig(steps=2200, batch=4, length=512, lr=6e-3, warmup=100, decay=0.3, evaluate_every=440, checkpoint_every=50)
+TRAINING = TrainConfig(steps=2500, batch=4, length=512, lr=3e-3, shared_lr=0.3, warmup=60, decay=0.3,
+                       weight_decay=1.0, evaluate_every=500, checkpoint_every=50)
 
 
 def make_nano(out: Path, run: Path, model_config: ZambaConfig = MODEL, config: TrainConfig = TRAINING) -> dict:
@@ -64,7 +65,8 @@ def training_facts(model: Zamba, config: TrainConfig, corpus_tokens: int, log: l
     seconds = sum(float(row["seconds"]) for row in log)
     tokens = int(log[-1]["tokens"])
     return {"parameters": model.config.n_params, "steps": len(log), "tokens": tokens, "epochs": round(tokens / corpus_tokens, 2),
-            "seed": config.seed, "batch": config.batch, "length": config.length, "lr": config.lr, "schedule": config.schedule,
+            "seed": config.seed, "batch": config.batch, "length": config.length, "lr": config.lr,
+            "shared_lr": config.shared_lr, "weight_decay": config.weight_decay, "schedule": config.schedule,
             "minutes": round(seconds / 60, 1), "tokens_per_second": round(tokens / seconds),
             "python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads()}
 

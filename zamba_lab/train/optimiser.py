@@ -20,11 +20,20 @@ def decayed(model: nn.Module) -> set[str]:
             if parameter.ndim >= 2 and id(parameter) not in embeddings and name.split(".")[-1] not in NEVER_DECAYED}
 
 
+def shared(model: nn.Module) -> set[str]:
+    """The parameters of the shared blocks and of what their invocations own."""
+    return {name for name, _ in model.named_parameters() if name.startswith("shared_blocks.") or ".invocation." in name}
+
+
 def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) over two groups of parameters: with and without weight decay."""
-    names = decayed(model)
-    groups = [
-        {"params": [p for name, p in model.named_parameters() if name in names], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in model.named_parameters() if name not in names], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
+    """AdamW (Loshchilov & Hutter 2019) over groups of parameters: with and without weight decay, shared and not.
+
+    Each group's "share" is its share of the learning rate: `config.shared_lr` or 1.
+    """
+    decays, shares = decayed(model), shared(model)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        kind = config.weight_decay if name in decays else 0.0, config.shared_lr if name in shares else 1.0
+        groups.setdefault(kind, []).append(parameter)
+    return torch.optim.AdamW([{"params": held, "weight_decay": decay, "share": share}
+                              for (decay, share), held in groups.items()], lr=config.lr, betas=(config.beta1, config.beta2))
