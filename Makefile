@@ -87,7 +87,7 @@ test: $(TEST_STAMP)
 test-browser: $(TEST_STAMP)
 	@[ -n "$(CHROMIUM)" ] || { echo "The browser tests need Chromium." \
 	  "On Debian: apt-get install chromium. Elsewhere: make test-browser CHROMIUM=/path/to/chromium" >&2; exit 1; }
-	$(RUN) pytest -m browser $(ARGS) tests/browser
+	OMP_NUM_THREADS=1 $(RUN) pytest -m browser $(ARGS) tests/browser
 
 test-long: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/fuzz.py $(ARGS)
