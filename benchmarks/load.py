@@ -8,7 +8,6 @@ included, as a part of the files' bytes.
 """
 
 import json
-import resource
 import shutil
 import statistics
 import subprocess
@@ -19,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from harness import interleaved, ratio_row
+from harness import interleaved, peak_resident, ratio_row
 
 import zamba_lab as zl
 
@@ -60,10 +59,6 @@ LOADERS = {
 RIVALS = {"transformers": ("ours", "ours, check=False"), "transformers, float32": ("ours, float32",)}
 
 
-def peak() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def once(contender: str, folder: str) -> dict[str, float]:
     """What the fresh process does: load, then read every weight; seconds and bytes after each, and what was read."""
     zl.load                                                                     # importing is not loading
@@ -73,12 +68,12 @@ def once(contender: str, folder: str) -> dict[str, float]:
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-    before, start = peak(), time.perf_counter()
+    before, start = peak_resident(), time.perf_counter()
     model = LOADERS[contender](folder)
-    found = {"load": time.perf_counter() - start, "load peak": peak() - before}
+    found = {"load": time.perf_counter() - start, "load peak": peak_resident() - before}
     if not contender.endswith("meta"):
         found["sum"] = sum(float(p.detach().amin()) for p in model.parameters())
-        found |= {"read": time.perf_counter() - start, "read peak": peak() - before}
+        found |= {"read": time.perf_counter() - start, "read peak": peak_resident() - before}
     return found
 
 
