@@ -3,8 +3,8 @@
 Random bfloat16 checkpoints of the published shapes are made for this, in a temporary folder. Contenders take turns,
 each run in a fresh process that has imported everything, with the files in the system's cache. "and every weight read"
 goes on until each parameter has been used once: a model that is mapped into memory is not there before that. `load`
-looks at every weight, for NaN, unless `check=False`; transformers does not. Memory is the growth of the peak resident size, mapped pages
-included, as a part of the files' bytes.
+looks at every weight, for NaN, unless `check=False`; transformers does not. Memory is the growth of the peak resident
+size, mapped pages included, as a part of the files' bytes.
 """
 
 import json

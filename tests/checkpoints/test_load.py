@@ -1,5 +1,6 @@
 """Opening exactly: what fits is opened whole, what does not is refused by name and nothing is built."""
 
+import gc
 import json
 import os
 import sys
@@ -260,6 +261,15 @@ def test_numbers_that_the_dtype_asked_for_cannot_hold_are_named(folder):
     rewrite(folder, lambda tensors: tensors[Q][0].fill_(1e6))
     load(folder, dtype=torch.bfloat16)
     refused(folder, "shared_blocks.0.attention.q.weight holds numbers beyond the range of float16", dtype=torch.float16)
+
+
+def test_the_collector_is_left_as_it_was(folder):
+    assert gc.isenabled()
+    load(folder)
+    assert gc.isenabled()
+    rewrite(folder, lambda tensors: tensors[Q][0].fill_(float("nan")))
+    refused(folder, "NaN")
+    assert gc.isenabled()
 
 
 def test_huge_weights_are_numbers():

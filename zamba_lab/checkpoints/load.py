@@ -6,8 +6,10 @@ mapped into memory, and they become the parameters themselves: there is no secon
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -59,7 +61,7 @@ def load(source: str | Path, dtype: torch.dtype | None = None, device: str | tor
     raw = read_raw(folder)
     config = read_config(raw)
     config = replace(config, dt_min=dt_min or config.dt_min)
-    with Weights(files or weight_files(folder)) as weights:
+    with _no_collection(), Weights(files or weight_files(folder)) as weights:
         layout = choose(original_to_today(raw)["model_type"], weights.headers)
         plan = make_plan(layout, config, weights.headers).check(str(folder))
         if device.type != "meta":
@@ -67,6 +69,19 @@ def load(source: str | Path, dtype: torch.dtype | None = None, device: str | tor
             plan.model.load_state_dict(tensors, assign=True)
     plan.model.tokenizer = _tokenizer(folder)
     return plan.model
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the cyclic collector: opening a model makes thousands of objects and no garbage, and a collection that
+    this sets off walks all of torch's besides. That took as long as all the rest."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def load_config(source: str | Path) -> ZambaConfig:
