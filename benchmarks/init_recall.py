@@ -1,4 +1,4 @@
-"""Whether a tiny hybrid learns to recall, by the scale of its link: the reason for the "small" initialisation.
+"""Whether a tiny hybrid learns to recall, and how soon, by the scale of its link: the initialisations side by side.
 
 Multi-query associative recall (Arora et al. 2023, "Zoology"): 4 keys with their values, then the keys again in random
 order; the model is scored on the value after each repeated key. 64 symbols, 32 tokens, data never repeated. Chance is
