@@ -10,7 +10,7 @@ from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops.conv import causal_conv
 from zamba_lab.ops.norm import gated_rms_norm
-from zamba_lab.ops.ssd import ssd_chunked, ssd_recurrence, ssd_step
+from zamba_lab.ops.ssd import ssd, ssd_recurrence, ssd_step
 from zamba_lab.trace import OFF
 
 # hard-wired in the released model, whatever its other norms use
@@ -50,7 +50,7 @@ class Mamba2(nn.Module):
 
     def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF
              ) -> tuple[Tensor, Tensor]:
-        """The SSM in the form that suits: in steps if its states are looked at, one step for a token, else chunks."""
+        """The SSM in the form that suits: in steps if its states are looked at, one step for a token, else at once."""
         if trace.wants("state"):
             y, states = ssd_recurrence(x, dt, A, B, C, state, edit=trace.editor("state"))
             trace.record("state", states)
@@ -58,7 +58,7 @@ class Mamba2(nn.Module):
         if x.shape[1] == 1:
             y, state = ssd_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
             return y[:, None], state
-        return ssd_chunked(x, dt, A, B, C, state, self.config.chunk_size)
+        return ssd(x, dt, A, B, C, state, self.config.chunk_size)
 
 
 def step_size(raw: Tensor, bias: Tensor, least: float, mask: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The Mamba-2 state-space model, in four forms that agree: recurrence, quadratic (attention), chunked, one step.
+"""The Mamba-2 state-space model, in forms that agree: recurrence, quadratic (attention), chunked, one step, native.
 
 Dao & Gu 2024, "Transformers are SSMs". Per head, with x_t in R^p, B_t and C_t in R^n, a scalar step size dt_t > 0 and
 a scalar decay rate A < 0:
@@ -6,7 +6,7 @@ a scalar decay rate A < 0:
     state_t = exp(dt_t A) state_{t-1} + dt_t x_t B_t^T              a (p, n) matrix
     y_t     = state_t C_t
 
-All take (x, dt, A, B, C, state); heads in one group share B and C. The D skip, gate and norm are the mixer's business.
+`ssd` picks the fastest that serves. All take (x, dt, A, B, C, state); heads in one group share B and C. The D skip, gate and norm are the mixer's business.
 Decays and states are float32 or wider; y has x's dtype. A position with dt = 0 leaves the state as it was: padding.
 """
 
@@ -15,6 +15,21 @@ from collections.abc import Callable
 import torch
 from einops import einsum, rearrange
 from torch import Tensor
+
+from zamba_lab.ops import kernels
+
+
+def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk_size: int = 64
+        ) -> tuple[Tensor, Tensor]:
+    """The whole sequence by the fastest form that serves: the native kernel, or `ssd_chunked`. Arguments are the latter's.
+
+    The native kernel runs the recurrence itself, token by token with the state in registers, so chunk_size means nothing
+    to it. Returns: y (b, l, h, p) without the D skip, the last state (b, h, p, n).
+    """
+    if kernels.serves(x, B, C):
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return kernels.ssd(x, dt.to(wide), A.to(wide), B, C, None if state is None else state.to(wide))
+    return ssd_chunked(x, dt, A, B, C, state, chunk_size)
 
 
 def ssd_recurrence(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None,
