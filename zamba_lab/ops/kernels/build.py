@@ -26,7 +26,7 @@ import torch
 
 SOURCES = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC")
-ABI = 1                     # kernels.c says the same: a library that answers another number is not this version's
+ABI = 2                     # ssd.c says the same: a library that answers another number is not this version's
 
 _library: ctypes.CDLL | None = None
 _reason: str | None = None

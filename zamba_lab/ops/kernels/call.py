@@ -54,12 +54,26 @@ def rows(t: Tensor) -> Tensor:
     return t
 
 
-def pointer(t: Tensor | None) -> ctypes.c_void_p | None:
-    return None if t is None else ctypes.c_void_p(t.data_ptr())
+def steps(t: Tensor) -> tuple[Tensor, int, int]:
+    """A tensor with the strides of its first two axes, as the kernels take it."""
+    return t, t.stride(0), t.stride(1)
 
 
-def call(name: str, *arguments: Tensor | int | None) -> None:
+def filled(t: Tensor | None) -> Tensor | None:
+    """The tensor without gaps, or None."""
+    return None if t is None else t.contiguous()
+
+
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
     """Run a native function on torch's number of threads. Raises MemoryError if it found no scratch memory."""
-    converted = [ctypes.c_int64(a) if isinstance(a, int) else pointer(a) for a in arguments]
+    converted = [_CONVERT[type(a)](a) for a in arguments]
     if getattr(build.library(), name)(ctypes.c_int64(torch.get_num_threads()), *converted):
         raise MemoryError(f"the native kernel {name} found no memory for its scratch space")
+
+
+def _pointer(t: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(t.data_ptr())
+
+
+_CONVERT = {int: ctypes.c_int64, float: ctypes.c_double, type(None): lambda _: None, Tensor: _pointer,
+            torch.nn.Parameter: _pointer}
