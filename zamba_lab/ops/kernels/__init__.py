@@ -1,4 +1,4 @@
-"""The same operations, native: C compiled for this machine on first use, behind torch operators.
+"""The same operations, fast: C compiled for this machine on first use, and on CUDA the published kernels (`gpu.py`).
 
 `ops/` picks them where they can serve and its own pure forms elsewhere; nothing else needs to know. README.md here says
 why C, what was measured to choose it, and what a kernel promises.

@@ -28,6 +28,11 @@ def off() -> Iterator[None]:
         _off = before
 
 
+def is_off() -> bool:
+    """Whether we are within `off()`."""
+    return _off
+
+
 def serves(*tensors: Tensor | None) -> bool:
     """Whether the native kernels take these: strided, on the CPU, not empty, of a type they know.
 
