@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from zamba_lab.ops.kernels.call import COMPUTED, call, filled, rows, steps, suffix
+from zamba_lab.ops.kernels.call import COMPUTED, call, empty, filled, rows, steps, suffix
 
 MOST_TAPS = 16      # conv.inc keeps as many row pointers
 
@@ -12,7 +12,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None
     """y (b, l, e) and the last inputs (b, w-1, e). Arguments as `ops.conv.conv_silu`; only the operators call this."""
     (b, l, e), taps = x.shape, weight.shape[1]
     x = rows(x)
-    y, last = x.new_empty(b, l, e), x.new_empty(b, taps - 1, e)
+    y, last = empty(x, b, l, e), x.new_empty(b, taps - 1, e)
     call("conv_forward" + suffix(x), b, l, e, taps, *steps(x), *_parameters(weight, bias), filled(state), y, last)
     return y, last
 
@@ -50,10 +50,10 @@ def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | No
 def conv_silu_backward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None, dy: Tensor,
                        dlast: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, weight, bias and state; those of what was not given are of no use."""
-    dx = x.new_empty(x.shape)
+    dx = empty(x, *x.shape)
     dweight, dbias, dstate = backward(x, weight, bias, state, dy, dlast, dx)
-    empty = x.new_empty(x.shape[0], weight.shape[1] - 1, x.shape[2])
-    return dx, dweight.to(weight.dtype).contiguous(), dbias.to(weight.dtype).clone(), empty if dstate is None else dstate
+    dstate = x.new_empty(x.shape[0], weight.shape[1] - 1, x.shape[2]) if dstate is None else dstate
+    return dx, dweight.to(weight.dtype).contiguous(), dbias.to(weight.dtype).clone(), dstate
 
 
 @conv_silu.register_fake

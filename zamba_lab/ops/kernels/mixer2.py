@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from zamba_lab.ops.kernels import conv, norm
-from zamba_lab.ops.kernels.call import COMPUTED
+from zamba_lab.ops.kernels.call import COMPUTED, empty
 from zamba_lab.ops.kernels.ssd import backward as ssd_backward
 from zamba_lab.ops.kernels.ssd import forward as ssd_forward
 
@@ -53,15 +53,15 @@ def mamba2_backward(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | Non
     """The gradients of the first nine, in order; of those not given, something empty."""
     e, gn, wide = norm_weight.shape[0], groups * d_state, COMPUTED[zxBCdt.dtype]
     z, xBC, raw = _parts(zxBCdt, e, gn)
-    gradient = torch.empty_like(zxBCdt, memory_format=torch.contiguous_format)
+    gradient = empty(zxBCdt, *zxBCdt.shape)
     dz, dxBC, draw = _parts(gradient, e, gn)
 
     mixed, _ = conv.forward(xBC, conv_weight, conv_bias, conv_state)
     x, dt, A, B, C = _ssd_inputs(mixed, raw, dt_bias, A_log, e, groups, d_state, dt_min)
     y, _ = ssd_forward(x, dt, A, B, C, D.to(wide), state)
-    dy = torch.empty_like(y)
+    dy = empty(y, *y.shape)
     dnorm = norm.backward(y.flatten(2), z, norm_weight, eps, groups, dout, dy.flatten(2), dz)
-    dmixed = torch.empty_like(mixed)
+    dmixed = empty(mixed, *mixed.shape)
     ddt, dA, dB, dC, dD, dstate = ssd_backward(x, dt, A, B, C, D.to(wide), state, dy, dlast,
                                                dmixed[..., :e].unflatten(-1, x.shape[2:]))
     dmixed[..., e:e + gn] = dB.flatten(2)
@@ -71,11 +71,11 @@ def mamba2_backward(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | Non
     if dt_min > 0:
         ddt *= dt > dt_min
     draw.copy_(ddt)
-    empty = zxBCdt.new_empty(0)
+    nothing = zxBCdt.new_empty(0)
     return [gradient, dweight.to(conv_weight.dtype).contiguous(),
-            empty if conv_bias is None else dbias.to(conv_bias.dtype).clone(), ddt.sum((0, 1)).to(dt_bias.dtype),
+            nothing if conv_bias is None else dbias.to(conv_bias.dtype).clone(), ddt.sum((0, 1)).to(dt_bias.dtype),
             (dA * A).to(A_log.dtype), dD.to(D.dtype), dnorm.to(norm_weight.dtype),
-            empty.clone() if dconv_state is None else dconv_state, empty.clone() if state is None else dstate]
+            nothing.clone() if dconv_state is None else dconv_state, nothing.clone() if state is None else dstate]
 
 
 @mamba2.register_fake

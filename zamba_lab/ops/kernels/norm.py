@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from zamba_lab.ops.kernels.call import COMPUTED, call, filled, suffix
+from zamba_lab.ops.kernels.call import COMPUTED, call, empty, filled, suffix
 
 SLOTS = 64          # independent runs of rows in the backward pass; a constant, so that sums do not depend on threads
 
@@ -11,7 +11,7 @@ SLOTS = 64          # independent runs of rows in the backward pass; a constant,
 def forward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, early: bool) -> Tensor:
     """y and z: (..., e). early: round before the weight. Only the operators call this."""
     y, z = _flat(y), _flat(z)
-    out = y.new_empty(y.shape)
+    out = empty(y, *y.shape)
     call("norm_forward" + suffix(y), *y.shape, groups, eps, int(early), *_step(y), *_step(z), _weight(weight), out)
     return out
 
@@ -56,7 +56,7 @@ def rms_norm(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: in
 def rms_norm_backward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, dout: Tensor
                       ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of y, z and weight; z's is of no use where there is none."""
-    dy, dz = y.new_empty(y.shape), y.new_empty(0 if z is None else y.shape)
+    dy, dz = empty(y, *y.shape), empty(y, *((0,) if z is None else y.shape))
     dweight = backward(y, z, weight, eps, groups, dout, dy, None if z is None else dz)
     return dy, dz, dweight.to(weight.dtype)
 

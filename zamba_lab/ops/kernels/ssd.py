@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zamba_lab.ops.kernels.call import call, filled, rows, steps, suffix
+from zamba_lab.ops.kernels.call import call, empty, filled, rows, steps, suffix
 
 SLOTS = 16          # independent runs of heads in the backward pass; a constant, so that sums do not depend on threads
 
@@ -19,7 +19,7 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     b, l, h, p = x.shape
     g, n = B.shape[2:]
     x, B, C = rows(x), rows(B), rows(C)
-    y, last = x.new_empty(b, l, h, p), dt.new_empty(b, h, p, n)
+    y, last = empty(x, b, l, h, p), dt.new_empty(b, h, p, n)
     call("ssd_forward" + suffix(x), b, l, h, p, g, n, *steps(x), filled(dt), filled(A), *steps(B), *steps(C), filled(D),
          filled(state), y, last)
     return y, last
@@ -53,7 +53,7 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None
 def ssd_backward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None,
                  dy: Tensor, dlast: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, dt, A, B, C, D and state."""
-    dx = x.new_empty(x.shape)
+    dx = empty(x, *x.shape)
     ddt, dA, dB, dC, dD, dstate = backward(x, dt, A, B, C, D, state, dy, dlast, dx)
     return dx, ddt, dA, dB.to(B.dtype), dC.to(C.dtype), dD, dstate
 
