@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 from harness import fresh, interleaved, ratio_row, repeats
-from pairs import PEER, TINY, make, must_agree, quiet
+from pairs import PEER, TINY, TOLERANCE, make, must_agree, quiet
 
 import zamba_lab as zl
 
@@ -47,17 +47,18 @@ def timed(run, contender: str, folder: str, found: list[dict]) -> None:
 
 
 def run(quick: bool = False) -> list[dict]:
-    config = TINY if quick else zl.ZambaConfig.preset("zamba2-1.2b")
+    config, dtype = (TINY, torch.float32) if quick else (zl.ZambaConfig.preset("zamba2-1.2b"), torch.bfloat16)
     rows, how = [], once if quick else partial(fresh, __file__)                # quick ones run in this process
     with tempfile.TemporaryDirectory() as folder:
-        make(config, folder)
+        make(config, folder, dtype)
         found = {name: [] for name in (*OURS, PEER)}
-        interleaved({name: partial(timed, how, name, folder, found[name]) for name in found}, repeats(7, quick), warm=not quick)
+        turns = {name: partial(timed, how, name, folder, found[name]) for name in found}
+        interleaved(turns, repeats(7, quick), warm=not quick)
     logits = {name: torch.tensor(several[0]["logits"]) for name, several in found.items()}
     for name in OURS:
-        must_agree(f"first token, {name}", logits[name], logits[PEER], 0.05)
+        must_agree(f"first token, {name}", logits[name], logits[PEER], TOLERANCE[dtype])
     for key, words in (("seconds", "imports excluded"), ("whole", "imports included")):
-        times = {name: [one[key] for one in several[not quick:]] for name, several in found.items()}   # after the warm-up
+        times = {name: [one[key] for one in several[not quick:]] for name, several in found.items()}   # not the warm-up
         rows += [ratio_row(f"load {2 * config.n_params / 1e9:.2f} GB and first token, {words}", times, name, PEER,
                            ">= 5x" if key == "seconds" else "") for name in OURS]
     return rows

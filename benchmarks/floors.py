@@ -17,7 +17,8 @@ def measured(quick: bool = False) -> dict[str, str]:
     """The floors as a row of a report."""
     rates = {f"{dtype}".removeprefix("torch."): gemm_rate(dtype, quick) for dtype in (torch.float32, torch.bfloat16)}
     speed, way = read_bandwidth(quick)
-    return {**{f"{name} product {'x'.join(map(str, GEMM))}": f"{rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items()},
+    shape = "x".join(map(str, GEMM))
+    return {**{f"{name} product {shape}": f"{rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items()},
             "reading memory": f"{speed / 1e9:.1f} GB/s ({way})"}
 
 
@@ -37,25 +38,27 @@ def read_bandwidth(quick: bool = False) -> tuple[float, str]:
     """
     buffer = torch.ones(2 ** 20 if quick else 2 ** 28)                          # 1 GiB
     matrix, vector = buffer.view(-1, 4096), torch.ones(4096)
-    reads = {"sum": buffer.sum, "dot": lambda: torch.dot(buffer, buffer), "matrix-vector": lambda: torch.mv(matrix, vector)}
+    reads = {"sum": buffer.sum, "dot": lambda: torch.dot(buffer, buffer),
+             "matrix-vector": lambda: torch.mv(matrix, vector)}
     times = interleaved(reads, 2 if quick else 7)
     way = min(times, key=lambda name: statistics.median(times[name]))
     return buffer.nbytes / statistics.median(times[way]), way
 
 
 def products(c: ZambaConfig) -> list[tuple[int, int]]:
-    """The (in, out) of every weight matrix that one token passes, each use of a shared one counted; without the head."""
+    """The (in, out) of every weight matrix that one token passes, shared ones at every use; without the head."""
     d, width, shared = c.d_model, c.attn_heads * c.head_dim, c.kv_heads * c.head_dim
     if c.mixer == "mamba2":
         mixer = [(d, c.d_inner + c.conv_dim + c.ssm_heads), (c.d_inner, d)]
     else:
         head = [(c.headdim, c.dt_width + 2 * c.d_state), (c.dt_width, c.headdim)] * c.ssm_heads
         mixer = [(d, 2 * c.d_inner), *head, (c.d_inner, d)]
-    block = [(c.d_attn, width), (c.d_attn, shared), (c.d_attn, shared), (width, d), (d, 2 * c.d_mlp), (c.d_mlp, d), (d, d)]
+    qkv = [(c.d_attn, width), (c.d_attn, shared), (c.d_attn, shared)]
+    block = [*qkv, (width, d), (d, 2 * c.d_mlp), (c.d_mlp, d), (d, d)]
     if c.lora_rank:
         block += [(d, c.lora_rank), (c.lora_rank, 2 * c.d_mlp)]
     if c.lora_rank_qkv:
-        block += [pair for out in (width, shared, shared) for pair in ((c.d_attn, c.lora_rank_qkv), (c.lora_rank_qkv, out))]
+        block += [pair for d_in, out in qkv for pair in ((d_in, c.lora_rank_qkv), (c.lora_rank_qkv, out))]
     return mixer * c.n_layers + block * c.n_invocations
 
 

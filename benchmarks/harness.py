@@ -74,7 +74,8 @@ def time_row(work: str, name: str, times: list[float], **more: str) -> dict:
 
 def milliseconds(times: list[float]) -> str:
     """The median, and the least and greatest."""
-    return f"{_ms(statistics.median(times))} ms" + (f" ({_ms(min(times))} .. {_ms(max(times))})" if len(times) > 1 else "")
+    spread = f" ({_ms(min(times))} .. {_ms(max(times))})" if len(times) > 1 else ""
+    return f"{_ms(median(times))} ms{spread}"
 
 
 def _ms(seconds: float) -> str:
@@ -195,8 +196,8 @@ def megabytes(size: float) -> str:
 def machine() -> dict[str, str]:
     """What a figure depends on besides the code."""
     info, memory = Path("/proc/cpuinfo"), Path("/proc/meminfo")
-    model = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")),
-                 platform.processor()) if info.exists() else platform.processor()
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     total = f"{1024 * int(memory.read_text().split()[1]) / 2 ** 30:.0f} GiB" if memory.exists() else ""
     return {"processor": model, "instructions": torch.backends.cpu.get_cpu_capability(), "memory": total,
             "threads": str(torch.get_num_threads()), "system": f"{platform.system()} {platform.machine()}",
