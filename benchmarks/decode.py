@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from floors import bytes_per_token, read_bandwidth
 from harness import OURS, interleaved, median, percent, ratio_row, repeats
-from pairs import PEER, TINY, TOLERANCE, make, must_agree, peer
+from pairs import PEER, TINY, TOLERANCE, extend_peer, make, must_agree, peer
 
 import zamba_lab as zl
 from zamba_lab.config.presets import SHIPPED
@@ -41,11 +41,6 @@ class Decoder:
         for _ in range(self.tokens):
             self.logits, self.cache = self.step(self.ids[:, self.at:self.at + 1], self.cache)
             self.at += 1
-
-
-def extend_peer(model, ids, cache):
-    output = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return output.logits, output.past_key_values
 
 
 def steps(name: str, folder: str, quick: bool) -> list[dict]:

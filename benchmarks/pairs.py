@@ -62,6 +62,12 @@ def peer(folder: str | Path) -> nn.Module:
     return model
 
 
+def extend_peer(model: nn.Module, ids: Tensor, cache=None) -> tuple[Tensor, object]:
+    """The peer's `model.extend(ids, cache, last_only=True)`."""
+    output = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return output.logits, output.past_key_values
+
+
 def quiet() -> None:
     """No progress bars, and no advice to install kernels for a GPU."""
     import transformers
@@ -70,14 +76,14 @@ def quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def chunked(model: nn.Module, chunk_size: int, run: Callable[[], object]) -> Callable[[], object]:
+def chunked(model: nn.Module, chunk_size: int, run: Callable) -> Callable:
     """`run` with the peer's Mamba-2 layers set to a chunk size."""
     mixers = [module for module in model.modules() if hasattr(module, "chunk_size")]
 
-    def once():
+    def once(*arguments):
         for mixer in mixers:
             mixer.chunk_size = chunk_size
-        return run()
+        return run(*arguments)
 
     return once
 

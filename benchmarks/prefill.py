@@ -15,52 +15,47 @@ from pathlib import Path
 import torch
 from floors import products_alone
 from harness import OURS, fresh, interleaved, median, megabytes, peak_growth, percent, ratio_row, repeats
-from pairs import PEER, PEER_64, PUBLISHED_CHUNK, SMALL_CHUNK, TINY, TOLERANCE, chunked, make, must_agree, peer
+from pairs import (PEER, PEER_64, PUBLISHED_CHUNK, SMALL_CHUNK, TINY, TOLERANCE, chunked, extend_peer, make, must_agree,
+                   peer)
 
 import zamba_lab as zl
 
-LENGTH, WORKSPACE_AT, WORKSPACE_OURS = 512, 1024, (256, 512, 2048)
+WARM, LENGTH, WORKSPACE_AT, WORKSPACE_OURS = 8, 512, 1024, (256, 512, 2048)
 TARGETS = {"zamba2-2.7b": (">= 1.8x", ">= 88 %"), "zamba2-1.2b": (">= 2.4x", "")}
 FLOOR = "the matrix products alone"
 
 
-def readers(folder: str, length: int, names=(OURS, PEER, PEER_64)) -> dict:
-    """Each reads the prompt and returns the last token's logits and its cache."""
-    torch.manual_seed(0)
-    config, todo = zl.checkpoints.load_config(folder), {}
-    ids = torch.randint(config.vocab_size, (1, length))
+def readers(folder: str, names=(OURS, PEER, PEER_64)) -> dict:
+    """Each reads a prompt of so many tokens and returns the last one's logits and its cache."""
+    vocab_size, todo = zl.checkpoints.load_config(folder).vocab_size, {}
     if OURS in names:
         ours = zl.load(folder)
-        todo[OURS] = without_grad(lambda: ours.extend(ids, last_only=True))
+        todo[OURS] = partial(read, partial(ours.extend, last_only=True), vocab_size)
     if PEER in names or PEER_64 in names:
         theirs = peer(folder)
-        read = without_grad(lambda: result_of(theirs(ids, use_cache=True, logits_to_keep=1)))
-        todo |= {PEER: chunked(theirs, PUBLISHED_CHUNK, read), PEER_64: chunked(theirs, SMALL_CHUNK, read)}
+        todo[PEER] = chunked(theirs, PUBLISHED_CHUNK, partial(read, partial(extend_peer, theirs), vocab_size))
+        todo[PEER_64] = chunked(theirs, SMALL_CHUNK, partial(read, partial(extend_peer, theirs), vocab_size))
     return {name: todo[name] for name in names}
 
 
-def result_of(output):
-    return output.logits, output.past_key_values
-
-
-def without_grad(run):
-    """Inference mode where the model was made for it; both sides in the same."""
-    def once():
-        with torch.inference_mode():
-            return run()
-
-    return once
+@torch.inference_mode()
+def read(extend, vocab_size: int, length: int):
+    return extend(torch.randint(vocab_size, (1, length), generator=torch.Generator().manual_seed(0)))
 
 
 def speed(name: str, config: zl.ZambaConfig, folder: str, quick: bool) -> list[dict]:
-    length = 70 if quick else LENGTH
-    todo = readers(folder, length)
-    logits = {one: run()[0] for one, run in todo.items()}                        # the warm-up
-    far = max(must_agree(f"prefill {name}, {one}", logits[OURS], logits[one], TOLERANCE[logits[OURS].dtype])
+    length, logits, todo = 70 if quick else LENGTH, {}, readers(folder)
+
+    def keep(one: str) -> None:
+        logits[one] = todo[one](length)[0]
+
+    for run in todo.values():
+        run(WARM)                                                                # it reads every weight
+    dtype = zl.load(folder, device="meta").embedding.weight.dtype
+    runs = {**{one: partial(keep, one) for one in todo}, FLOOR: products_alone(config, length, dtype)}
+    times = interleaved(runs, repeats(3, quick), warm=False)
+    far = max(must_agree(f"prefill {name}, {one}", logits[OURS], logits[one], TOLERANCE[dtype])
               for one in (PEER, PEER_64))
-    todo[FLOOR] = products_alone(config, length, logits[OURS].dtype)
-    todo[FLOOR]()
-    times = interleaved(todo, repeats(3, quick), warm=False)
     label, (least, of_floor) = f"prefill {length} tokens, {name}", TARGETS[name]
     shares = sorted(floor / own for floor, own in zip(times[FLOOR], times[OURS]))
     return [*(ratio_row(label, times, OURS, one, least if one == PEER else "") for one in (PEER, PEER_64)),
@@ -118,8 +113,8 @@ def run(quick: bool = False) -> list[dict]:
 
 def peak(folder: str, name: str, length: str) -> tuple[int, int]:
     """What the fresh process does: bytes of growth, and of the cache that is left."""
-    run, warm, kept = readers(folder, int(length), [name])[name], readers(folder, 8, [name])[name], []
-    growth = peak_growth(lambda: kept.append(run()), warm)
+    run, kept = readers(folder, [name])[name], []
+    growth = peak_growth(lambda: kept.append(run(int(length))), warm=lambda: run(WARM))
     return growth, cache_bytes(kept[0][1])
 
 
