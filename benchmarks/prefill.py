@@ -19,6 +19,7 @@ from pairs import (PEER, PEER_64, PUBLISHED_CHUNK, SMALL_CHUNK, TINY, TOLERANCE,
                    peer)
 
 import zamba_lab as zl
+from zamba_lab.checkpoints import load_config
 
 WARM, LENGTH, WORKSPACE_AT, WORKSPACE_OURS = 8, 512, 1024, (256, 512, 2048)
 TARGETS = {"zamba2-2.7b": (">= 1.8x", ">= 88 %"), "zamba2-1.2b": (">= 2.4x", "")}
@@ -27,7 +28,7 @@ FLOOR = "the matrix products alone"
 
 def readers(folder: str, names=(OURS, PEER, PEER_64)) -> dict:
     """Each reads a prompt of so many tokens and returns the last one's logits and its cache."""
-    vocab_size, todo = zl.checkpoints.load_config(folder).vocab_size, {}
+    vocab_size, todo = load_config(folder).vocab_size, {}
     if OURS in names:
         ours = zl.load(folder)
         todo[OURS] = partial(read, partial(ours.extend, last_only=True), vocab_size)
