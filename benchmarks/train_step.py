@@ -3,8 +3,8 @@
 Zamba2 of about 10 M parameters: d_model 256, 12 layers, hybrid every 4, vocabulary 4096, B=8 T=512. Zamba1 of that
 size, two heads, B=1 T=512. An ablation's size: 6 layers, d_model 64, 64 sequences of 32 tokens. All in float32, from
 the same weights; the losses of the first steps agree. The peer of Zamba2 runs at its published chunk size, 256, and at
-ours, 64; that of Zamba1 as it is, a loop over positions, and with mamba.py's pscan in the loop's place. Memory is that of
-the first step, gradients and the optimiser's state included.
+ours, 64; that of Zamba1 as it is, a loop over positions, and with mamba.py's pscan in the loop's place. Memory is
+that of the first step, gradients and the optimiser's state included.
 """
 
 import json
