@@ -21,14 +21,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 
 import torch
+
+from zamba_lab.ops import kernels
 
 HERE = Path(__file__).resolve().parent
 OURS, NATIVE, PURE = "ours", "native", "pure torch"
@@ -97,34 +97,21 @@ def factor(ratio: float) -> str:
 # --- native kernels, and without ----------------------------------------------------------------------------------
 
 @cache
-def kernels() -> ModuleType | None:
-    """The native kernels, if this version of the package has them and they work here; else a line that says so."""
-    try:
-        from zamba_lab.ops import kernels as found
-    except ImportError:
-        found = None
-    if found is None or not found.available():
-        print("no native kernels here: rows of the native ops are left out", file=sys.stderr)
-        return None
-    return found
-
-
-@contextmanager
-def pure_torch() -> Iterator[None]:
-    """Run the ops without the native kernels, whether or not there are any."""
-    native = kernels()
-    with nullcontext() if native is None else native.off():
-        yield
+def native() -> bool:
+    """Whether the native kernels work here; a line says so if not."""
+    if not kernels.available():
+        print(f"rows of the native ops are left out: {kernels.why_not()}", file=sys.stderr)
+    return kernels.available()
 
 
 def variants(run: Callable[[], object]) -> dict[str, Callable[[], object]]:
     """`run` with the native kernels and without; only the latter where there are none."""
 
     def pure():
-        with pure_torch():
+        with kernels.off():
             return run()
 
-    return {PURE: pure} if kernels() is None else {NATIVE: run, PURE: pure}
+    return {NATIVE: run, PURE: pure} if native() else {PURE: pure}
 
 
 # --- memory, and fresh processes ----------------------------------------------------------------------------------

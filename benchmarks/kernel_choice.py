@@ -13,7 +13,7 @@ import tempfile
 import time
 
 import torch
-from harness import interleaved, ratio_row
+from harness import interleaved, ratio_row, repeats
 
 from zamba_lab.ops import kernels
 from zamba_lab.ops.ssd import ssd, ssd_chunked
@@ -57,10 +57,10 @@ def numba_scan():
     return scan
 
 
-def contenders(sizes: tuple[int, ...]) -> tuple[dict, dict]:
+def contenders(sizes: tuple[int, ...], backend: str) -> tuple[dict, dict]:
     """What is timed, and the seconds each took the first time in this process."""
     given = inputs(*sizes)
-    compiled = torch.compile(lambda *a: ssd_chunked(*a)[0], dynamic=False)
+    compiled = torch.compile(lambda *a: ssd_chunked(*a)[0], dynamic=False, backend=backend)
     todo = {"C": lambda: ssd(*given)[0], "eager": lambda: ssd_chunked(*given)[0], "torch.compile": lambda: compiled(*given)}
     scan = numba_scan()
     if scan is not None:
@@ -88,9 +88,11 @@ def build_seconds() -> list[float]:
 def run(quick: bool = False) -> list[dict[str, str]]:
     if not kernels.available():
         return [{"work": f"no native kernels here: {kernels.why_not()}"}]
-    todo, first = contenders((1, 32, 2, 16, 8) if quick else (1, 2048, 80, 64, 64))
-    times = interleaved(todo, repeats=2 if quick else 9)
+    todo, first = contenders((1, 32, 2, 16, 8), "eager") if quick else contenders((1, 2048, 80, 64, 64), "inductor")
+    times = interleaved(todo, repeats(9, quick))
     rows = [ratio_row("SSD forward B=1 L=2048 H=80 P=64 N=64", times, "C", name) for name in todo if name != "C"]
+    if quick:
+        return rows
     cold, warm = build_seconds()
     rows.append({"work": "first use", "C": f"{cold:.1f} s, all kernels; then {1e3 * warm:.0f} ms",
                  **{name: f"{first[name]:.1f} s, this one" for name in ("torch.compile", "Numba") if name in first}})

@@ -13,7 +13,7 @@ import torch
 from harness import NATIVE, PURE, fresh, interleaved, memory_row, peak_growth, ratio_row, repeats, variants
 from pairs import PEER, PEER_64, must_agree
 
-from zamba_lab.ops.ssd import ssd_chunked
+from zamba_lab.ops.ssd import ssd
 
 SHAPES = {"forward": dict(b=1, l=2048, h=80, p=64, n=64), "forward+backward": dict(b=8, l=512, h=8, p=64, n=64)}
 QUICK = dict(b=2, l=300, h=4, p=16, n=16)
@@ -44,7 +44,7 @@ def contenders(work: str, b: int, l: int, h: int, p: int, n: int) -> dict:
         for tensor in inputs:
             tensor.requires_grad_()
     whole = both_ways if work == "forward+backward" else forward
-    return {**variants(partial(whole, lambda: ssd_chunked(*inputs))), PEER: partial(whole, partial(peer, 256)),
+    return {**variants(partial(whole, lambda: ssd(*inputs))), PEER: partial(whole, partial(peer, 256)),
             PEER_64: partial(whole, partial(peer, 64))}
 
 
