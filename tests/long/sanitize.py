@@ -29,7 +29,12 @@ def run(name: str, flags: str, **more: str) -> bool:
         environment = {**os.environ, "ZAMBA_LAB_CACHE": folder, "ZAMBA_LAB_CFLAGS": flags, "OMP_NUM_THREADS": "2", **more}
         command = [sys.executable, "-X", "faulthandler", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", "error",
                    *TESTS]
-        return subprocess.run(command, env=environment).returncode == 0
+        passed = subprocess.run(command, env=environment).returncode == 0
+        built = b"".join(file.read_bytes() for file in Path(folder).glob("*.so"))
+        if not built or ("sanitize" in flags) != (b"__asan_report" in built):
+            print("*** the library that was tested is not the one that was meant ***")
+            return False
+        return passed
 
 
 def runtime(compiler: list[str], library: str) -> str | None:
