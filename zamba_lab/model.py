@@ -18,10 +18,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zamba_lab.blocks import Context, SharedBlock, make_layer
+from zamba_lab.blocks.linear import Embedding, Linear
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.cache import Cache, LayerCache
 from zamba_lab.config import ZambaConfig
@@ -45,11 +45,11 @@ class Zamba(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = None
-        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.embedding = Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(make_layer(config, depth) for depth in range(config.n_layers))
         self.shared_blocks = nn.ModuleList(SharedBlock(config) for _ in range(config.n_shared_blocks))
         self.final_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, bias=False)
         if self.embedding.weight.device.type != "meta":
             initialise(self, config)
 
@@ -109,7 +109,7 @@ class Zamba(nn.Module):
 
     def _logits(self, x: Tensor, trace) -> Tensor:
         x = trace("final_norm", self.final_norm(x))
-        return trace("logits", F.linear(x, self.embedding.weight if self.head is None else self.head.weight))
+        return trace("logits", self.embedding.logits(x) if self.head is None else self.head(x))
 
 
 def check_tokens(ids: Tensor, mask: Tensor | None, cache: Cache | None, vocab_size: int) -> Tensor | None:

@@ -5,6 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zamba_lab.blocks.context import Context
+from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.lora import adapted
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
@@ -19,10 +20,10 @@ class Attention(nn.Module):
         super().__init__()
         c, width = config, config.attn_heads * config.head_dim
         self.config = c
-        self.q = nn.Linear(c.d_attn, width, bias=False)
-        self.k = nn.Linear(c.d_attn, c.kv_heads * c.head_dim, bias=False)
-        self.v = nn.Linear(c.d_attn, c.kv_heads * c.head_dim, bias=False)
-        self.o = nn.Linear(width, c.d_model, bias=False)
+        self.q = Linear(c.d_attn, width, bias=False)
+        self.k = Linear(c.d_attn, c.kv_heads * c.head_dim, bias=False)
+        self.v = Linear(c.d_attn, c.kv_heads * c.head_dim, bias=False)
+        self.o = Linear(width, c.d_model, bias=False)
 
     def forward(self, u: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF
                 ) -> tuple[Tensor, Tensor, Tensor]:

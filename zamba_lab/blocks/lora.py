@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from zamba_lab.blocks.linear import Linear
 from zamba_lab.trace import OFF
 
 
@@ -14,8 +15,8 @@ class Lora(nn.Module):
 
     def __init__(self, d_in: int, rank: int, d_out: int):
         super().__init__()
-        self.down = nn.Linear(d_in, rank, bias=False)
-        self.up = nn.Linear(rank, d_out, bias=False)
+        self.down = Linear(d_in, rank, bias=False)
+        self.up = Linear(rank, d_out, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.up(self.down(x))

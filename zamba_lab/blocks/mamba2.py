@@ -6,6 +6,7 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from zamba_lab.blocks.context import Context
+from zamba_lab.blocks.linear import Linear
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops.conv import causal_conv
@@ -24,14 +25,14 @@ class Mamba2(nn.Module):
         super().__init__()
         c = self.config = config
         self.widths = (c.d_inner, c.conv_dim, c.ssm_heads)                      # z | x, B, C | dt
-        self.in_proj = nn.Linear(c.d_model, sum(self.widths), bias=c.proj_bias)
+        self.in_proj = Linear(c.d_model, sum(self.widths), bias=c.proj_bias)
         self.conv_weight = nn.Parameter(torch.empty(c.conv_dim, c.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(c.conv_dim)) if c.conv_bias else None
         self.dt_bias = nn.Parameter(torch.empty(c.ssm_heads))
         self.A_log = nn.Parameter(torch.empty(c.ssm_heads))
         self.D = nn.Parameter(torch.empty(c.ssm_heads))
         self.norm_weight = nn.Parameter(torch.ones(c.d_inner))
-        self.out_proj = nn.Linear(c.d_inner, c.d_model, bias=c.proj_bias)
+        self.out_proj = Linear(c.d_inner, c.d_model, bias=c.proj_bias)
 
     def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""

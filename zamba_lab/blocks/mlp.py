@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.lora import adapted
 from zamba_lab.config import ZambaConfig
 from zamba_lab.trace import OFF
@@ -16,8 +17,8 @@ class GatedMLP(nn.Module):
 
     def __init__(self, config: ZambaConfig):
         super().__init__()
-        self.gate_up = nn.Linear(config.d_model, 2 * config.d_mlp, bias=config.mlp_bias)
-        self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
+        self.gate_up = Linear(config.d_model, 2 * config.d_mlp, bias=config.mlp_bias)
+        self.down = Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
         self.activation = ACTIVATION[config.activation]
 
     def forward(self, x: Tensor, adapters: nn.ModuleDict, trace=OFF) -> Tensor:

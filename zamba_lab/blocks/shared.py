@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zamba_lab.blocks.attention import Attention
 from zamba_lab.blocks.context import Context
+from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.lora import Lora
 from zamba_lab.blocks.mlp import GatedMLP
 from zamba_lab.blocks.norm import RMSNorm
@@ -56,7 +57,7 @@ class Invocation(nn.Module):
             self.adapters["mlp"] = Lora(c.d_model, c.lora_rank, 2 * c.d_mlp)
         if c.lora_rank_qkv:
             self.adapters.update({name: Lora(c.d_attn, c.lora_rank_qkv, width) for name, width in widths.items()})
-        self.link = nn.Linear(c.d_model, c.d_model, bias=False)
+        self.link = Linear(c.d_model, c.d_model, bias=False)
 
     def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
                 ) -> tuple[Tensor, Tensor, Tensor]:
