@@ -7,10 +7,10 @@ from zamba_lab.ops.linear import dequantised, linear, linear_int8, quantised
 
 
 class Linear(nn.Linear):
-    """y = x W^T + bias (`ops.linear.linear`)."""
+    """y = x W^T + bias, then + add (`ops.linear.linear`)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        return linear(x, self.weight, self.bias, add)
 
     def int8(self) -> "Int8Linear":
         return Int8Linear(self.weight, self.bias)
@@ -50,8 +50,8 @@ class Int8Linear(Int8Matrix):
         super().__init__(weight)
         self.bias = bias
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear_int8(x, self.values, self.scale, self.bias)
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        return linear_int8(x, self.values, self.scale, self.bias, add)
 
 
 class Int8Embedding(Int8Matrix):

@@ -10,6 +10,7 @@ from zamba_lab.blocks.linear import Linear
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops.conv import causal_conv
+from zamba_lab.ops.kernels.step import mamba2_step
 from zamba_lab.ops.norm import gated_rms_norm
 from zamba_lab.ops.ssd import ssd, ssd_recurrence, ssd_step
 from zamba_lab.trace import OFF
@@ -37,7 +38,13 @@ class Mamba2(nn.Module):
     def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""
         c = self.config
-        z, xBC, dt = self.in_proj(trace("input", u)).split(self.widths, dim=-1)
+        zxBCdt = self.in_proj(trace("input", u))
+        if ctx.step:
+            y, conv, ssm = mamba2_step(zxBCdt, self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D,
+                                       self.norm_weight, cache.conv, cache.ssm, c.n_groups, c.d_state, GATED_NORM_EPS,
+                                       c.dt_min)
+            return self.out_proj(y), conv, ssm
+        z, xBC, dt = zxBCdt.split(self.widths, dim=-1)
         xBC, conv = causal_conv(xBC, self.conv_weight, self.conv_bias, cache.conv, ctx.mask)
         x, B, C = F.silu(xBC).split((c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state), dim=-1)
         z, x = trace("z", z), trace("x", rearrange(x, "b l (h p) -> b l h p", p=c.headdim))

@@ -37,12 +37,12 @@ class SharedBlock(nn.Module):
         self.join = concat if config.concat_embedding else stream_only
 
     def forward(self, x: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF
-                ) -> tuple[Tensor, Tensor, Tensor]:
+                ) -> tuple[Tensor, LayerCache]:
         """x: (b, l, d) the residual stream. Returns m (b, l, d) and the invocation's keys and values so far."""
         u = self.norm_in(trace("input", self.join(x, ctx.x0)))
-        a, k, v = self.attention(u, ctx, cache, adapters, trace)
+        a, kv = self.attention(u, ctx, cache, adapters, trace)
         m = self.mlp(trace("mlp_in", self.norm_mid(a)), adapters, trace)
-        return trace("mlp_out", m), k, v
+        return trace("mlp_out", m), kv
 
 
 class Invocation(nn.Module):
@@ -60,10 +60,10 @@ class Invocation(nn.Module):
         self.link = Linear(c.d_model, c.d_model, bias=False)
 
     def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
-                ) -> tuple[Tensor, Tensor, Tensor]:
+                ) -> tuple[Tensor, LayerCache]:
         """Run the block for this depth. Returns t = link m, (b, l, d), and the keys and values so far."""
-        m, k, v = block(x, ctx, cache, self.adapters, trace)
-        return trace("link_out", self.link(m)), k, v
+        m, kv = block(x, ctx, cache, self.adapters, trace)
+        return trace("link_out", self.link(m)), kv
 
 
 def concat(x: Tensor, x0: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from zamba_lab.ops.kernels import direct
+from zamba_lab.ops.kernels.step import norm_step
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
     """Divide by the root mean square over the last axis, then scale per channel.
@@ -18,6 +21,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
 
     Returns: (..., d), x's dtype.
     """
+    if groups == 1 and direct.few(x) and direct.serves(x) and direct.plain(weight) and weight.dtype == x.dtype:
+        return norm_step(x, weight, eps)
     wide = rearrange(x.to(torch.promote_types(x.dtype, torch.float32)), "... (g i) -> ... g i", g=groups)
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return rearrange(wide, "... g i -> ... (g i)").to(x.dtype) * weight

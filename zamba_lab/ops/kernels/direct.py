@@ -16,6 +16,7 @@ from zamba_lab.ops.kernels import build, call
 
 _LETTERS = {"i": ctypes.c_int64, "d": ctypes.c_double, "p": ctypes.c_void_p}
 _PLAIN = (Tensor, Parameter)
+MOST_ROWS = 8                   # with more, torch's own forms for many rows are as good
 
 
 def unseen() -> bool:
@@ -26,9 +27,19 @@ def unseen() -> bool:
                 or torch.is_autocast_enabled("cpu")) and build.available()
 
 
-def plain(*tensors: Tensor | None) -> bool:
-    """Whether these are ordinary tensors on the CPU without gaps: no subclass, no fake, no meta. None passes."""
-    return all(t is None or (type(t) in _PLAIN and t.device.type == "cpu" and t.is_contiguous()) for t in tensors)
+def plain(t: Tensor | None) -> bool:
+    """Whether this is an ordinary tensor on the CPU without gaps: no subclass, no fake, no meta. None passes."""
+    return t is None or (type(t) in _PLAIN and t.is_cpu and t.is_contiguous())
+
+
+def few(x: Tensor) -> bool:
+    """Whether x, (..., d), has at least one row and no more than MOST_ROWS."""
+    return 0 < x.numel() <= MOST_ROWS * x.shape[-1]
+
+
+def serves(x: Tensor) -> bool:
+    """Whether what is computed from this tensor may be computed here."""
+    return x.dtype in call.COMPUTED and plain(x) and unseen()
 
 
 @cache

@@ -16,13 +16,14 @@
 #endif
 
 #define LANES ((int)(VECTOR_BYTES / sizeof(float)))
-#define PARALLEL_ABOVE 32768        /* multiply-adds; below, waking a second thread costs more than it saves */
+#define PARALLEL_ABOVE 50000        /* multiply-adds; below, waking a second thread costs more than it saves */
 
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define MOST_SUMS 16                /* vectors of sums held in registers: half of them */
 #else
 #define MOST_SUMS 8
 #endif
+#define MOST_BLOCK (4 * LANES)
 
 typedef float vec __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
 typedef uint32_t pairs __attribute__((vector_size(VECTOR_BYTES), aligned(2), may_alias));
@@ -31,7 +32,8 @@ typedef int32_t integers __attribute__((vector_size(VECTOR_BYTES), aligned(1), m
 typedef struct {
     int64_t m, in, padded, out, half;
     const float *x;                 /* (m, padded), packed */
-    const void *w;
+    const void *w, *end;            /* end: of W's last row */
+    const uint32_t *keep;           /* ones where a row's last block has weights */
     const float *scale;
     const void *bias, *add;
     void *y;
@@ -44,9 +46,13 @@ static inline float get(const void *t, int64_t half, int64_t i) {
 static inline float rounded(float v, int64_t half) { return half ? from_bf16(to_bf16(v)) : v; }
 
 static inline float total(vec v) {
+#ifdef __AVX512F__
+    return _mm512_reduce_add_ps((__m512)v);
+#else
     float sum = 0;
     for (int i = 0; i < LANES; i++) sum += v[i];
     return sum;
+#endif
 }
 
 /* From a sum of products to an element of y. */
