@@ -10,7 +10,7 @@ from zamba_lab.blocks.mamba2 import step_size
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops.conv import causal_conv
-from zamba_lab.ops.scan import scan_chunked, scan_recurrence, scan_step
+from zamba_lab.ops.scan import scan_recurrence, scan_step, selective_scan
 from zamba_lab.trace import OFF
 
 
@@ -52,7 +52,7 @@ class Mamba1(nn.Module):
 
     def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF
              ) -> tuple[Tensor, Tensor]:
-        """The SSM in the form that suits: in steps if its states are looked at, one step for a token, else chunks."""
+        """The SSM in the form that suits: in steps if its states are looked at, one step for a token, else at once."""
         if trace.wants("state"):
             y, states = scan_recurrence(x, dt, A, B, C, state, edit=trace.editor("state"))
             trace.record("state", states)
@@ -60,4 +60,4 @@ class Mamba1(nn.Module):
         if x.shape[1] == 1:
             y, state = scan_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
             return y[:, None], state
-        return scan_chunked(x, dt, A, B, C, state, self.config.chunk_size)
+        return selective_scan(x, dt, A, B, C, state, self.config.chunk_size)

@@ -1,13 +1,14 @@
-"""The Mamba-1 selective scan, in four forms that agree: recurrence, quadratic, chunked, one step.
+"""The Mamba-1 selective scan, in forms that agree: recurrence, quadratic, chunked, one step, native.
 
 Gu & Dao 2023, "Mamba". Per channel, with a scalar x_t, its own step size dt_t > 0, and n decay rates A < 0:
 
     state_t = exp(dt_t A) * state_{t-1} + dt_t x_t B_t              in R^n, * elementwise
     y_t     = <state_t, C_t>
 
-Zamba1 splits its channels into heads, each with its own B and C. The argument order is Mamba-2's, (x, dt, A, B, C,
-state), and so are the rules of precision and padding (`ops/ssd.py`). Every channel and state component decays at its
-own rate, so nothing here is a matrix multiplication: the fast form only shortens the chain of dependent steps.
+Zamba1 splits its channels into heads, each with its own B and C. `selective_scan` picks the fastest form that serves.
+The argument order is Mamba-2's, (x, dt, A, B, C, state), and so are the rules of precision and padding (`ops/ssd.py`).
+Every channel and state component decays at its own rate, so nothing here is a matrix multiplication: the chunked form
+only shortens the chain of dependent steps.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,21 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor
 
+from zamba_lab.ops import kernels
 from zamba_lab.ops.ssd import edit_latest, start_state
+
+
+def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None,
+                   chunk_size: int = 256) -> tuple[Tensor, Tensor]:
+    """The whole sequence by the fastest form that serves: the native kernel, or `scan_chunked`, whose arguments these
+    are. chunk_size means nothing to the kernel. Returns: y (b, l, h, p) without the D skip, the last state (b, h, p, n).
+    """
+    if kernels.serves(x, B, C):
+        wide = torch.promote_types(x.dtype, torch.float32)
+        inputs = x, dt.to(wide), A.to(wide), B, C, None, None if state is None else state.to(wide)
+        keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+        return kernels.selective_scan(*inputs, keep)[:2]
+    return scan_chunked(x, dt, A, B, C, state, chunk_size)
 
 
 def scan_recurrence(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None,

@@ -9,6 +9,7 @@ why C, what was measured to choose it, and what a kernel promises.
 
 from zamba_lab.ops.kernels.build import available, why_not
 from zamba_lab.ops.kernels.call import off, serves
+from zamba_lab.ops.kernels.scan import selective_scan
 from zamba_lab.ops.kernels.ssd import ssd
 
-__all__ = ["available", "off", "serves", "ssd", "why_not"]
+__all__ = ["available", "off", "selective_scan", "serves", "ssd", "why_not"]

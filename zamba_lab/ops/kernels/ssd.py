@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zamba_lab.ops.kernels.call import call, pointer, rows, suffix
+from zamba_lab.ops.kernels.call import call, contiguous, rows, suffix
 
 SLOTS = 16          # independent runs of heads in the backward pass; a constant, so that sums do not depend on threads
 
@@ -18,7 +18,7 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | 
     """Arguments and results as `ops.ssd.ssd_recurrence`, but the last state only. Types: see `call.serves`."""
     b, l, h, p = x.shape
     g, n = B.shape[2:]
-    x, B, C, dt, A, state = rows(x), rows(B), rows(C), dt.contiguous(), A.contiguous(), _contiguous(state)
+    x, B, C, dt, A, state = rows(x), rows(B), rows(C), dt.contiguous(), A.contiguous(), contiguous(state)
     y, last = x.new_empty(b, l, h, p), dt.new_empty(b, h, p, n)
     call("ssd_forward" + suffix(x), b, l, h, p, g, n, x, *x.stride()[:2], dt, A, B, *B.stride()[:2], C, *C.stride()[:2],
          state, y, last)
@@ -32,17 +32,13 @@ def ssd_backward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: 
     b, l, h, p = x.shape
     g, n = B.shape[2:]
     x, B, C, dy, dt, A = rows(x), rows(B), rows(C), rows(dy), dt.contiguous(), A.contiguous()
-    state, dlast = _contiguous(state), _contiguous(dlast)
+    state, dlast = contiguous(state), contiguous(dlast)
     slots = max(1, min(h // g, SLOTS // max(1, b * g)))
     dx, ddt, dA, dstate = x.new_empty(b, l, h, p), torch.empty_like(dt), dt.new_empty(b, h), dt.new_empty(b, h, p, n)
     dB, dC = dt.new_zeros(2, slots, b, l, g, n)
     call("ssd_backward" + suffix(x), slots, b, l, h, p, g, n, x, *x.stride()[:2], dt, A, B, *B.stride()[:2],
          C, *C.stride()[:2], state, dy, *dy.stride()[:2], dlast, dx, ddt, dA, dB, dC, dstate)
     return dx, ddt, dA.sum(0), dB.sum(0).to(B.dtype), dC.sum(0).to(C.dtype), dstate
-
-
-def _contiguous(t: Tensor | None) -> Tensor | None:
-    return None if t is None else t.contiguous()
 
 
 @ssd.register_fake
