@@ -1,13 +1,14 @@
-"""The Mamba-1 selective scan, in four forms that agree: recurrence, quadratic, chunked, one step.
+"""The Mamba-1 selective scan, in forms that agree: recurrence, quadratic, chunked, one step, native.
 
 Gu & Dao 2023, "Mamba". Per channel, with a scalar x_t, its own step size dt_t > 0, and n decay rates A < 0:
 
     state_t = exp(dt_t A) * state_{t-1} + dt_t x_t B_t              in R^n, * elementwise
     y_t     = <state_t, C_t>
 
-Zamba1 splits its channels into heads, each with its own B and C. The argument order is Mamba-2's, (x, dt, A, B, C,
-state), and so are the rules of precision and padding (`ops/ssd.py`). Every channel and state component decays at its
-own rate, so nothing here is a matrix multiplication: the fast form only shortens the chain of dependent steps.
+Zamba1 splits its channels into heads, each with its own B and C. `selective_scan` picks the fastest form that serves.
+The argument order is Mamba-2's, (x, dt, A, B, C, state), and so are the rules of precision and padding (`ops/ssd.py`).
+Every channel and state component decays at its own rate, so nothing here is a matrix multiplication: the chunked form
+only shortens the chain of dependent steps.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,28 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor
 
-from zamba_lab.ops.ssd import edit_latest, start_state
+from zamba_lab.ops import kernels
+from zamba_lab.ops.kernels import gpu
+from zamba_lab.ops.ssd import edit_latest, skip, start_state
+
+
+def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None,
+                   chunk_size: int = 256, D: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The whole sequence by the fastest form that serves: the native kernel, the CUDA one, or `scan_chunked`.
+
+    Arguments are the latter's; chunk_size means nothing to the kernels. D: (h, p) the skip, y + D x, or None.
+    Returns: y (b, l, h, p), the last state (b, h, p, n).
+    """
+    if kernels.serves(x, B, C):
+        wide = torch.promote_types(x.dtype, torch.float32)
+        dt, A, D, state = (None if t is None else t.to(wide) for t in (dt, A, D, state))
+        inputs = x, dt, A, B, C, D, state
+        keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+        return kernels.selective_scan(*inputs, keep)[:2]
+    if state is None and gpu.serves("selective_scan", x, B, C):
+        return gpu.selective_scan(x, dt, A, B, C, D)
+    y, state = scan_chunked(x, dt, A, B, C, state, chunk_size)
+    return y if D is None else skip(y, x, D), state
 
 
 def scan_recurrence(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None,

@@ -54,7 +54,8 @@ def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
     u, delta = (rearrange(part, "b l h p -> b (h p) l") for part in (x, dt.to(x.dtype)))
     B, C = (rearrange(part, "b l h n -> b h n l").contiguous() for part in (B, C))
     y, last = kernel("selective_scan")(u, delta, rearrange(A.float(), "h p n -> (h p) n"), B, C,
-                                       D=None if D is None else rearrange(D.float(), "h p -> (h p)"), return_last_state=True)
+                                       D=None if D is None else rearrange(D.float(), "h p -> (h p)"),
+                                       return_last_state=True)
     if last.requires_grad:
         last.register_hook(_no_gradient)
     return rearrange(y, "b (h p) l -> b l h p", h=h), rearrange(last, "b (h p) n -> b h p n", h=h)
