@@ -16,6 +16,7 @@ A shared block's weights exist once, in `shared_blocks`; a depth gets its block 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,8 @@ class Zamba(nn.Module):
         self.embedding = Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(make_layer(config, depth) for depth in range(config.n_layers))
         self.shared_blocks = nn.ModuleList(SharedBlock(config) for _ in range(config.n_shared_blocks))
+        rotary = config.rope_theta is not None and (config.n_invocations or config.mixer == "attention")
+        self.turn = partial(angles, p=config.head_dim, theta=config.rope_theta) if rotary else no_angles
         self.final_norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, bias=False)
         if self.embedding.weight.device.type != "meta":
@@ -106,14 +109,17 @@ class Zamba(nn.Module):
         else:
             positions = (keys.cumsum(1) - 1).clamp(min=0)[:, past.length:]
         visible = visible_keys(l, past.length + l, keys, x0.device)
-        c = self.config
-        turn = angles(positions, c.head_dim, c.rope_theta, x0.dtype) if c.rope_theta and (c.hybrid_layers or c.mixer == "attention") else None
+        turn = self.turn(positions, x0.dtype)
         step = l == 1 and mask is None and trace is OFF and direct.serves(x0)
         return Context(x0, positions, mask, visible, turn, step), replace(past, length=past.length + l, mask=keys)
 
     def _logits(self, x: Tensor, trace) -> Tensor:
         x = trace("final_norm", self.final_norm(x))
         return trace("logits", self.embedding.logits(x) if self.head is None else self.head(x))
+
+
+def no_angles(positions: Tensor, dtype: torch.dtype) -> None:
+    """Of a model without rotary positions."""
 
 
 def check_tokens(ids: Tensor, mask: Tensor | None, cache: Cache | None, vocab_size: int) -> Tensor | None:

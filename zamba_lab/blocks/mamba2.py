@@ -42,7 +42,7 @@ class Mamba2(nn.Module):
         if ctx.step:
             y, conv, ssm = mamba2_step(zxBCdt, self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D,
                                        self.norm_weight, cache.conv, cache.ssm, c.n_groups, c.d_state, GATED_NORM_EPS,
-                                       c.dt_min)
+                                       c.dt_min, cache.spare.empty_like)
             return self.out_proj(y), conv, ssm
         z, xBC, dt = zxBCdt.split(self.widths, dim=-1)
         xBC, conv = causal_conv(xBC, self.conv_weight, self.conv_bias, cache.conv, ctx.mask)
