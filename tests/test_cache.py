@@ -96,3 +96,33 @@ def test_a_cache_of_inference_mode_serves_outside_of_it():
     with torch.no_grad():                                                       # with gradients torch itself refuses
         logits, _ = decode(model, ids[:, 12:], cache)
         torch.testing.assert_close(logits, model(ids)[:, 12:], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("look", [lambda t: t, lambda t: t[:, 0], lambda t: t.view(-1), lambda t: t.detach()],
+                         ids=["itself", "a slice", "a view", "detached"])
+@torch.no_grad()
+def test_a_state_that_anybody_looks_at_is_not_written_again(look):
+    config = VARIANTS["base"]
+    model, ids = make_model(config), random_ids(config)
+    _, cache = decode(model, ids[:, :4], None)
+    seen = [look(layer.ssm) for layer in cache.layers]
+    before = [t.clone() for t in seen]
+    del cache
+    _, cache = model.extend(ids[:, :3])
+    for token in ids[:, 3:].split(1, dim=1):
+        _, cache = model.extend(token, cache)
+        seen.append(look(cache.layers[0].ssm))
+        before.append(seen[-1].clone())
+    assert all(torch.equal(t, old) for t, old in zip(seen, before))
+
+
+@torch.no_grad()
+def test_decoding_takes_turns_between_two_memories_of_states():
+    config = VARIANTS["base"]
+    model, ids = make_model(config), random_ids(config)
+    _, cache = model.extend(ids[:, :3])
+    places = []
+    for token in ids[:, 3:].split(1, dim=1):
+        _, cache = model.extend(token, cache)
+        places.append(cache.layers[0].ssm.data_ptr())
+    assert len(set(places)) == 2

@@ -80,6 +80,10 @@ def test_streaming_yields_what_generate_returns():
     tokens = list(zl.stream(model, ids, 7, temperature=0.8, seed=3))
     assert torch.equal(torch.stack(tokens, 1), zl.generate(model, ids, 7, temperature=0.8, seed=3))
     assert zl.generate(model, ids, 0).shape == (2, 0)
+    for token in zl.stream(model, ids, 3):
+        token += 1                                                  # the caller's own: generation goes on as before
+        assert not token.is_inference()
+    assert torch.equal(token - 1, zl.generate(model, ids, 3)[:, -1])
 
 
 @pytest.mark.parametrize("how, rule", [

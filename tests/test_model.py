@@ -87,3 +87,20 @@ def test_only_the_small_scheme_lets_the_shared_block_be_heard():
         ratio[init] = (trace["invocation.0.link_out"].square().mean() / trace["layers.1.resid_in"].square().mean()).sqrt()
     assert 0.3 < ratio["small"] < 30
     assert ratio["reference"] < 0.1 < ratio["small"] / 3
+
+
+@pytest.mark.parametrize("l", [5, 8, 13])
+def test_a_long_prompt_is_taken_in_pieces(monkeypatch, l):
+    model, ids = make_model(BASE), random_ids(BASE, l=l)
+    whole, cache = model.extend(ids)
+    monkeypatch.setattr("zamba_lab.model.PREFILL", 4)
+    passes = []
+    monkeypatch.setattr(model, "_begin", lambda x0, *rest, begin=model._begin: passes.append(x0.shape[1]) or begin(x0, *rest))
+    with torch.no_grad():
+        logits, pieces = model.extend(ids, last_only=True)
+    assert passes[-1] == 4 and max(passes) == 4 and sum(passes) == l
+    torch.testing.assert_close(logits, whole[:, -1:])
+    assert pieces.length == cache.length
+    for a, b in zip(pieces.layers, cache.layers):
+        for name, t in a.tensors().items():
+            torch.testing.assert_close(t, b.tensors()[name])

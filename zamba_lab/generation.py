@@ -41,10 +41,11 @@ def stream(model: Zamba, ids: Tensor, max_new_tokens: int, temperature: float = 
     if any(not 0 <= s < model.config.vocab_size for s in stop):
         raise ValueError(f"stop tokens must lie in 0..{model.config.vocab_size - 1}: got {stop}")
     generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
-    return _steps(model, ids, mask, max_new_tokens, stop, (temperature, top_k, top_p, min_p, generator))
+    steps = _steps(model, ids, mask, max_new_tokens, stop, (temperature, top_k, top_p, min_p, generator))
+    return (token.clone() for token in steps)           # ordinary tensors, not of inference mode, and the caller's own
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _steps(model: Zamba, ids: Tensor, mask: Tensor | None, count: int, stop: tuple[int, ...], how) -> Iterator[Tensor]:
     stops, cache, ended, token = ids.new_tensor(stop), None, None, None
     for _ in range(count):
@@ -52,10 +53,11 @@ def _steps(model: Zamba, ids: Tensor, mask: Tensor | None, count: int, stop: tup
         fresh = sample(logits[:, 0], *how)
         token = fresh if ended is None else torch.where(ended, token, fresh)
         yield token
-        ended = torch.isin(token, stops) if ended is None else ended | torch.isin(token, stops)
-        if ended.all():
-            return
         ids, mask = token[:, None], None
+        if stop:
+            ended = torch.isin(token, stops) if ended is None else ended | torch.isin(token, stops)
+            if ended.all():
+                return
 
 
 def sample(logits: Tensor, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None,

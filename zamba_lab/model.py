@@ -16,6 +16,7 @@ A shared block's weights exist once, in `shared_blocks`; a depth gets its block 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ from zamba_lab.blocks.init import initialise
 from zamba_lab.ops.attention import angles, visible_keys
 from zamba_lab.ops.kernels import direct
 from zamba_lab.trace import OFF
+
+# Enough rows to keep a matrix product busy, few enough that what they pass through stays below the weights.
+PREFILL = 512
 
 
 class Zamba(nn.Module):
@@ -49,6 +53,8 @@ class Zamba(nn.Module):
         self.embedding = Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(make_layer(config, depth) for depth in range(config.n_layers))
         self.shared_blocks = nn.ModuleList(SharedBlock(config) for _ in range(config.n_shared_blocks))
+        rotary = config.rope_theta is not None and (config.n_invocations or config.mixer == "attention")
+        self.turn = partial(angles, p=config.head_dim, theta=config.rope_theta) if rotary else no_angles
         self.final_norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, bias=False)
         if self.embedding.weight.device.type != "meta":
@@ -76,9 +82,16 @@ class Zamba(nn.Module):
             cache: from an earlier call, unchanged by this one; None: start afresh.
             last_only: logits of each row's last real token only, (b, 1, v); the others are never computed.
 
+        With last_only, no trace and no gradients, a long prompt is taken in pieces of PREFILL tokens: its workspace is
+        theirs, however long it is.
+
         Returns: (b, l, v) logits of the new tokens, and the extended cache.
         """
         mask = check_tokens(ids, mask, cache, self.config.vocab_size)
+        if last_only and ids.shape[1] > PREFILL and trace is OFF and mask is None and not torch.is_grad_enabled():
+            for piece in ids[:, :-PREFILL].split(PREFILL, dim=1):
+                _, cache = self.extend(piece, cache, last_only=True)
+            ids = ids[:, -PREFILL:]
         trace.start()
         ctx, cache = self._begin(trace("embed", self.embedding(ids)), mask, cache, trace)
         x, layers = ctx.x0, []
@@ -106,14 +119,17 @@ class Zamba(nn.Module):
         else:
             positions = (keys.cumsum(1) - 1).clamp(min=0)[:, past.length:]
         visible = visible_keys(l, past.length + l, keys, x0.device)
-        c = self.config
-        turn = angles(positions, c.head_dim, c.rope_theta, x0.dtype) if c.rope_theta and (c.hybrid_layers or c.mixer == "attention") else None
+        turn = self.turn(positions, x0.dtype)
         step = l == 1 and mask is None and trace is OFF and direct.serves(x0)
         return Context(x0, positions, mask, visible, turn, step), replace(past, length=past.length + l, mask=keys)
 
     def _logits(self, x: Tensor, trace) -> Tensor:
         x = trace("final_norm", self.final_norm(x))
         return trace("logits", self.embedding.logits(x) if self.head is None else self.head(x))
+
+
+def no_angles(positions: Tensor, dtype: torch.dtype) -> None:
+    """Of a model without rotary positions."""
 
 
 def check_tokens(ids: Tensor, mask: Tensor | None, cache: Cache | None, vocab_size: int) -> Tensor | None:

@@ -56,7 +56,7 @@ def test_attention_of_one_token_equals_attention_over_the_sequence(h, g, p, hidd
     K, V = torch.full((b, g, s + 5, p), torch.nan, dtype=dtype), torch.full((b, g, s + 5, p), torch.nan, dtype=dtype)
     K[:, :, :s - 1], V[:, :, :s - 1] = k[:, :, :-1], v[:, :, :-1]
     got = attend_step(q.view(b, 1, h * p), k[:, :, -1].reshape(b, 1, g * p).contiguous(), v[:, :, -1].reshape(b, 1, g * p).contiguous(),
-                      angles(place, p, 100.0, dtype), K, V, s, seen, 0.3)
+                      angles(place, dtype, p, 100.0), K, V, s, seen, 0.3)
     torch.testing.assert_close(got.double().view(b, h, 1, p), want, rtol=0, atol=tolerance)
     torch.testing.assert_close(K[:, :, :s], turned, rtol=0, atol=tolerance)
     assert torch.equal(V[:, :, s - 1], v[:, :, -1]) and V[:, :, s:].isnan().all()

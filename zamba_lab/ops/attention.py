@@ -16,10 +16,10 @@ def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
 
     Returns: (b, h, l, p). Angles are float32 or wider, cosine and sine are cast to x's dtype as in the released code.
     """
-    return turn(x, *angles(positions, x.shape[-1], theta, x.dtype))
+    return turn(x, *angles(positions, x.dtype, x.shape[-1], theta))
 
 
-def angles(positions: Tensor, p: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def angles(positions: Tensor, dtype: torch.dtype, p: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine of `rotate`'s angles, (b or 1, 1, l, p/2) each, of that dtype: the same for every invocation."""
     wide = torch.promote_types(dtype, torch.float32)
     frequency = theta ** (torch.arange(0, p, 2, device=positions.device).to(wide) / -p)  # (p/2,)

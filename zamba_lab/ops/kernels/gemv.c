@@ -16,7 +16,8 @@
 #endif
 
 #define LANES ((int)(VECTOR_BYTES / sizeof(float)))
-#define PARALLEL_ABOVE 50000        /* multiply-adds; below, waking a second thread costs more than it saves */
+/* Multiply-adds below which one thread does it all: waking another takes longer, on a busy machine far longer. */
+#define PARALLEL_ABOVE 300000
 
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define MOST_SUMS 16                /* vectors of sums held in registers: half of them */

@@ -25,7 +25,7 @@ def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
     b, l, h, p = x.shape
     n = B.shape[3]
     x, dt, B, C = rows(x), rows(dt), rows(B), rows(C)
-    y, last, starts = empty(x, b, l, h, p), dt.new_empty(b, h, p, n), dt.new_empty(_kept(x, B, keep))
+    y, last, starts = empty(x, b, l, h, p), dt.new_empty(b, h, p, n), dt.new_zeros(_kept(x, B, keep))
     parts = max(1, p // RUN)
     call("scan_forward" + suffix(x), WORK * x.numel() * n, parts, b, l, h, p, n, *steps(x), *steps(dt), filled(A),
          *steps(B), *steps(C), filled(D), filled(state), y, last, starts if keep else None)
