@@ -104,3 +104,15 @@ def test_a_long_prompt_is_taken_in_pieces(monkeypatch, l):
     for a, b in zip(pieces.layers, cache.layers):
         for name, t in a.tensors().items():
             torch.testing.assert_close(t, b.tensors()[name])
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")         # the compiler looks, nobody else
+def test_a_compiled_model_computes_the_same_with_gradients():
+    model, ids = make_model(BASE), random_ids(BASE)
+    compiled, expected = torch.compile(model, backend="aot_eager"), model(ids)
+    torch.testing.assert_close(compiled(ids), expected)
+    wanted = torch.autograd.grad(expected.square().mean(), list(model.parameters()))
+    for got, want in zip(torch.autograd.grad(compiled(ids).square().mean(), list(model.parameters())), wanted):
+        torch.testing.assert_close(got, want)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(ids[:, :1]), model(ids[:, :1]))
