@@ -29,7 +29,7 @@ help:
 	@echo "make lab           build .venv if needed (about a minute) and open JupyterLab on the first notebook"
 	@echo "make test          add what tests need and run every test, notebooks included"
 	@echo "make test-browser  only the tests that drive JupyterLab in Chromium"
-	@echo "make test-long     open 20,000 spoiled checkpoints: each must be refused in words or open whole (minutes)"
+	@echo "make test-long     the kernels under sanitizers and for smaller processors; 20,000 spoiled checkpoints (minutes)"
 	@echo "make test-weights  hold published weights to published numbers: make test-weights WEIGHTS=<folder of them>"
 	@echo "make bench         run the benchmarks"
 	@echo "make .venv         build .venv and stop there"
@@ -90,6 +90,7 @@ test-browser: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(RUN) pytest -m browser $(ARGS) tests/browser
 
 test-long: $(TEST_STAMP)
+	$(VENV)/bin/python tests/long/sanitize.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/fuzz.py $(ARGS)
 
 # Without WEIGHTS it says what it needs, and passes.

@@ -2,7 +2,8 @@
 
 Multi-query associative recall (Arora et al. 2023, "Zoology"): 4 keys with their values, then the keys again in random
 order; the model is scored on the value after each repeated key. 64 symbols, 32 tokens, data never repeated. Chance is
-1/32; a model that knows which values were shown but not to which key they belong reaches 1/4. Two layers, one invocation.
+1/32; a model that knows which values were shown but not to which key they belong reaches 1/4. Two layers, one
+invocation.
 """
 
 from dataclasses import replace
@@ -38,7 +39,7 @@ def accuracy(model: zl.Zamba, generator: torch.Generator) -> float:
 
 
 def train(config: zl.ZambaConfig, seed: int, steps: int) -> tuple[float, int | None, float]:
-    """Final accuracy on new data, the step at which it first passed 99 %, and RMS(link out) / RMS(stream) at the start."""
+    """Final accuracy on new data, the step at which it first passed 99 %, and RMS(link out) / RMS(stream) at start."""
     torch.manual_seed(seed)
     model, generator = zl.Zamba(config), torch.Generator().manual_seed(seed)
     trace = zl.Trace(keep=["invocation.0.link_out", "layers.1.resid_in"])

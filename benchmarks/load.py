@@ -10,7 +10,6 @@ size, mapped pages included, as a part of the files' bytes.
 import json
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,25 +17,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from harness import interleaved, peak_resident, ratio_row
+from harness import fresh, interleaved, megabytes, peak_resident, ratio_row, repeats
+from pairs import TINY, make, quiet
 
 import zamba_lab as zl
 
 FULL = {name: zl.ZambaConfig.preset(name) for name in ("zamba2-1.2b", "zamba2-2.7b")}
-QUICK = {"a tiny one": zl.ZambaConfig(vocab_size=64, d_model=32, n_layers=3, d_state=8, headdim=8, hybrid_layers=(0, 2),
-                                      attn_heads=4, d_mlp=32, lora_rank=4)}
-
-
-def make(name: str, folder: str) -> None:
-    """A checkpoint of a shape: every parameter the same block of random numbers over and over, for the sake of time."""
-    block = torch.randn(2 ** 20, generator=torch.Generator().manual_seed(0)).mul(0.02).bfloat16()
-    with torch.device("meta"):
-        model = zl.Zamba((FULL | QUICK)[name]).bfloat16()
-    model = model.to_empty(device="cpu")
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(block.repeat(p.numel() // len(block) + 1)[:p.numel()].reshape(p.shape))
-    zl.save(model, folder)
+QUICK = {"a tiny one": TINY}
 
 
 def load_ours(folder: str, **options):
@@ -63,11 +50,9 @@ def once(contender: str, folder: str) -> dict[str, float]:
     """What the fresh process does: load, then read every weight; seconds and bytes after each, and what was read."""
     zl.load                                                                     # importing is not loading
     if contender.startswith("transformers"):
-        import transformers
         from transformers import Zamba2ForCausalLM  # noqa: F401
 
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
+        quiet()
     before, start = peak_resident(), time.perf_counter()
     model = LOADERS[contender](folder)
     found = {"load": time.perf_counter() - start, "load peak": peak_resident() - before}
@@ -78,38 +63,32 @@ def once(contender: str, folder: str) -> dict[str, float]:
 
 
 def here(*arguments: str) -> dict | None:
-    return {"--make": make, "--load": once}[arguments[0]](*arguments[1:])
+    does = {"--make": lambda name, folder: make((FULL | QUICK)[name], folder), "--load": once}
+    return does[arguments[0]](*arguments[1:])
 
 
-def fresh(*arguments: str) -> dict | None:
-    """`here` in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"benchmarks/load.py {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def measure(name: str, repeats: int, quick: bool = False) -> list[dict[str, str]]:
+def measure(name: str, count: int, quick: bool = False) -> list[dict[str, str]]:
     """The rows of one shape. Quick ones are loaded in this process. Raises ValueError if the files find no room."""
     size = 2 * (FULL | QUICK)[name].n_params
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < 1.2 * size:
         raise ValueError(f"the checkpoint of {name} needs {1.2 * size / 1e9:.1f} GB of room: "
                          f"{tempfile.gettempdir()} has {free / 1e9:.1f} GB")
-    load = partial(here if quick else fresh, "--load")
+    load = partial(here if quick else partial(fresh, __file__), "--load")
     with tempfile.TemporaryDirectory() as folder:
-        fresh("--make", name, folder)
+        (here if quick else partial(fresh, __file__))("--make", name, folder)
         size = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
         label, rows = f"{name}, {size / 1e9:.2f} GB", []
         for peer, several in RIVALS.items() if not quick else list(RIVALS.items())[:1]:
             found = {contender: [] for contender in (*several, peer)}
             interleaved({contender: lambda contender=contender: found[contender].append(load(contender, folder))
-                         for contender in found}, repeats)
+                         for contender in found}, count)
             for ours in several:
-                rows += compare(label + ours.removeprefix("ours"), {"ours": found[ours], "transformers": found[peer]}, size)
-        meta = [load("ours, meta", folder) for _ in range(repeats)]
-        rows.append({"work": f"{label}, device=\"meta\"", "ours": f"{1e3 * median(meta, 'load'):.0f} ms, "
-                     f"{max(m['load peak'] for m in meta) / 1e6:.0f} MB"})
+                two = {"ours": found[ours], "transformers": found[peer]}
+                rows += compare(label + ours.removeprefix("ours"), two, size)
+        meta = [load("ours, meta", folder) for _ in range(count)]
+        rows.append({"work": f"{label}, device=\"meta\"", "ours": "ours", "ours took":
+                     f"{1e3 * median(meta, 'load'):.0f} ms, {megabytes(max(m['load peak'] for m in meta))}"})
     return rows
 
 
@@ -124,8 +103,9 @@ def compare(label: str, found: dict[str, list[dict]], size: int) -> list[dict[st
         times = {contender: [run[what] for run in several] for contender, several in runs.items()}
         rows.append(ratio_row(label + words, times, "ours", "transformers"))
         peaks = {contender: max(run[f"{what} peak"] for run in several) for contender, several in runs.items()}
-        rows.append({"work": "peak memory of the same", "ratio": f"{peaks['ours'] / size:.2f} of the files",
-                     **{contender: f"{value / 1e6:.0f} MB, {value / size:.2f}" for contender, value in peaks.items()}})
+        words_of = {one: f"{megabytes(value)}, {value / size:.2f} of the files" for one, value in peaks.items()}
+        rows.append({"work": f"{label}{words}: peak memory", "ours": "ours", "ours took": words_of["ours"],
+                     "peer": "transformers", "peer took": words_of["transformers"]})
     return rows
 
 
@@ -134,7 +114,7 @@ def median(runs: list[dict], what: str) -> float:
 
 
 def run(quick: bool = False) -> list[dict[str, str]]:
-    return [row for name in (QUICK if quick else FULL) for row in measure(name, repeats=1 if quick else 5, quick=quick)]
+    return [row for name in (QUICK if quick else FULL) for row in measure(name, repeats(5, quick), quick)]
 
 
 if __name__ == "__main__":

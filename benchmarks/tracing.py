@@ -3,7 +3,7 @@
 import time
 
 import torch
-from harness import interleaved, milliseconds
+from harness import interleaved, milliseconds, repeats
 
 import zamba_lab as zl
 
@@ -48,10 +48,11 @@ def run(quick: bool = False) -> list[dict[str, str]]:
             zl.OFF("z", ids)
         call = (time.perf_counter() - start) / 100_000
         keep = ["*.resid_out"]
-        times = interleaved({"off": lambda: model(ids), "keep resid_out": lambda: model(ids, trace=zl.Trace(keep=keep))},
-                            repeats=3 if quick else 21)
+        two = {"off": lambda: model(ids), "keep resid_out": lambda: model(ids, trace=zl.Trace(keep=keep))}
+        times = interleaved(two, repeats(21, quick))
         off = sorted(times["off"])[len(times["off"]) // 2]
         rows.append({"work": f"nano, one pass of {l} tokens", "off": milliseconds(times["off"]),
-                     "calls on OFF": str(counting.calls), "their share of the pass": f"{counting.calls * call / off:.2%}",
+                     "calls on OFF": str(counting.calls),
+                     "their share of the pass": f"{counting.calls * call / off:.2%}",
                      "keep resid_out": milliseconds(times["keep resid_out"])})
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -129,29 +129,30 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="files of benchmarks/ without .py; all if none is named")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether they run, not what they say")
     parser.add_argument("--json", action="store_true", help="as data")
-    parser.add_argument("--report", type=Path, help="also write the tables to this file")
+    parser.add_argument("--report", type=Path, help="also write the tables to this .md file and the data "
+                        "beside it as .json; what other benchmarks left there stays")
     parser.set_defaults(run=_bench)
 
 
 def _bench(given: argparse.Namespace) -> int:
     folder = ROOT / "benchmarks"
-    known = sorted(file.stem for file in folder.glob("*.py") if file.stem != "harness")
+    known = sorted(file.stem for file in folder.glob("*.py") if "\ndef run(" in file.read_text(encoding="utf-8"))
     unknown = sorted(set(given.names) - set(known))
     if unknown or not known:
         raise ValueError(f"benchmarks are files of {folder.name}/ beside the package: got {unknown}, there are {known}")
     sys.path.insert(0, str(folder))
-    import harness                      # the benchmarks' own, found on the path just set
+    import floors                       # the benchmarks' own, found on the path just set
+    import harness
 
-    results, text = {"machine": [harness.machine()]}, []
+    results = {"machine": [harness.machine()], "floors": []}
     for name in given.names or known:
-        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         print(f"{name} ...", file=sys.stderr, flush=True)
-        results[name] = module.run(given.quick)
-        text.append(f"## {name}\n\n{module.__doc__.strip()}\n\n{harness.markdown(results[name])}\n")
-    report = "\n".join([harness.markdown(results["machine"]) + "\n", *text])
-    print(json.dumps(results, indent=1) if given.json else report)
-    if given.report:
-        given.report.write_text("# Measured\n\n" + report, encoding="utf-8")
+        results["floors"].append({"before": name, **floors.measured(given.quick)})
+        results[name] = importlib.import_module(name).run(given.quick)
+        if given.report:                # after each one: a run that is broken off has lost little
+            data = given.report.with_suffix(".json")
+            whole = harness.joined(results, data)
+            given.report.write_text("# Measured\n\n" + harness.report(whole, given.quick), encoding="utf-8")
+            data.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(results, indent=1) if given.json else harness.report(results, given.quick))
     return 0

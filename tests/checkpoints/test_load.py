@@ -109,6 +109,13 @@ def test_weights_are_mapped_not_copied_and_training_leaves_the_file_alone(folder
     assert torch.equal(again.final_norm.weight + 1, found.final_norm.weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_model_on_the_meta_device_has_the_dtype_it_would_have(tmp_path, dtype):
+    save(make_model(BASE).to(dtype), tmp_path)
+    assert load(tmp_path, device="meta").embedding.weight.dtype == dtype
+    assert load(tmp_path, device="meta", dtype=torch.float16).embedding.weight.dtype == torch.float16
+
+
 def test_meta_device_checks_names_and_reads_nothing(folder):
     found = load(folder, device="meta")
     assert all(p.is_meta for p in found.parameters())

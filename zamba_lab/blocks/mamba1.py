@@ -9,8 +9,9 @@ from zamba_lab.blocks.context import Context
 from zamba_lab.blocks.mamba2 import step_size
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
-from zamba_lab.ops.conv import causal_conv
+from zamba_lab.ops.conv import conv_silu
 from zamba_lab.ops.scan import scan_recurrence, scan_step, selective_scan
+from zamba_lab.ops.ssd import skip
 from zamba_lab.trace import OFF
 
 
@@ -38,26 +39,25 @@ class Mamba1(nn.Module):
         """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""
         c = self.config
         x, z = self.in_proj(trace("input", u)).chunk(2, dim=-1)
-        x, conv = causal_conv(x, self.conv_weight, self.conv_bias, cache.conv, ctx.mask)
-        z, x = trace("z", z), trace("x", rearrange(F.silu(x), "b l (h p) -> b l h p", p=c.headdim))
+        x, conv = conv_silu(x, self.conv_weight, self.conv_bias, cache.conv, ctx.mask)
+        z, x = trace("z", z), trace("x", rearrange(x, "b l (h p) -> b l h p", p=c.headdim))
         low, B, C = einsum(x, self.x_proj, "b l h p, h i p -> b l h i").split((c.dt_width, c.d_state, c.d_state), dim=-1)
         B, C = trace("B", B), trace("C", C)                                     # (b, l, h, n)
         raw = einsum(low, self.dt_proj, "b l h r, h p r -> b l h p")
         dt = trace("dt", step_size(raw, self.dt_bias, c.dt_min, ctx.mask))      # (b, l, h, p)
 
         y, ssm = self.scan(x, dt, -torch.exp(self.A_log.to(dt.dtype)), B, C, cache.ssm, trace)
-        y = trace("y", y + self.D.to(y.dtype) * x)
-        y = rearrange(y, "b l h p -> b l (h p)") * F.silu(z)
+        y = rearrange(trace("y", y), "b l h p -> b l (h p)") * F.silu(z)
         return trace("out", self.out_proj(y)), conv, ssm
 
     def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF
              ) -> tuple[Tensor, Tensor]:
-        """The SSM in the form that suits: in steps if its states are looked at, one step for a token, else at once."""
+        """SSM(x, ...) + D x, in the form that suits: in steps if states are looked at, one step for a token, else at once."""
         if trace.wants("state"):
             y, states = scan_recurrence(x, dt, A, B, C, state, edit=trace.editor("state"))
             trace.record("state", states)
-            return y, states[:, -1]
+            return skip(y, x, self.D), states[:, -1]
         if x.shape[1] == 1:
             y, state = scan_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
-            return y[:, None], state
-        return selective_scan(x, dt, A, B, C, state, self.config.chunk_size)
+            return skip(y[:, None], x, self.D), state
+        return selective_scan(x, dt, A, B, C, state, self.config.chunk_size, self.D)

@@ -1,5 +1,7 @@
 """The Mamba-2 mixer of Zamba2 (Dao & Gu 2024): one scalar decay per head, B and C shared by the heads of a group."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
@@ -8,9 +10,10 @@ from torch import Tensor, nn
 from zamba_lab.blocks.context import Context
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
-from zamba_lab.ops.conv import causal_conv
+from zamba_lab.ops import kernels
+from zamba_lab.ops.conv import conv_silu
 from zamba_lab.ops.norm import gated_rms_norm
-from zamba_lab.ops.ssd import ssd, ssd_recurrence, ssd_step
+from zamba_lab.ops.ssd import skip, ssd, ssd_recurrence, ssd_step
 from zamba_lab.trace import OFF
 
 # hard-wired in the released model, whatever its other norms use
@@ -35,30 +38,46 @@ class Mamba2(nn.Module):
 
     def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""
+        zxBCdt = self.in_proj(trace("input", u))
+        inner = self.fused if self.fusible(zxBCdt, ctx, trace) else partial(self.spelt_out, ctx=ctx, trace=trace)
+        y, conv, ssm = inner(zxBCdt, cache=cache)
+        return trace("out", self.out_proj(y)), conv, ssm
+
+    def spelt_out(self, zxBCdt: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
+        """From the input projection to the output projection, operation by operation. (b, l, e + ...) -> (b, l, e)."""
         c = self.config
-        z, xBC, dt = self.in_proj(trace("input", u)).split(self.widths, dim=-1)
-        xBC, conv = causal_conv(xBC, self.conv_weight, self.conv_bias, cache.conv, ctx.mask)
-        x, B, C = F.silu(xBC).split((c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state), dim=-1)
+        z, xBC, dt = zxBCdt.split(self.widths, dim=-1)
+        xBC, conv = conv_silu(xBC, self.conv_weight, self.conv_bias, cache.conv, ctx.mask)
+        x, B, C = xBC.split((c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state), dim=-1)
         z, x = trace("z", z), trace("x", rearrange(x, "b l (h p) -> b l h p", p=c.headdim))
         B, C = (trace(name, rearrange(part, "b l (g n) -> b l g n", g=c.n_groups)) for name, part in (("B", B), ("C", C)))
         dt = trace("dt", step_size(dt, self.dt_bias, c.dt_min, ctx.mask))       # (b, l, h)
 
         y, ssm = self.scan(x, dt, -torch.exp(self.A_log.to(dt.dtype)), B, C, cache.ssm, trace)
-        y = trace("y", y + self.D.to(y.dtype)[:, None] * x)
-        y = gated_rms_norm(rearrange(y, "b l h p -> b l (h p)"), z, self.norm_weight, GATED_NORM_EPS, c.n_groups)
-        return trace("out", self.out_proj(y)), conv, ssm
+        y = rearrange(trace("y", y), "b l h p -> b l (h p)")
+        return gated_rms_norm(y, z, self.norm_weight, GATED_NORM_EPS, c.n_groups), conv, ssm
+
+    def fused(self, zxBCdt: Tensor, cache: LayerCache) -> tuple[Tensor, Tensor, Tensor]:
+        """`spelt_out` as one native operator, where nobody looks in and there is no padding."""
+        c = self.config
+        return kernels.mamba2(zxBCdt, self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D, self.norm_weight,
+                              cache.conv, cache.ssm, c.n_groups, c.d_state, GATED_NORM_EPS, c.dt_min)
+
+    def fusible(self, zxBCdt: Tensor, ctx: Context, trace) -> bool:
+        return (trace is OFF and ctx.mask is None and self.config.d_conv <= kernels.MOST_TAPS
+                and kernels.serves(zxBCdt, self.conv_weight, self.norm_weight))
 
     def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF
              ) -> tuple[Tensor, Tensor]:
-        """The SSM in the form that suits: in steps if its states are looked at, one step for a token, else at once."""
+        """SSM(x, ...) + D x, in the form that suits: in steps if states are looked at, one step for a token, else at once."""
         if trace.wants("state"):
             y, states = ssd_recurrence(x, dt, A, B, C, state, edit=trace.editor("state"))
             trace.record("state", states)
-            return y, states[:, -1]
+            return skip(y, x, self.D), states[:, -1]
         if x.shape[1] == 1:
             y, state = ssd_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
-            return y[:, None], state
-        return ssd(x, dt, A, B, C, state, self.config.chunk_size)
+            return skip(y[:, None], x, self.D), state
+        return ssd(x, dt, A, B, C, state, self.config.chunk_size, self.D)
 
 
 def step_size(raw: Tensor, bias: Tensor, least: float, mask: Tensor | None) -> Tensor:

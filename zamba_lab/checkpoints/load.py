@@ -64,7 +64,9 @@ def load(source: str | Path, dtype: torch.dtype | None = None, device: str | tor
     with _no_collection(), Weights(files or weight_files(folder)) as weights:
         layout = choose(original_to_today(raw)["model_type"], weights.headers)
         plan = make_plan(layout, config, weights.headers).check(str(folder))
-        if device.type != "meta":
+        if device.type == "meta":
+            plan.model.to(dtype or _widest(plan, weights))
+        else:
             tensors = dict(read_tensors(plan, weights, dtype, device, check))
             plan.model.load_state_dict(tensors, assign=True)
     plan.model.tokenizer = _tokenizer(folder)

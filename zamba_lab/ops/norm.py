@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from zamba_lab.ops import kernels
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
     """Divide by the root mean square over the last axis, then scale per channel.
@@ -18,6 +20,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
 
     Returns: (..., d), x's dtype.
     """
+    if kernels.serves(x, weight):
+        return kernels.rms_norm(x, None, weight, eps, groups, True)
     wide = rearrange(x.to(torch.promote_types(x.dtype, torch.float32)), "... (g i) -> ... g i", g=groups)
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return rearrange(wide, "... g i -> ... (g i)").to(x.dtype) * weight
@@ -32,5 +36,7 @@ def gated_rms_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float, groups: int
 
     Returns: (b, l, e), y's dtype.
     """
+    if kernels.serves(y, z, weight):
+        return kernels.rms_norm(y, z, weight, eps, groups, False)
     wide = torch.promote_types(y.dtype, torch.float32)
     return rms_norm(y.to(wide) * F.silu(z.to(wide)), weight, eps, groups).to(y.dtype)

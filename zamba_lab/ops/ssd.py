@@ -17,19 +17,29 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from zamba_lab.ops import kernels
+from zamba_lab.ops.kernels import gpu
 
 
-def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk_size: int = 64
-        ) -> tuple[Tensor, Tensor]:
-    """The whole sequence by the fastest form that serves: the native kernel, or `ssd_chunked`. Arguments are the latter's.
+def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk_size: int = 64,
+        D: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The whole sequence by the fastest form that serves: the native kernel, the CUDA one, or `ssd_chunked`. Arguments are the latter's.
 
-    The native kernel runs the recurrence itself, token by token with the state in registers, so chunk_size means nothing
-    to it. Returns: y (b, l, h, p) without the D skip, the last state (b, h, p, n).
+    D: (h,) the skip, y + D x, or None. The native kernel runs the recurrence itself, token by token with the state in
+    registers, so chunk_size means nothing to it. Returns: y (b, l, h, p), the last state (b, h, p, n).
     """
     if kernels.serves(x, B, C):
         wide = torch.promote_types(x.dtype, torch.float32)
-        return kernels.ssd(x, dt.to(wide), A.to(wide), B, C, None if state is None else state.to(wide))
-    return ssd_chunked(x, dt, A, B, C, state, chunk_size)
+        dt, A, D, state = (None if t is None else t.to(wide) for t in (dt, A, D, state))
+        return kernels.ssd(x, dt, A, B, C, D, state)
+    if gpu.serves("ssd", x, B, C):
+        return gpu.ssd(x, dt, A, B, C, D, state, chunk_size)
+    y, state = ssd_chunked(x, dt, A, B, C, state, chunk_size)
+    return y if D is None else skip(y, x, D), state
+
+
+def skip(y: Tensor, x: Tensor, D: Tensor) -> Tensor:
+    """y + D x per head, in y's dtype. x, y: (b, l, h, p); D: (h,), or (h, p) for Mamba-1."""
+    return y + (D if D.ndim == 2 else D[:, None]).to(y.dtype) * x
 
 
 def ssd_recurrence(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None,

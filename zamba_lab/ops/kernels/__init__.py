@@ -1,4 +1,4 @@
-"""The same operations, native: C compiled for this machine on first use, behind torch operators.
+"""The same operations, fast: C compiled for this machine on first use, and on CUDA the published kernels (`gpu.py`).
 
 `ops/` picks them where they can serve and its own pure forms elsewhere; nothing else needs to know. README.md here says
 why C, what was measured to choose it, and what a kernel promises.
@@ -9,7 +9,10 @@ why C, what was measured to choose it, and what a kernel promises.
 
 from zamba_lab.ops.kernels.build import available, why_not
 from zamba_lab.ops.kernels.call import off, serves
+from zamba_lab.ops.kernels.conv import MOST_TAPS, conv_silu
+from zamba_lab.ops.kernels.mixer2 import mamba2
+from zamba_lab.ops.kernels.norm import rms_norm
 from zamba_lab.ops.kernels.scan import selective_scan
 from zamba_lab.ops.kernels.ssd import ssd
 
-__all__ = ["available", "off", "selective_scan", "serves", "ssd", "why_not"]
+__all__ = ["MOST_TAPS", "available", "conv_silu", "mamba2", "off", "rms_norm", "selective_scan", "serves", "ssd", "why_not"]

@@ -7,6 +7,7 @@ cache, an unknown processor), `library()` is None, `why_not()` says why, and a w
 
     CC                  the compiler; without it the first of cc, gcc, clang that there is
     ZAMBA_LAB_CACHE     where the library is kept; otherwise the user's cache folder
+    ZAMBA_LAB_CFLAGS    more flags for it, after ours: for a sanitizer, or for another processor than this one
     ZAMBA_LAB_KERNELS   "off": do without, silently
 """
 
@@ -26,7 +27,7 @@ import torch
 
 SOURCES = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC")
-ABI = 1                     # kernels.c says the same: a library that answers another number is not this version's
+ABI = 2                     # ssd.c says the same: a library that answers another number is not this version's
 
 _library: ctypes.CDLL | None = None
 _reason: str | None = None
@@ -118,9 +119,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "zamba_lab"
 
 
+def all_flags() -> list[str]:
+    return [*FLAGS, *shlex.split(os.environ.get("ZAMBA_LAB_CFLAGS", ""))]
+
+
 def _key(compiler: list[str]) -> str:
     """Everything the library depends on, as a name."""
-    parts = [*FLAGS, *compiler, str(shutil.which(compiler[0])), _answer([*compiler, "--version"]), _processor()]
+    parts = [*all_flags(), *compiler, str(shutil.which(compiler[0])), _answer([*compiler, "--version"]), _processor()]
     for file in sorted([*SOURCES.glob("*.c"), *SOURCES.glob("*.h"), *SOURCES.glob("*.inc")]):
         parts += [file.name, file.read_text(encoding="utf-8")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
@@ -141,11 +146,12 @@ def _answer(command: list[str]) -> str:
         return ""
 
 
-def build(compiler: list[str], file: Path, flags: tuple[str, ...] = FLAGS) -> None:
+def build(compiler: list[str], file: Path) -> None:
     """Compile the sources, each by a process of its own, and link them to `file`, which appears whole or not at all.
 
     Raises BuildError with the compiler's own words if it refuses, OSError if the folder cannot be written.
     """
+    flags = all_flags()
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         objects = [Path(folder) / f"{source.stem}.o" for source in sorted(SOURCES.glob("*.c"))]
         # Apple's compiler has no OpenMP of its own: then each call runs on one thread.

@@ -1,8 +1,10 @@
 """Calling the native library: which tensors it takes, and how they become pointers."""
 
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from zamba_lab.ops.kernels import build
 # behind it here and is left to the pure forms.
 COMPUTED = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
 _SUFFIX = {torch.float32: "_f32", torch.bfloat16: "_bf16", torch.float64: "_f64"}
+
+_HUGE_PAGE, _MADV_HUGEPAGE, _LARGE = 2 << 20, 14, 32 << 20
 
 _off = False
 
@@ -26,6 +30,11 @@ def off() -> Iterator[None]:
         yield
     finally:
         _off = before
+
+
+def is_off() -> bool:
+    """Whether we are within `off()`."""
+    return _off
 
 
 def serves(*tensors: Tensor | None) -> bool:
@@ -54,16 +63,45 @@ def rows(t: Tensor) -> Tensor:
     return t
 
 
-def contiguous(t: Tensor | None) -> Tensor | None:
+def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """A new tensor without gaps, on huge pages if it is large.
+
+    The C library gives back what is over 32 MiB, so each such tensor is touched for the first time again and again; page by
+    page of 4 KiB that takes as long as the whole scan (benchmarks/kernel_choice.py's shape: 55 ms, on huge pages 31 ms).
+    """
+    t = like.new_empty(shape, dtype=dtype)
+    if t.nbytes >= _LARGE and sys.platform == "linux":
+        start = -(-t.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
+        length = (t.data_ptr() + t.nbytes - start) // _HUGE_PAGE * _HUGE_PAGE
+        _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_HUGEPAGE)      # advice: may be refused
+    return t
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
+def steps(t: Tensor) -> tuple[Tensor, int, int]:
+    """A tensor with the strides of its first two axes, as the kernels take it."""
+    return t, t.stride(0), t.stride(1)
+
+
+def filled(t: Tensor | None) -> Tensor | None:
+    """The tensor without gaps, or None."""
     return None if t is None else t.contiguous()
 
 
-def pointer(t: Tensor | None) -> ctypes.c_void_p | None:
-    return None if t is None else ctypes.c_void_p(t.data_ptr())
-
-
-def call(name: str, *arguments: Tensor | int | None) -> None:
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
     """Run a native function on torch's number of threads. Raises MemoryError if it found no scratch memory."""
-    converted = [ctypes.c_int64(a) if isinstance(a, int) else pointer(a) for a in arguments]
+    converted = [_CONVERT[type(a)](a) for a in arguments]
     if getattr(build.library(), name)(ctypes.c_int64(torch.get_num_threads()), *converted):
         raise MemoryError(f"the native kernel {name} found no memory for its scratch space")
+
+
+def _pointer(t: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(t.data_ptr())
+
+
+_CONVERT = {int: ctypes.c_int64, float: ctypes.c_double, type(None): lambda _: None, Tensor: _pointer,
+            torch.nn.Parameter: _pointer}

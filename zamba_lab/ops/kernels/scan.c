@@ -1,8 +1,9 @@
 /* The Mamba-1 selective scan, and the exponential that it stands on. */
+#include "exp.h"
 #define SCAN_CHUNK 32    /* tokens between two states that are kept; scan.py says the same */
 #define SCAN_TILE 4      /* rows of state run through a chunk at a time: their buffers fit the first cache */
 #define KERNEL "scan.inc"
-#include "types.inc"
+#include "each_type.inc"
 
 /* For the tests: the exponential of n floats, any n. */
 void zamba_exp_f32(int64_t n, const float *x, float *y) {

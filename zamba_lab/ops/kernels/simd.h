@@ -28,20 +28,27 @@
 
 typedef uint16_t bf16;   /* the upper half of a float */
 
+static inline uint32_t bits_of(float v) {
+    uint32_t bits;
+    memcpy(&bits, &v, 4);
+    return bits;
+}
+static inline float float_of(uint32_t bits) {
+    float v;
+    memcpy(&v, &bits, 4);
+    return v;
+}
+
 static inline float from_float(float v) { return v; }
 static inline double from_double(double v) { return v; }
 static inline float from_bf16(bf16 v) {
-    uint32_t bits = (uint32_t)v << 16;
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
+    return float_of((uint32_t)v << 16);
 }
 static inline float to_float(float v) { return v; }
 static inline double to_double(double v) { return v; }
 /* To the nearest, ties to even, as torch rounds; NaN stays NaN. */
 static inline bf16 to_bf16(float v) {
-    uint32_t bits;
-    memcpy(&bits, &v, 4);
+    uint32_t bits = bits_of(v);
     uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (bf16)rounded;
 }
@@ -49,8 +56,34 @@ static inline bf16 to_bf16(float v) {
 static inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* exp to about one unit in the last place, without branches, so that the compiler makes vectors of it. x = k ln 2 + r with
+ * |r| <= ln 2 / 2; exp r by its Taylor series, whose rest after r^7 is 5e-9; 2^k in two factors, each a plain exponent, so
+ * that results below the normal range and above the largest float come out as they should. NaN stays NaN. */
+static inline float exp_float(float x) {
+    const float magic = 12582912;                       /* 1.5 * 2^23: adding it rounds to an integer, in the low bits */
+    x = x < -104 ? -104 : x;
+    x = x > 89 ? 89 : x;
+    float shifted = x * 1.44269504088896341f + magic;
+    float k = shifted - magic;
+    float r = x - k * 0.693145751953125f;               /* ln 2 in two parts, the first with few digits */
+    r -= k * 1.42860682030941723e-6f;
+    float e = 1.f / 5040;
+    e = e * r + 1.f / 720;
+    e = e * r + 1.f / 120;
+    e = e * r + 1.f / 24;
+    e = e * r + 1.f / 6;
+    e = e * r + 0.5f;
+    e = e * r * r + r + 1;
+    uint32_t power = bits_of(shifted) - bits_of(magic);
+    uint32_t half = (uint32_t)((int32_t)power >> 1);
+    return e * float_of((half + 127) << 23) * float_of((power - half + 127) << 23);
+}
+
 /* Aligned to a vector; NULL if there is no memory. `count` is of bytes. */
 static inline void *scratch(int64_t count) { return aligned_alloc(64, round_up(count > 0 ? count : 1, 64)); }
+
+/* Where row (i, l) of a tensor lies: its axes after b and l are contiguous, those two have strides. */
+#define ROWS(t, i, l) ((t) + (i) * t##_b + (l) * t##_l)
 
 #define CONCAT_(a, b) a##b
 #define CONCAT(a, b) CONCAT_(a, b)

@@ -1,0 +1,81 @@
+"""Causal convolution and SiLU as one torch operator over the native kernel (`conv.inc`), with its gradient."""
+
+import torch
+from torch import Tensor
+
+from zamba_lab.ops.kernels.call import COMPUTED, call, empty, filled, rows, steps, suffix
+
+MOST_TAPS = 16      # conv.inc keeps as many row pointers
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """y (b, l, e) and the last inputs (b, w-1, e). Arguments as `ops.conv.conv_silu`; only the operators call this."""
+    (b, l, e), taps = x.shape, weight.shape[1]
+    x = rows(x)
+    y, last = empty(x, b, l, e), x.new_empty(b, taps - 1, e)
+    call("conv_forward" + suffix(x), b, l, e, taps, *steps(x), *_parameters(weight, bias), filled(state), y, last)
+    return y, last
+
+
+def backward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None, dy: Tensor, dlast: Tensor | None,
+             dx: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Write the gradient of x to dx (b, l, e); return those of weight, bias (in the computing type) and state."""
+    (b, l, e), taps = x.shape, weight.shape[1]
+    x, dy, back = rows(x), rows(dy), taps - 1
+    sums = x.new_empty(b * ((l + 63) // 64), taps + 1, e, dtype=COMPUTED[x.dtype])
+    dstate = None if state is None else torch.empty_like(state, memory_format=torch.contiguous_format)
+    call("conv_backward" + suffix(x), b, l, e, taps, *steps(x), *_parameters(weight, bias), filled(state), *steps(dy),
+         *steps(dx), dstate, sums)
+    if dlast is not None and back:
+        new = min(back, l)                  # of the last inputs so many are of x, the others were in the state before
+        dx[:, l - new:] += dlast[:, back - new:]
+        if dstate is not None and new < back:
+            dstate[:, new:] += dlast[:, :back - new]
+    sums = sums.sum(0)
+    return sums[:taps].T, sums[taps], dstate
+
+
+def _parameters(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """(taps, e) and (e,), in the computing type."""
+    wide = COMPUTED[weight.dtype]
+    return weight.T.to(wide).contiguous(), None if bias is None else bias.to(wide).contiguous()
+
+
+@torch.library.custom_op("zamba_lab::conv_silu", mutates_args=(), device_types="cpu")
+def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    return forward(x, weight, bias, state)
+
+
+@torch.library.custom_op("zamba_lab::conv_silu_backward", mutates_args=(), device_types="cpu")
+def conv_silu_backward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None, dy: Tensor,
+                       dlast: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of x, weight, bias and state; those of what was not given are of no use."""
+    dx = empty(x, *x.shape)
+    dweight, dbias, dstate = backward(x, weight, bias, state, dy, dlast, dx)
+    dstate = x.new_empty(x.shape[0], weight.shape[1] - 1, x.shape[2]) if dstate is None else dstate
+    return dx, dweight.to(weight.dtype).contiguous(), dbias.to(weight.dtype).clone(), dstate
+
+
+@conv_silu.register_fake
+def _(x, weight, bias, state):
+    return x.new_empty(x.shape), x.new_empty(x.shape[0], weight.shape[1] - 1, x.shape[2])
+
+
+@conv_silu_backward.register_fake
+def _(x, weight, bias, state, dy, dlast):
+    return (x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape[0]),
+            x.new_empty(x.shape[0], weight.shape[1] - 1, x.shape[2]))
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx, dy, dlast):
+    x, weight, bias, state = ctx.saved_tensors
+    dy = torch.zeros_like(x) if dy is None else dy
+    dx, dweight, dbias, dstate = torch.ops.zamba_lab.conv_silu_backward(x, weight, bias, state, dy, dlast)
+    return dx, dweight, None if bias is None else dbias, None if state is None else dstate
+
+
+conv_silu.register_autograd(_gradients, setup_context=_save)

@@ -1,0 +1,85 @@
+"""RMSNorm, gated or not, as a torch operator over the native kernel (`norm.inc`), with its gradient."""
+
+import torch
+from torch import Tensor
+
+from zamba_lab.ops.kernels.call import COMPUTED, call, empty, filled, suffix
+
+SLOTS = 64          # independent runs of rows in the backward pass; a constant, so that sums do not depend on threads
+
+
+def forward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, early: bool) -> Tensor:
+    """y and z: (..., e). early: round before the weight. Only the operators call this."""
+    y, z = _flat(y), _flat(z)
+    out = empty(y, *y.shape)
+    call("norm_forward" + suffix(y), *y.shape, groups, eps, int(early), *_step(y), *_step(z), _weight(weight), out)
+    return out
+
+
+def backward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, dout: Tensor, dy: Tensor,
+             dz: Tensor | None) -> Tensor:
+    """Write the gradients of y and z to dy and dz (..., e); return that of weight (e,), in the computing type."""
+    y, z, dout, (count, e) = _flat(y), _flat(z), _flat(dout), _flat(y).shape
+    slots = min(SLOTS, count)
+    dweight = y.new_empty(slots, e, dtype=COMPUTED[y.dtype])
+    call("norm_backward" + suffix(y), slots, count, e, groups, eps, *_step(y), *_step(z), _weight(weight), *_step(dout),
+         *_step(_flat_view(dy)), *_step(_flat_view(dz)), dweight)
+    return dweight.sum(0)
+
+
+def _flat(t: Tensor | None) -> Tensor | None:
+    """(rows, e), the last axis without gaps; a copy only where the rows do not lie evenly."""
+    if t is None:
+        return None
+    t = t.reshape(-1, t.shape[-1])
+    return t if t.stride(1) == 1 or t.shape[1] == 1 else t.contiguous()
+
+
+def _flat_view(t: Tensor | None) -> Tensor | None:
+    return None if t is None else t.view(-1, t.shape[-1])
+
+
+def _step(t: Tensor | None) -> tuple[Tensor | None, int]:
+    return (None, 0) if t is None else (t, t.stride(0))
+
+
+def _weight(weight: Tensor) -> Tensor:
+    return filled(weight.to(COMPUTED[weight.dtype]))
+
+
+@torch.library.custom_op("zamba_lab::rms_norm", mutates_args=(), device_types="cpu")
+def rms_norm(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, early: bool) -> Tensor:
+    return forward(y, z, weight, eps, groups, early).view(y.shape)
+
+
+@torch.library.custom_op("zamba_lab::rms_norm_backward", mutates_args=(), device_types="cpu")
+def rms_norm_backward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, dout: Tensor
+                      ) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of y, z and weight; z's is of no use where there is none."""
+    dy, dz = empty(y, *y.shape), empty(y, *((0,) if z is None else y.shape))
+    dweight = backward(y, z, weight, eps, groups, dout, dy, None if z is None else dz)
+    return dy, dz, dweight.to(weight.dtype)
+
+
+@rms_norm.register_fake
+def _(y, z, weight, eps, groups, early):
+    return y.new_empty(y.shape)
+
+
+@rms_norm_backward.register_fake
+def _(y, z, weight, eps, groups, dout):
+    return y.new_empty(y.shape), y.new_empty(0 if z is None else y.shape), weight.new_empty(weight.shape)
+
+
+def _save(ctx, inputs, output):
+    y, z, weight, ctx.eps, ctx.groups, _ = inputs
+    ctx.save_for_backward(y, z, weight)
+
+
+def _gradients(ctx, dout):
+    y, z, weight = ctx.saved_tensors
+    dy, dz, dweight = torch.ops.zamba_lab.rms_norm_backward(y, z, weight, ctx.eps, ctx.groups, dout)
+    return dy, None if z is None else dz, dweight, None, None, None
+
+
+rms_norm.register_autograd(_gradients, setup_context=_save)
