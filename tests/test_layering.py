@@ -16,7 +16,7 @@ ROWS = (
     ("config", "trace", "cache", "ops"),
     ("blocks",),
     ("model", "tokenizer"),
-    ("checkpoints", "generation"),
+    ("checkpoints", "generation", "quantization"),
     ("lens", "tasks", "corpora", "evaluate"),
     ("train",),
     ("ablate",),

@@ -19,6 +19,7 @@ _HOME = {
     "ZambaConfig": "config", "Zamba": "model", "Trace": "trace", "OFF": "trace", "Cache": "cache",
     "load": "checkpoints", "save": "checkpoints", "CheckpointError": "checkpoints", "doctor": "checkpoints",
     "generate": "generation", "stream": "generation", "Tokenizer": "tokenizer",
+    "quantize": "quantization",
 }
 _MODULES = ("ablate", "blocks", "corpora", "lens", "ops", "tasks", "train", "viz", "widgets")
 __all__ = list(_HOME)

@@ -18,15 +18,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zamba_lab.blocks import Context, SharedBlock, make_layer
+from zamba_lab.blocks.linear import Embedding, Linear
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.cache import Cache, LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.blocks.init import initialise
-from zamba_lab.ops.attention import visible_keys
+from zamba_lab.ops.attention import angles, visible_keys
+from zamba_lab.ops.kernels import direct
 from zamba_lab.trace import OFF
 
 
@@ -45,11 +46,11 @@ class Zamba(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = None
-        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.embedding = Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(make_layer(config, depth) for depth in range(config.n_layers))
         self.shared_blocks = nn.ModuleList(SharedBlock(config) for _ in range(config.n_shared_blocks))
         self.final_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, bias=False)
         if self.embedding.weight.device.type != "meta":
             initialise(self, config)
 
@@ -79,7 +80,7 @@ class Zamba(nn.Module):
         """
         mask = check_tokens(ids, mask, cache, self.config.vocab_size)
         trace.start()
-        ctx, cache = self._begin(trace("embed", self.embedding(ids)), mask, cache)
+        ctx, cache = self._begin(trace("embed", self.embedding(ids)), mask, cache, trace)
         x, layers = ctx.x0, []
         for i, (layer, block) in enumerate(zip(self.layers, self.blocks_by_depth())):
             at = trace.at(f"layers.{i}")
@@ -95,7 +96,7 @@ class Zamba(nn.Module):
         blocks = dict(zip(self.config.hybrid_layers, self.config.blocks_by_invocation))
         return [self.shared_blocks[blocks[i]] if i in blocks else None for i in range(self.config.n_layers)]
 
-    def _begin(self, x0: Tensor, mask: Tensor | None, cache: Cache | None) -> tuple[Context, Cache]:
+    def _begin(self, x0: Tensor, mask: Tensor | None, cache: Cache | None, trace) -> tuple[Context, Cache]:
         """What the layers of this pass share, and the cache with the new positions counted in."""
         b, l, _ = x0.shape
         past = Cache(tuple(LayerCache() for _ in self.layers), 0, b) if cache is None else cache
@@ -105,11 +106,14 @@ class Zamba(nn.Module):
         else:
             positions = (keys.cumsum(1) - 1).clamp(min=0)[:, past.length:]
         visible = visible_keys(l, past.length + l, keys, x0.device)
-        return Context(x0, positions, mask, visible), replace(past, length=past.length + l, mask=keys)
+        c = self.config
+        turn = angles(positions, c.head_dim, c.rope_theta, x0.dtype) if c.rope_theta and (c.hybrid_layers or c.mixer == "attention") else None
+        step = l == 1 and mask is None and trace is OFF and direct.serves(x0)
+        return Context(x0, positions, mask, visible, turn, step), replace(past, length=past.length + l, mask=keys)
 
     def _logits(self, x: Tensor, trace) -> Tensor:
         x = trace("final_norm", self.final_norm(x))
-        return trace("logits", F.linear(x, self.embedding.weight if self.head is None else self.head.weight))
+        return trace("logits", self.embedding.logits(x) if self.head is None else self.head(x))
 
 
 def check_tokens(ids: Tensor, mask: Tensor | None, cache: Cache | None, vocab_size: int) -> Tensor | None:

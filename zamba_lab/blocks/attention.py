@@ -5,10 +5,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zamba_lab.blocks.context import Context
+from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.lora import adapted
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
-from zamba_lab.ops.attention import attend, attention_probs, attention_scores, rotate, weigh
+from zamba_lab.ops.attention import attend, attention_probs, attention_scores, turn, weigh
+from zamba_lab.ops.kernels.step import attend_step
 from zamba_lab.trace import OFF
 
 
@@ -19,19 +21,31 @@ class Attention(nn.Module):
         super().__init__()
         c, width = config, config.attn_heads * config.head_dim
         self.config = c
-        self.q = nn.Linear(c.d_attn, width, bias=False)
-        self.k = nn.Linear(c.d_attn, c.kv_heads * c.head_dim, bias=False)
-        self.v = nn.Linear(c.d_attn, c.kv_heads * c.head_dim, bias=False)
-        self.o = nn.Linear(width, c.d_model, bias=False)
+        self.q = Linear(c.d_attn, width, bias=False)
+        self.k = Linear(c.d_attn, c.kv_heads * c.head_dim, bias=False)
+        self.v = Linear(c.d_attn, c.kv_heads * c.head_dim, bias=False)
+        self.o = Linear(width, c.d_model, bias=False)
 
     def forward(self, u: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF
-                ) -> tuple[Tensor, Tensor, Tensor]:
+                ) -> tuple[Tensor, LayerCache]:
         """u: (b, l, d_attn), normed. Returns the output (b, l, d) and all keys and values (b, h', s, p) so far."""
+        q, k, v = (adapted(part, adapters, name, u, trace) for name, part in (("q", self.q), ("k", self.k), ("v", self.v)))
+        mixed, kv = (self.step if ctx.step else self.mix)(q, k, v, ctx, cache, trace)
+        return trace("attn_out", self.o(mixed)), kv
+
+    def step(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context, cache: LayerCache, trace) -> tuple[Tensor, LayerCache]:
+        """`mix` for one token, natively: its key and value are written behind those that are there."""
         c = self.config
-        q, k, v = (rearrange(adapted(part, adapters, name, u, trace), "b l (h p) -> b h l p", p=c.head_dim)
-                   for name, part in (("q", self.q), ("k", self.k), ("v", self.v)))
-        if c.rope_theta is not None:
-            q, k = (rotate(part, ctx.positions, c.rope_theta) for part in (q, k))
+        room, s = cache.take_position(len(q), c.kv_heads, c.head_dim, like=k)
+        mixed = attend_step(q, k, v, ctx.turn, room.k, room.v, s, ctx.visible, c.attn_scale)
+        return mixed, LayerCache(k=room.k.narrow(2, 0, s), v=room.v.narrow(2, 0, s), room=room)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context, cache: LayerCache, trace) -> tuple[Tensor, LayerCache]:
+        """From the projections, (b, l, h p), to what the heads read, (b, l, h p), and the keys and values."""
+        c = self.config
+        q, k, v = (rearrange(part, "b l (h p) -> b h l p", p=c.head_dim) for part in (q, k, v))
+        if ctx.turn is not None:
+            q, k = turn(q, *ctx.turn), turn(k, *ctx.turn)
         q, k, v = trace("q", q), trace("k", k), trace("v", v)
         if cache.k is not None:
             k, v = torch.cat([cache.k, k], dim=2), torch.cat([cache.v, v], dim=2)
@@ -40,4 +54,4 @@ class Attention(nn.Module):
             mixed = weigh(trace("attn_probs", attention_probs(scores)), v)
         else:
             mixed = attend(q, k, v, c.attn_scale, ctx.visible)
-        return trace("attn_out", self.o(rearrange(mixed, "b h l p -> b l (h p)"))), k, v
+        return rearrange(mixed, "b h l p -> b l (h p)"), LayerCache(k=k, v=v)

@@ -43,9 +43,9 @@ class HybridLayer(MambaLayer):
 
     def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
                 ) -> tuple[Tensor, LayerCache]:
-        t, k, v = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
+        t, kv = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
         y, conv, ssm = self.mamba(self.norm(x + t), ctx, cache, trace.at("mamba"))
-        return x + y, LayerCache(conv, ssm, k, v)
+        return x + y, LayerCache(conv, ssm, kv.k, kv.v, kv.room)
 
 
 class TransformerLayer(nn.Module):
@@ -60,7 +60,7 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor, block: None, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
         none = nn.ModuleDict()
-        a, k, v = self.attention(self.norm_in(x), ctx, cache, none, trace.at("attention"))
+        a, kv = self.attention(self.norm_in(x), ctx, cache, none, trace.at("attention"))
         x = x + a
         m = self.mlp(trace("mlp_in", self.norm_mid(x)), none)
-        return x + trace("mlp_out", m), LayerCache(k=k, v=v)
+        return x + trace("mlp_out", m), kv

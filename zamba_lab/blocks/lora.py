@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from zamba_lab.blocks.linear import Linear
 from zamba_lab.trace import OFF
 
 
@@ -14,15 +15,17 @@ class Lora(nn.Module):
 
     def __init__(self, d_in: int, rank: int, d_out: int):
         super().__init__()
-        self.down = nn.Linear(d_in, rank, bias=False)
-        self.up = nn.Linear(rank, d_out, bias=False)
+        self.down = Linear(d_in, rank, bias=False)
+        self.up = Linear(rank, d_out, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.up(self.down(x))
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        return self.up(self.down(x), add)
 
 
 def adapted(linear: nn.Linear, adapters: nn.ModuleDict, name: str, x: Tensor, trace=OFF) -> Tensor:
     """linear(x), plus what this invocation's adapter of that name adds if there is one."""
     if name not in adapters:
         return linear(x)
+    if trace is OFF:
+        return adapters[name](x, add=linear(x))
     return linear(x) + trace(f"lora.{name}", adapters[name](x))

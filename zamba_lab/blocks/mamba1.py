@@ -6,6 +6,7 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from zamba_lab.blocks.context import Context
+from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.mamba2 import step_size
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
@@ -25,7 +26,7 @@ class Mamba1(nn.Module):
         super().__init__()
         c = self.config = config
         h, p, n, rank = c.ssm_heads, c.headdim, c.d_state, c.dt_width
-        self.in_proj = nn.Linear(c.d_model, 2 * c.d_inner, bias=c.proj_bias)    # x | z
+        self.in_proj = Linear(c.d_model, 2 * c.d_inner, bias=c.proj_bias)    # x | z
         self.conv_weight = nn.Parameter(torch.empty(c.d_inner, c.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(c.d_inner)) if c.conv_bias else None
         self.x_proj = nn.Parameter(torch.empty(h, rank + 2 * n, p))             # dt's low rank | B | C
@@ -33,7 +34,7 @@ class Mamba1(nn.Module):
         self.dt_bias = nn.Parameter(torch.empty(h, p))
         self.A_log = nn.Parameter(torch.empty(h, p, n))
         self.D = nn.Parameter(torch.empty(h, p))
-        self.out_proj = nn.Linear(c.d_inner, c.d_model, bias=c.proj_bias)
+        self.out_proj = Linear(c.d_inner, c.d_model, bias=c.proj_bias)
 
     def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""

@@ -1,5 +1,6 @@
 """The Mamba-2 mixer of Zamba2 (Dao & Gu 2024): one scalar decay per head, B and C shared by the heads of a group."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -8,10 +9,12 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from zamba_lab.blocks.context import Context
+from zamba_lab.blocks.linear import Linear
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops import kernels
 from zamba_lab.ops.conv import conv_silu
+from zamba_lab.ops.kernels.step import mamba2_step
 from zamba_lab.ops.norm import gated_rms_norm
 from zamba_lab.ops.ssd import skip, ssd, ssd_recurrence, ssd_step
 from zamba_lab.trace import OFF
@@ -27,19 +30,24 @@ class Mamba2(nn.Module):
         super().__init__()
         c = self.config = config
         self.widths = (c.d_inner, c.conv_dim, c.ssm_heads)                      # z | x, B, C | dt
-        self.in_proj = nn.Linear(c.d_model, sum(self.widths), bias=c.proj_bias)
+        self.in_proj = Linear(c.d_model, sum(self.widths), bias=c.proj_bias)
         self.conv_weight = nn.Parameter(torch.empty(c.conv_dim, c.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(c.conv_dim)) if c.conv_bias else None
         self.dt_bias = nn.Parameter(torch.empty(c.ssm_heads))
         self.A_log = nn.Parameter(torch.empty(c.ssm_heads))
         self.D = nn.Parameter(torch.empty(c.ssm_heads))
         self.norm_weight = nn.Parameter(torch.ones(c.d_inner))
-        self.out_proj = nn.Linear(c.d_inner, c.d_model, bias=c.proj_bias)
+        self.out_proj = Linear(c.d_inner, c.d_model, bias=c.proj_bias)
 
     def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""
         zxBCdt = self.in_proj(trace("input", u))
-        inner = self.fused if self.fusible(zxBCdt, ctx, trace) else partial(self.spelt_out, ctx=ctx, trace=trace)
+        if ctx.step:
+            inner = partial(self.fused, mamba2_step)
+        elif self.fusible(zxBCdt, ctx, trace):
+            inner = partial(self.fused, kernels.mamba2)
+        else:
+            inner = partial(self.spelt_out, ctx=ctx, trace=trace)
         y, conv, ssm = inner(zxBCdt, cache=cache)
         return trace("out", self.out_proj(y)), conv, ssm
 
@@ -57,11 +65,11 @@ class Mamba2(nn.Module):
         y = rearrange(trace("y", y), "b l h p -> b l (h p)")
         return gated_rms_norm(y, z, self.norm_weight, GATED_NORM_EPS, c.n_groups), conv, ssm
 
-    def fused(self, zxBCdt: Tensor, cache: LayerCache) -> tuple[Tensor, Tensor, Tensor]:
-        """`spelt_out` as one native operator, where nobody looks in and there is no padding."""
+    def fused(self, native: Callable, zxBCdt: Tensor, cache: LayerCache) -> tuple[Tensor, Tensor, Tensor]:
+        """`spelt_out` in one native call, for one token or for many, where nobody looks in and there is no padding."""
         c = self.config
-        return kernels.mamba2(zxBCdt, self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D, self.norm_weight,
-                              cache.conv, cache.ssm, c.n_groups, c.d_state, GATED_NORM_EPS, c.dt_min)
+        return native(zxBCdt, self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D, self.norm_weight,
+                      cache.conv, cache.ssm, c.n_groups, c.d_state, GATED_NORM_EPS, c.dt_min)
 
     def fusible(self, zxBCdt: Tensor, ctx: Context, trace) -> bool:
         return (trace is OFF and ctx.mask is None and self.config.d_conv <= kernels.MOST_TAPS

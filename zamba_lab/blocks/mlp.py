@@ -1,14 +1,12 @@
 """The gated MLP of shared blocks and of the transformer arm."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.lora import adapted
 from zamba_lab.config import ZambaConfig
+from zamba_lab.ops.gate import gated
 from zamba_lab.trace import OFF
-
-# "gelu" is the exact form with erf: the released weights were trained with it
-ACTIVATION = {"gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "silu": F.silu, "relu": F.relu}
 
 
 class GatedMLP(nn.Module):
@@ -16,11 +14,10 @@ class GatedMLP(nn.Module):
 
     def __init__(self, config: ZambaConfig):
         super().__init__()
-        self.gate_up = nn.Linear(config.d_model, 2 * config.d_mlp, bias=config.mlp_bias)
-        self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
-        self.activation = ACTIVATION[config.activation]
+        self.gate_up = Linear(config.d_model, 2 * config.d_mlp, bias=config.mlp_bias)
+        self.down = Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
+        self.activation = config.activation
 
     def forward(self, x: Tensor, adapters: nn.ModuleDict, trace=OFF) -> Tensor:
         """x: (b, l, d). adapters: may hold "mlp". Returns (b, l, d)."""
-        gate, up = adapted(self.gate_up, adapters, "mlp", x, trace).chunk(2, dim=-1)
-        return self.down(self.activation(gate) * up)
+        return self.down(gated(adapted(self.gate_up, adapters, "mlp", x, trace), self.activation))

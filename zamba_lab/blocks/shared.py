@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zamba_lab.blocks.attention import Attention
 from zamba_lab.blocks.context import Context
+from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.lora import Lora
 from zamba_lab.blocks.mlp import GatedMLP
 from zamba_lab.blocks.norm import RMSNorm
@@ -36,12 +37,12 @@ class SharedBlock(nn.Module):
         self.join = concat if config.concat_embedding else stream_only
 
     def forward(self, x: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF
-                ) -> tuple[Tensor, Tensor, Tensor]:
+                ) -> tuple[Tensor, LayerCache]:
         """x: (b, l, d) the residual stream. Returns m (b, l, d) and the invocation's keys and values so far."""
         u = self.norm_in(trace("input", self.join(x, ctx.x0)))
-        a, k, v = self.attention(u, ctx, cache, adapters, trace)
+        a, kv = self.attention(u, ctx, cache, adapters, trace)
         m = self.mlp(trace("mlp_in", self.norm_mid(a)), adapters, trace)
-        return trace("mlp_out", m), k, v
+        return trace("mlp_out", m), kv
 
 
 class Invocation(nn.Module):
@@ -56,13 +57,13 @@ class Invocation(nn.Module):
             self.adapters["mlp"] = Lora(c.d_model, c.lora_rank, 2 * c.d_mlp)
         if c.lora_rank_qkv:
             self.adapters.update({name: Lora(c.d_attn, c.lora_rank_qkv, width) for name, width in widths.items()})
-        self.link = nn.Linear(c.d_model, c.d_model, bias=False)
+        self.link = Linear(c.d_model, c.d_model, bias=False)
 
     def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
-                ) -> tuple[Tensor, Tensor, Tensor]:
+                ) -> tuple[Tensor, LayerCache]:
         """Run the block for this depth. Returns t = link m, (b, l, d), and the keys and values so far."""
-        m, k, v = block(x, ctx, cache, self.adapters, trace)
-        return trace("link_out", self.link(m)), k, v
+        m, kv = block(x, ctx, cache, self.adapters, trace)
+        return trace("link_out", self.link(m)), kv
 
 
 def concat(x: Tensor, x0: Tensor) -> Tensor:

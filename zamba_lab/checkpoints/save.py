@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from zamba_lab.blocks.linear import Int8Matrix
 from zamba_lab.checkpoints.binding import Binding, bind
 from zamba_lab.checkpoints.config_write import write_config
 from zamba_lab.checkpoints.files import COMMITTED, CONFIG, INDEX, PROGRESS_ABOVE, SINGLE, STAGED, settle
@@ -34,12 +35,15 @@ def save(model: Zamba, folder: str | Path, max_shard_bytes: int = MAX_SHARD_BYTE
     Args:
         max_shard_bytes: weights are split into files of about this size, with an index; a parameter is never split.
 
-    Raises ValueError if the model has no weights (meta device), or max_shard_bytes is below 1.
+    Raises ValueError if the model has no weights (meta device), is quantised, or max_shard_bytes is below 1.
     """
     if max_shard_bytes < 1:
         raise ValueError(f"max_shard_bytes must be 1 or more: got {max_shard_bytes}")
     if any(p.is_meta for p in model.parameters()):
         raise ValueError("a model on the meta device has no weights to save")
+    if any(isinstance(module, Int8Matrix) for module in model.modules()):
+        raise ValueError("an int8 model is not saved, since no published layout holds one: save the model before "
+                         "`quantize`, and quantise it after loading")
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"a checkpoint is saved into a folder: {str(folder)!r} is a file")

@@ -16,11 +16,19 @@ def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
 
     Returns: (b, h, l, p). Angles are float32 or wider, cosine and sine are cast to x's dtype as in the released code.
     """
-    p = x.shape[-1]
-    wide = torch.promote_types(x.dtype, torch.float32)
-    frequency = theta ** (torch.arange(0, p, 2, device=x.device).to(wide) / -p)          # (p/2,)
-    angle = rearrange(positions.to(wide), "b l -> b 1 l 1") * frequency
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    return turn(x, *angles(positions, x.shape[-1], theta, x.dtype))
+
+
+def angles(positions: Tensor, p: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of `rotate`'s angles, (b or 1, 1, l, p/2) each, of that dtype: the same for every invocation."""
+    wide = torch.promote_types(dtype, torch.float32)
+    frequency = theta ** (torch.arange(0, p, 2, device=positions.device).to(wide) / -p)  # (p/2,)
+    angle = positions.to(wide)[:, None, :, None] * frequency
+    return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotate` by angles that are already there."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 

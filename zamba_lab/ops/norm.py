@@ -6,6 +6,8 @@ from einops import rearrange
 from torch import Tensor
 
 from zamba_lab.ops import kernels
+from zamba_lab.ops.kernels import direct
+from zamba_lab.ops.kernels.step import norm_step
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
@@ -20,6 +22,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
 
     Returns: (..., d), x's dtype.
     """
+    if groups == 1 and direct.few(x) and direct.serves(x) and direct.plain(weight) and weight.dtype == x.dtype:
+        return norm_step(x, weight, eps)
     if kernels.serves(x, weight):
         return kernels.rms_norm(x, None, weight, eps, groups, True)
     wide = rearrange(x.to(torch.promote_types(x.dtype, torch.float32)), "... (g i) -> ... g i", g=groups)

@@ -18,6 +18,8 @@ _SUFFIX = {torch.float32: "_f32", torch.bfloat16: "_bf16", torch.float64: "_f64"
 
 _HUGE_PAGE, _MADV_HUGEPAGE, _LARGE = 2 << 20, 14, 32 << 20
 
+WORTH_A_THREAD = 20_000     # nanoseconds of work
+
 _off = False
 
 
@@ -92,10 +94,14 @@ def filled(t: Tensor | None) -> Tensor | None:
     return None if t is None else t.contiguous()
 
 
-def call(name: str, *arguments: Tensor | int | float | None) -> None:
-    """Run a native function on torch's number of threads. Raises MemoryError if it found no scratch memory."""
+def call(name: str, work: float, *arguments: Tensor | int | float | None) -> None:
+    """Run a native function on torch's number of threads, or fewer. Raises MemoryError if it found no scratch memory.
+
+    work: about how many nanoseconds one thread takes. Waking another for less than WORTH_A_THREAD costs more than it saves.
+    """
+    threads = max(1, min(torch.get_num_threads(), int(work / WORTH_A_THREAD)))
     converted = [_CONVERT[type(a)](a) for a in arguments]
-    if getattr(build.library(), name)(ctypes.c_int64(torch.get_num_threads()), *converted):
+    if getattr(build.library(), name)(ctypes.c_int64(threads), *converted):
         raise MemoryError(f"the native kernel {name} found no memory for its scratch space")
 
 

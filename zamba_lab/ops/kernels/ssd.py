@@ -12,6 +12,8 @@ from zamba_lab.ops.kernels.call import call, empty, filled, rows, steps, suffix
 
 SLOTS = 16          # independent runs of heads in the backward pass; a constant, so that sums do not depend on threads
 
+WORK = 0.1          # nanoseconds for a state element and token, about
+
 
 def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None
             ) -> tuple[Tensor, Tensor]:
@@ -20,8 +22,8 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     g, n = B.shape[2:]
     x, B, C = rows(x), rows(B), rows(C)
     y, last = empty(x, b, l, h, p), dt.new_empty(b, h, p, n)
-    call("ssd_forward" + suffix(x), b, l, h, p, g, n, *steps(x), filled(dt), filled(A), *steps(B), *steps(C), filled(D),
-         filled(state), y, last)
+    call("ssd_forward" + suffix(x), WORK * x.numel() * n, b, l, h, p, g, n, *steps(x), filled(dt), filled(A),
+         *steps(B), *steps(C), filled(D), filled(state), y, last)
     return y, last
 
 
@@ -37,8 +39,8 @@ def backward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor |
     slots = max(1, min(h // g, SLOTS // (b * g)))
     ddt, dstate, (dA, dD) = dt.new_empty(b, l, h), dt.new_empty(b, h, p, n), dt.new_empty(2, b, h)
     dB, dC = dt.new_zeros(2, slots, b, l, g, n)
-    call("ssd_backward" + suffix(x), slots, b, l, h, p, g, n, *steps(x), filled(dt), filled(A), *steps(B), *steps(C),
-         filled(D), filled(state), *steps(dy), filled(dlast), *steps(dx), ddt, dA, dD, dB, dC, dstate)
+    call("ssd_backward" + suffix(x), 3 * WORK * x.numel() * n, slots, b, l, h, p, g, n, *steps(x), filled(dt),
+         filled(A), *steps(B), *steps(C), filled(D), filled(state), *steps(dy), filled(dlast), *steps(dx), ddt, dA, dD, dB, dC, dstate)
     return ddt, dA.sum(0), dB.sum(0), dC.sum(0), dD.sum(0), dstate
 
 

@@ -1,0 +1,68 @@
+"""Linear layers and embeddings: torch's own parameters and names, products by `ops.linear`, and their int8 forms."""
+
+import torch
+from torch import Tensor, nn
+
+from zamba_lab.ops.linear import dequantised, linear, linear_int8, quantised
+
+
+class Linear(nn.Linear):
+    """y = x W^T + bias, then + add (`ops.linear.linear`)."""
+
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        return linear(x, self.weight, self.bias, add)
+
+    def int8(self) -> "Int8Linear":
+        return Int8Linear(self.weight, self.bias)
+
+
+class Embedding(nn.Embedding):
+    """Token embeddings, which a tied model reads the other way, too."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """x: (b, l, d) -> (b, l, v)."""
+        return linear(x, self.weight)
+
+    def int8(self) -> "Int8Embedding":
+        return Int8Embedding(self.weight)
+
+
+class Int8Matrix(nn.Module):
+    """A matrix as int8 with a float32 scale for each row, as buffers: nothing to train.
+
+    Moving the module to another dtype (`model.float()`) changes what it gives, not what it holds.
+    """
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        values, scale = quantised(weight.detach())
+        self.register_buffer("values", values)
+        # As bits: module.to(dtype) casts every floating-point buffer, and a scale rounded to bfloat16 is a worse one.
+        self.register_buffer("scale_bits", scale.view(torch.int32))
+
+    @property
+    def scale(self) -> Tensor:
+        return self.scale_bits.view(torch.float32)
+
+
+class Int8Linear(Int8Matrix):
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        super().__init__(weight)
+        self.bias = bias
+
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        return linear_int8(x, self.values, self.scale, self.bias, add)
+
+
+class Int8Embedding(Int8Matrix):
+    """Rows are turned into x's type as they are looked up."""
+
+    def __init__(self, weight: Tensor):
+        super().__init__(weight)
+        self.register_buffer("like", weight.new_empty(0))                # of the type that is given back
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return dequantised(self.values[ids], self.scale[ids], self.like.dtype)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return linear_int8(x, self.values, self.scale)
