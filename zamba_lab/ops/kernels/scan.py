@@ -13,6 +13,7 @@ from zamba_lab.ops.kernels.call import call, empty, filled, suffix
 # As scan.c says: tokens between kept states, and what the axes of a kept state are padded to.
 CHUNK, LANES, TILE = 32, 16, 4
 RUN = 64            # channels that are worth a task of their own
+WORK = 0.3          # nanoseconds for a state element and token, about
 SLOTS = 16          # tasks the backward pass is cut into at most; a constant, so that sums do not depend on threads
 
 
@@ -22,8 +23,8 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     (b, l, h, p), n = x.shape, B.shape[3]
     y, last = empty(x, b, l, h, p), dt.new_empty(b, h, p, n)
     starts = (dt.new_zeros if p % LANES else dt.new_empty)(_kept(x, B, keep))       # the kernel may not fill the padding
-    call("scan_forward" + suffix(x), max(1, p // RUN), b, l, h, p, n, *_steps(x), *_steps(dt), filled(A), *_steps(B),
-         *_steps(C), filled(D), filled(state), y, last, starts if keep else None)
+    call("scan_forward" + suffix(x), WORK * x.numel() * n, max(1, p // RUN), b, l, h, p, n, *_steps(x), *_steps(dt),
+         filled(A), *_steps(B), *_steps(C), filled(D), filled(state), y, last, starts if keep else None)
     return y, last, starts
 
 
@@ -34,8 +35,8 @@ def backward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor |
     parts = max(1, min(p // RUN, SLOTS // max(1, b * h)))
     dx, ddt, dstate = empty(x, b, l, h, p), empty(dt, b, l, h, p), dt.new_empty(b, h, p, n)
     dA, dD, dB, dC = dt.new_empty(b, h, p, n), dt.new_empty(b, h, p), *dt.new_empty(2, parts, b, l, h, n)
-    call("scan_backward" + suffix(x), parts, b, l, h, p, n, *_steps(x), *_steps(dt), filled(A), *_steps(B), *_steps(C),
-         filled(D), filled(starts), *_steps(dy), filled(dlast), dx, ddt, dA, dB, dC, dD, dstate)
+    call("scan_backward" + suffix(x), 3 * WORK * x.numel() * n, parts, b, l, h, p, n, *_steps(x), *_steps(dt), filled(A),
+         *_steps(B), *_steps(C), filled(D), filled(starts), *_steps(dy), filled(dlast), dx, ddt, dA, dB, dC, dD, dstate)
     return dx, ddt, dA.sum(0), dB.sum(0).to(B.dtype), dC.sum(0).to(C.dtype), dD.sum(0), dstate
 
 
