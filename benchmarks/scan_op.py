@@ -12,7 +12,7 @@ import torch
 from harness import NATIVE, PURE, installed, interleaved, ratio_row, repeats, variants
 from pairs import PEER, must_agree
 
-from zamba_lab.ops.scan import scan_chunked
+from zamba_lab.ops.scan import selective_scan
 
 SHAPE, QUICK = dict(b=1, l=512, d=512, n=16), dict(b=2, l=37, d=16, n=4)
 PSCAN = "mamba.py's pscan"
@@ -42,7 +42,7 @@ def contenders(both_ways: bool, b: int, l: int, d: int, n: int) -> dict:
 
 
 def _ours(x, dt, A, B, C):
-    return scan_chunked(x[:, :, None], dt[:, :, None], A[None], B[:, :, None], C[:, :, None])[0][:, :, 0]
+    return selective_scan(x[:, :, None], dt[:, :, None], A[None], B[:, :, None], C[:, :, None])[0][:, :, 0]
 
 
 def _mambapy(x, dt, A, B, C):

@@ -176,7 +176,7 @@ def test_the_exponential_over_all_floats_that_matter():
     y = exponential(x)
     spacing = 2.0 ** (exact.log2().floor() - 23)
     error = (y.double() - exact).abs() / spacing                        # in units in the last place
-    assert error.max() < 1.1
+    assert error.max() < 1.2
     assert (y[x < 0] <= 1).all()
     inf, nan = torch.inf, torch.nan
     edges = exponential(torch.tensor([0.0, -0.0, -1e-45, -inf, inf, nan, -nan, -88.0, -1e30, 1e30, 89.0]))
