@@ -1,5 +1,7 @@
 """The Mamba-1 mixer (Gu & Dao 2023), multi-head as in Zamba1: each head has its own B, C and step-size projection."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
@@ -10,6 +12,7 @@ from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.mamba2 import step_size
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
+from zamba_lab.ops import kernels
 from zamba_lab.ops.conv import conv_silu
 from zamba_lab.ops.scan import scan_recurrence, scan_step, selective_scan
 from zamba_lab.ops.ssd import skip
@@ -38,8 +41,15 @@ class Mamba1(nn.Module):
 
     def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""
+        xz = self.in_proj(trace("input", u))
+        inner = self.fused if self.fusible(xz, ctx, trace) else partial(self.spelt_out, ctx=ctx, trace=trace)
+        y, conv, ssm = inner(xz, cache=cache)
+        return trace("out", self.out_proj(y)), conv, ssm
+
+    def spelt_out(self, xz: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
+        """From the input projection to the output projection, operation by operation. (b, l, 2e) -> (b, l, e)."""
         c = self.config
-        x, z = self.in_proj(trace("input", u)).chunk(2, dim=-1)
+        x, z = xz.chunk(2, dim=-1)
         x, conv = conv_silu(x, self.conv_weight, self.conv_bias, cache.conv, ctx.mask)
         z, x = trace("z", z), trace("x", rearrange(x, "b l (h p) -> b l h p", p=c.headdim))
         low, B, C = einsum(x, self.x_proj, "b l h p, h i p -> b l h i").split((c.dt_width, c.d_state, c.d_state), dim=-1)
@@ -48,9 +58,16 @@ class Mamba1(nn.Module):
         dt = trace("dt", step_size(raw, self.dt_bias, c.dt_min, ctx.mask))      # (b, l, h, p)
 
         y, ssm = self.scan(x, dt, -torch.exp(self.A_log.to(dt.dtype)), B, C, cache.ssm, trace)
-        y = trace("y", y)
-        y = rearrange(y, "b l h p -> b l (h p)") * F.silu(z)
-        return trace("out", self.out_proj(y)), conv, ssm
+        return rearrange(trace("y", y), "b l h p -> b l (h p)") * F.silu(z), conv, ssm
+
+    def fused(self, xz: Tensor, cache: LayerCache) -> tuple[Tensor, Tensor, Tensor]:
+        """`spelt_out` as one native operator, where nobody looks in and there is no padding."""
+        return kernels.mamba1(xz, self.conv_weight, self.conv_bias, self.x_proj, self.dt_proj, self.dt_bias, self.A_log,
+                              self.D, cache.conv, cache.ssm, self.config.dt_min)
+
+    def fusible(self, xz: Tensor, ctx: Context, trace) -> bool:
+        return (trace is OFF and ctx.mask is None and xz.shape[1] > 1 and self.config.d_conv <= kernels.MOST_TAPS
+                and kernels.serves(xz, self.conv_weight, self.x_proj, self.dt_proj))
 
     def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF
              ) -> tuple[Tensor, Tensor]:

@@ -25,17 +25,17 @@ from zamba_lab.ops.ssd import edit_latest, skip, start_state
 
 def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None,
                    chunk_size: int = 256, D: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The whole sequence by the fastest form that serves: the native kernel, the CUDA one, or `scan_chunked`.
+    """The whole sequence by the fastest form that serves: the native kernel, the CUDA one, or `scan_chunked`, whose
+    arguments these are.
 
-    Arguments are the latter's; chunk_size means nothing to the kernels. D: (h, p) the skip, y + D x, or None.
-    Returns: y (b, l, h, p), the last state (b, h, p, n).
+    D: (h, p) the skip, y + D x, or None. chunk_size means nothing to the kernels. Returns: y (b, l, h, p), the last state
+    (b, h, p, n).
     """
     if kernels.serves(x, B, C):
         wide = torch.promote_types(x.dtype, torch.float32)
         dt, A, D, state = (None if t is None else t.to(wide) for t in (dt, A, D, state))
-        inputs = x, dt, A, B, C, D, state
-        keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
-        return kernels.selective_scan(*inputs, keep)[:2]
+        keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, dt, A, B, C, D, state))
+        return kernels.selective_scan(x, dt, A, B, C, D, state, keep)[:2]
     if state is None and gpu.serves("selective_scan", x, B, C):
         return gpu.selective_scan(x, dt, A, B, C, D)
     y, state = scan_chunked(x, dt, A, B, C, state, chunk_size)

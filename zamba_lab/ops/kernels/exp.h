@@ -5,7 +5,7 @@
  * then exp(x) = 2^k exp(r), with 2^k made from bits and exp(r) = 1 + r + r^2 q(r), q fitted to the least relative error
  * (3e-9). The constant term is 1, so exp(0) is 1 and a step of dt = 0 leaves a state as it was, bit for bit.
  *
- * Within 1.1 units in the last place. Below -87.6, where 2^k would be subnormal, it is 0 (arithmetic on subnormals costs
+ * Within 1.2 units in the last place. Below -87.6, where 2^k would be subnormal, it is 0 (arithmetic on subnormals costs
  * a hundred times as much); above 88.3, infinity, a little early; NaN stays NaN. All that if `careful`; without, |x|
  * must be below MILD, and where it is both give the same bits.
  */
