@@ -77,7 +77,7 @@ def mamba1_backward(xz: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, x
     x = x.unflatten(-1, D.shape)
     dt, A, B, C, raw, inner = _scan_inputs(x, x_proj, dt_proj, dt_bias, A_log, dt_min)
     y, _, starts = scan.forward(x, dt, A, B, C, D.to(wide), state, True)
-    torch.ops.aten.silu_backward(y.flatten(2).mul_(dout), z, grad_input=dz)
+    torch.ops.aten.silu_backward.grad_input(y.flatten(2).mul_(dout), z, grad_input=dz)
     dx, ddt, dA, dB, dC, dD, dstate = scan.backward(x, dt, A, B, C, D.to(wide), starts,
                                                     (dout * F.silu(z)).unflatten(-1, D.shape), dlast)
     ddt *= raw.sigmoid_() if dt_min <= 0 else raw.sigmoid_().mul_(dt > dt_min)
