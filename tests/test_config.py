@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from variants import BASE, PURE, VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
+from zamba_lab.ops import kernels
 
 PUBLISHED = {"zamba-7b-v1": 7_232_490_496, "zamba2-1.2b": 1_215_064_704, "zamba2-2.7b": 2_662_214_560,
              "zamba2-7b": 7_356_749_648, "mamba-130m": 129_135_360, "mamba2-130m": 128_989_632}
@@ -33,7 +34,7 @@ def test_flops_equal_what_torch_counts_plus_the_scan(variant):
     """torch counts matrix products; the step's element-wise state update, read and convolution are added by hand."""
     config, context = VARIANTS[variant], 12
     model, ids = make_model(config), random_ids(config, b=1, l=context)
-    with torch.no_grad():
+    with torch.no_grad(), kernels.off():
         _, cache = model.extend(ids[:, :-1])
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:   # the fused one is not counted
             model.extend(ids[:, -1:], cache)
@@ -44,6 +45,15 @@ def test_flops_equal_what_torch_counts_plus_the_scan(variant):
         # decay and write are element-wise; the read is a product that torch counts, and so is conv1d over its window
         uncounted = config.n_layers * 2 * 2 * state
     assert config.flops_per_token(context) == counted + uncounted
+
+
+@pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
+@pytest.mark.parametrize("mixer", ["mamba2", "mamba1"])
+def test_flops_of_the_native_kernels_are_those_of_the_formula(mixer):
+    config = replace(BASE, mixer=mixer, hybrid_layers=(), n_shared_blocks=0)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        make_model(config)(random_ids(config, b=1, l=12))
+    assert counter.get_total_flops() == 12 * config.flops_per_token(0)
 
 
 def test_nothing_is_resolved_behind_a_replace():

@@ -196,7 +196,7 @@ def test_flops_are_counted():
     x, dt, A, B, C, state = (t.requires_grad_() for t in ssd_inputs())
     with FlopCounterMode(display=False) as counter:
         ssd(x, dt, A, B, C, state)[0].sum().backward()
-    assert counter.get_total_flops() == 4 * (4 * x.numel() * B.shape[-1])
+    assert counter.get_total_flops() == 4 * (6 * x.numel() * B.shape[-1])
 
 
 def test_compiled_code_calls_the_operators():

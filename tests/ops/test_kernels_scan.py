@@ -152,7 +152,7 @@ def test_flops_are_counted():
     inputs = [t.requires_grad_() for t in scan_inputs(b=1, l=5, h=2, p=3, n=4)]
     with FlopCounterMode(display=False) as counter:
         native(*inputs)[0].sum().backward()
-    assert counter.get_total_flops() == (4 + 12) * 5 * 2 * 3 * 4
+    assert counter.get_total_flops() == (6 + 18) * 5 * 2 * 3 * 4
 
 
 def test_the_operation_picks_the_kernel_and_agrees_with_the_pure_form():

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from zamba_lab.ops.kernels.call import COMPUTED, call, empty, filled, rows, steps, suffix
 
@@ -79,6 +80,18 @@ def _gradients(ctx, dy, dlast):
     dy = torch.zeros_like(x) if dy is None else dy
     dx, dweight, dbias, dstate = torch.ops.zamba_lab.conv_silu_backward(x, weight, bias, state, dy, dlast)
     return dx, dweight, None if bias is None else dbias, None if state is None else dstate
+
+
+@register_flop_formula(torch.ops.zamba_lab.conv_silu)
+def _(x_shape, weight_shape, *args, **kwargs) -> int:
+    b, l, e = x_shape
+    return 2 * b * l * e * weight_shape[1]
+
+
+@register_flop_formula(torch.ops.zamba_lab.conv_silu_backward)
+def _(x_shape, weight_shape, *args, **kwargs) -> int:
+    b, l, e = x_shape
+    return 4 * b * l * e * weight_shape[1]
 
 
 conv_silu.register_autograd(_gradients, setup_context=_save)

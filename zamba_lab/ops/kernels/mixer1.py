@@ -128,7 +128,7 @@ def _flops(xz_shape, conv_weight_shape, _, x_proj_shape, dt_proj_shape, *others)
     """The scan's, as `kernels.selective_scan` counts them, and the products' and convolution's multiply-adds."""
     (b, l, _), (e, taps), (_, inner, _), rank, n = (xz_shape, conv_weight_shape, x_proj_shape, dt_proj_shape[2],
                                                     (x_proj_shape[1] - dt_proj_shape[2]) // 2)
-    return b * l * e * (4 * n + 2 * (inner + rank + taps))
+    return b * l * e * (6 * n + 2 * (inner + rank + taps))
 
 
 @register_flop_formula(torch.ops.zamba_lab.mamba1)

@@ -110,7 +110,7 @@ mamba2.register_autograd(_gradients, setup_context=_save)
 def _flops(zxBCdt_shape, conv_weight_shape, *others) -> int:
     """The scan's, as `kernels.ssd` counts them, and the convolution's multiply-adds."""
     (b, l, _), (channels, taps), e, d_state = zxBCdt_shape, conv_weight_shape, others[4][0], others[8]
-    return b * l * (4 * e * d_state + 2 * channels * taps)
+    return b * l * (6 * e * d_state + 2 * channels * taps)
 
 
 @register_flop_formula(torch.ops.zamba_lab.mamba2)

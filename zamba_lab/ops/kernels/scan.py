@@ -100,9 +100,9 @@ selective_scan.register_autograd(_gradients, setup_context=_save)
 
 @register_flop_formula(torch.ops.zamba_lab.selective_scan)
 def _flops(x_shape, dt_shape, A_shape, B_shape, *args, **kwargs) -> int:
-    """Two multiply-adds for each state element and token: one writes it, one reads it. Decays are not counted."""
+    """Three multiply-adds for each state element and token, to decay, write and read it: as `config.flops_per_token`."""
     b, l, h, p = x_shape
-    return 4 * b * l * h * p * B_shape[3]
+    return 6 * b * l * h * p * B_shape[3]
 
 
 @register_flop_formula(torch.ops.zamba_lab.selective_scan_backward)

@@ -86,9 +86,9 @@ ssd.register_autograd(_gradients, setup_context=_save)
 
 
 def _flops(x_shape, dt_shape, A_shape, B_shape) -> int:
-    """Two multiply-adds for each state element and token: one writes it, one reads it. Decays are not counted."""
+    """Three multiply-adds for each state element and token, to decay, write and read it: as `config.flops_per_token`."""
     b, l, h, p = x_shape
-    return 4 * b * l * h * p * B_shape[3]
+    return 6 * b * l * h * p * B_shape[3]
 
 
 @register_flop_formula(torch.ops.zamba_lab.ssd)
