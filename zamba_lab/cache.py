@@ -6,46 +6,10 @@ carries besides the keys and values of its own invocation. A shared block's *wei
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import Tensor
-
-
-class Spare:
-    """Memory of one depth's SSM states, used again when no tensor looks at it any more.
-
-    A state is as large as the system hands out page by page: fresh memory for one costs more than the step that fills it.
-    A tensor made of a numpy array holds the array, and so does every view of the tensor, so the array's count of
-    references says whether anybody is left. Two arrays take turns: the state that is read and the one that is written.
-    """
-
-    def __init__(self):
-        self._arrays: list[np.ndarray] = []
-
-    def empty_like(self, state: Tensor) -> Tensor:
-        shape, dtype = tuple(state.shape), _NUMPY[state.dtype]
-        for _ in range(len(self._arrays)):
-            held = [self._arrays.pop(0)]                       # so no other thread can take it meanwhile
-            fits = held[0].shape == shape and held[0].dtype == dtype and _references(held) == _UNUSED
-            if fits:
-                tensor = torch.from_numpy(held[0])
-            self._arrays.append(held.pop())
-            if fits:
-                return tensor
-        self._arrays = [*self._arrays[-1:], np.empty(shape, dtype)]
-        return torch.from_numpy(self._arrays[-1])
-
-
-def _references(held: list[np.ndarray]) -> int:
-    return sys.getrefcount(held[0])
-
-
-_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
-_UNUSED = _references([np.empty(1)])        # versions of Python count differently
 
 
 class Room:
@@ -65,8 +29,7 @@ class LayerCache:
     """The part of one depth. An absent part is None.
 
     conv: (b, d_conv - 1, channels) last inputs of the convolution; ssm: (b, h, p, n), float32 or wider;
-    k, v: (b, attn_kv_heads, s, attn_head_dim), k after rotation; room: the buffers they are the beginning of, if any;
-    spare: where the next state goes.
+    k, v: (b, attn_kv_heads, s, attn_head_dim), k after rotation; room: the buffers they are the beginning of, if any.
     """
 
     conv: Tensor | None = None
@@ -74,7 +37,6 @@ class LayerCache:
     k: Tensor | None = None
     v: Tensor | None = None
     room: Room | None = None
-    spare: Spare = field(default_factory=Spare, compare=False, repr=False)
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: t for name in ("conv", "ssm", "k", "v") if (t := getattr(self, name)) is not None}

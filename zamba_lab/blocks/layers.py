@@ -27,7 +27,7 @@ class MambaLayer(nn.Module):
     def forward(self, x: Tensor, block: None, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
         """x: (b, l, d). Returns the stream after this depth and what the depth carries on."""
         y, conv, ssm = self.mamba(self.norm(x), ctx, cache, trace.at("mamba"))
-        return x + y, LayerCache(conv, ssm, spare=cache.spare)
+        return x + y, LayerCache(conv, ssm)
 
 
 class HybridLayer(MambaLayer):
@@ -45,7 +45,7 @@ class HybridLayer(MambaLayer):
                 ) -> tuple[Tensor, LayerCache]:
         t, kv = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
         y, conv, ssm = self.mamba(self.norm(x + t), ctx, cache, trace.at("mamba"))
-        return x + y, LayerCache(conv, ssm, kv.k, kv.v, kv.room, cache.spare)
+        return x + y, LayerCache(conv, ssm, kv.k, kv.v, kv.room)
 
 
 class TransformerLayer(nn.Module):

@@ -43,7 +43,7 @@ class Mamba2(nn.Module):
         """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""
         zxBCdt = self.in_proj(trace("input", u))
         if ctx.step:
-            inner = partial(self.fused, partial(mamba2_step, empty_like=cache.spare.empty_like))
+            inner = partial(self.fused, mamba2_step)
         elif self.fusible(zxBCdt, ctx, trace):
             inner = partial(self.fused, kernels.mamba2)
         else:

@@ -1,10 +1,8 @@
 """Calling the native library: which tensors it takes, and how they become pointers."""
 
 import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,7 +14,6 @@ from zamba_lab.ops.kernels import build
 COMPUTED = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
 _SUFFIX = {torch.float32: "_f32", torch.bfloat16: "_bf16", torch.float64: "_f64"}
 
-_HUGE_PAGE, _MADV_HUGEPAGE, _LARGE = 2 << 20, 14, 32 << 20
 
 WORTH_A_THREAD = 20_000     # nanoseconds of work
 
@@ -63,25 +60,6 @@ def rows(t: Tensor) -> Tensor:
             return t.contiguous()
         stride *= size
     return t
-
-
-def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-    """A new tensor without gaps, on huge pages if it is large.
-
-    The C library gives back what is over 32 MiB, so each such tensor is touched for the first time again and again; page by
-    page of 4 KiB that takes as long as the whole scan (benchmarks/kernel_choice.py's shape: 55 ms, on huge pages 31 ms).
-    """
-    t = like.new_empty(shape, dtype=dtype)
-    if t.nbytes >= _LARGE and sys.platform == "linux":
-        start = -(-t.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
-        length = (t.data_ptr() + t.nbytes - start) // _HUGE_PAGE * _HUGE_PAGE
-        _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_HUGEPAGE)      # advice: may be refused
-    return t
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
 
 
 def steps(t: Tensor) -> tuple[Tensor, int, int]:

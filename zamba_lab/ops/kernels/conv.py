@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zamba_lab.ops.kernels.call import COMPUTED, call, empty, filled, rows, steps, suffix
+from zamba_lab.ops.kernels.call import COMPUTED, call, filled, rows, steps, suffix
+from zamba_lab.ops.kernels.memory import empty
 
 MOST_TAPS = 16      # conv.inc keeps as many row pointers
 

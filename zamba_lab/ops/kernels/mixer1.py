@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from zamba_lab.ops.kernels import conv, scan
-from zamba_lab.ops.kernels.call import COMPUTED, empty
+from zamba_lab.ops.kernels.call import COMPUTED
+from zamba_lab.ops.kernels.memory import empty
 
 GIVEN = 10          # arguments that are tensors
 

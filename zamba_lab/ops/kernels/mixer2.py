@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from zamba_lab.ops.kernels import conv, norm
-from zamba_lab.ops.kernels.call import COMPUTED, empty
+from zamba_lab.ops.kernels.call import COMPUTED
+from zamba_lab.ops.kernels.memory import empty
 from zamba_lab.ops.kernels.ssd import backward as ssd_backward
 from zamba_lab.ops.kernels.ssd import forward as ssd_forward
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from zamba_lab.ops.kernels.call import COMPUTED, call, empty, filled, suffix
+from zamba_lab.ops.kernels.call import COMPUTED, call, filled, suffix
+from zamba_lab.ops.kernels.memory import empty
 
 SLOTS = 64          # independent runs of rows in the backward pass; a constant, so that sums do not depend on threads
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zamba_lab.ops.kernels.call import call, empty, filled, suffix
+from zamba_lab.ops.kernels.call import call, filled, suffix
+from zamba_lab.ops.kernels.memory import empty
 
 # As scan.c says: tokens between kept states, and what the axes of a kept state are padded to.
 CHUNK, LANES, TILE = 32, 16, 4

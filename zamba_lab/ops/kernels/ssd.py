@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zamba_lab.ops.kernels.call import call, empty, filled, rows, steps, suffix
+from zamba_lab.ops.kernels.call import call, filled, rows, steps, suffix
+from zamba_lab.ops.kernels.memory import empty
 
 SLOTS = 16          # independent runs of heads in the backward pass; a constant, so that sums do not depend on threads
 

@@ -9,18 +9,18 @@ from torch import Tensor
 
 from zamba_lab.ops.kernels.call import COMPUTED, suffix
 from zamba_lab.ops.kernels.direct import address, checked, function
+from zamba_lab.ops.kernels.memory import empty
 
 
 def mamba2_step(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, dt_bias: Tensor, A_log: Tensor, D: Tensor,
                 norm_weight: Tensor, conv: Tensor | None, state: Tensor | None, n_groups: int, d_state: int, eps: float,
-                dt_min: float, empty_like=torch.empty_like) -> tuple[Tensor, Tensor, Tensor]:
+                dt_min: float) -> tuple[Tensor, Tensor, Tensor]:
     """The Mamba-2 mixer between its projections.
 
     Args:
         zxBCdt: (b, 1, e + (e + 2gn) + h), the input projection's result: z | x, B, C | dt.
         conv_weight: (e + 2gn, w). conv_bias: (e + 2gn,) or None. dt_bias, A_log, D: (h,). norm_weight: (e,).
         conv: (b, w-1, e + 2gn). state: (b, h, p, n). None: zeros.
-        empty_like: makes the tensor for the next state.
 
     Returns: y (b, 1, e) for the output projection, and the next conv and state, new tensors.
     """
@@ -32,7 +32,7 @@ def mamba2_step(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, d
     state, conv_weight, norm_weight = state.contiguous(), conv_weight.to(io), norm_weight.to(io)
     conv_bias = None if conv_bias is None else conv_bias.to(io)
     dt_bias, A_log, D = dt_bias.to(wide), A_log.to(wide), D.to(wide)
-    y, conv_next, following = zxBCdt.new_empty(b, 1, e), torch.empty_like(conv), empty_like(state)
+    y, conv_next, following = zxBCdt.new_empty(b, 1, e), torch.empty_like(conv), empty(state, *state.shape)
     name = "mamba2_step" + suffix(zxBCdt)
     checked(function(name, "iiiiiiddpppppppppppp")(
         torch.get_num_threads(), b, h, e // h, n_groups, d_state, taps, dt_min, eps, zxBCdt.data_ptr(),

@@ -1,0 +1,78 @@
+"""Memory that is used again: never while anybody can see it."""
+
+import gc
+
+import pytest
+import torch
+from ops.inputs import ssd_inputs
+
+from zamba_lab.ops import kernels
+from zamba_lab.ops.kernels import memory
+
+LIKE = torch.empty(0)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    monkeypatch.setattr(memory, "LEAST", 64)
+    monkeypatch.setattr(memory, "_kept", {})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(100,), (3, 5, 7), (2, 0, 9), (64, 1, 2)])
+def test_it_is_a_tensor_like_any_other(dtype, shape):
+    t, usual = memory.empty(LIKE, *shape, dtype=dtype), torch.empty(shape, dtype=dtype)
+    assert t.shape == usual.shape and t.dtype == dtype and t.stride() == usual.stride() and t.is_contiguous()
+    t.fill_(2)
+    assert torch.equal(t.sum(), torch.full(shape, 2.0, dtype=dtype).sum()) and not t._is_view()
+
+
+def test_what_nobody_holds_is_used_again():
+    t = memory.empty(LIKE, 100)
+    place = t.data_ptr()
+    assert memory.empty(LIKE, 100).data_ptr() != place
+    del t
+    assert memory.empty(LIKE, 100).data_ptr() == place
+
+
+@pytest.mark.parametrize("keep", [lambda t: t[3:], lambda t: t.view(10, 10).T, lambda t: t.numpy(), lambda t: [t],
+                                  lambda t: t.detach(), lambda t: t.untyped_storage(), lambda t: t.view(torch.int32)])
+def test_a_view_of_any_kind_keeps_it(keep):
+    t = memory.empty(LIKE, 100).fill_(7)
+    place, held = t.data_ptr(), keep(t)
+    del t
+    for _ in range(4):
+        assert memory.empty(LIKE, 100).fill_(0).data_ptr() != place
+    del held
+    gc.collect()
+    assert place in {u.data_ptr() for u in [memory.empty(LIKE, 100) for _ in range(4)]}
+
+
+def test_what_autograd_saved_keeps_it():
+    t = memory.empty(LIKE, 100).fill_(3)
+    w = torch.ones(100, requires_grad=True)
+    loss = (t * w).sum()
+    del t
+    for _ in range(4):
+        memory.empty(LIKE, 100).fill_(0)
+    loss.backward()
+    assert (w.grad == 3).all()
+
+
+def test_what_is_kept_is_bounded(monkeypatch):
+    monkeypatch.setattr(memory, "MOST", 2000)
+    held = [memory.empty(LIKE, 100) for _ in range(20)]
+    assert sum(len(queue) for queue in memory._kept.values()) == 5 and len({t.data_ptr() for t in held}) == 20
+    del held
+    memory.empty(LIKE, 400)                         # another size pushes out what nobody uses
+    assert sum(size * len(queue) for size, queue in memory._kept.items()) <= 2000 and len(memory._kept[1600]) == 1
+
+
+@pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
+def test_results_of_one_call_outlive_the_next():
+    x, dt, A, B, C, state = ssd_inputs()
+    first = kernels.ssd(x, dt, A, B, C, None, state)
+    copies = [t.clone() for t in first]
+    for _ in range(5):
+        kernels.ssd(torch.randn_like(x), dt, A, B, C, None, state)
+    assert all(torch.equal(a, b) for a, b in zip(first, copies))
