@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ops.inputs import scan_inputs
-from ops.test_kernels import assert_same, draw, gradients
+from ops.test_kernels import assert_same, assert_same_bits, draw, gradients
 from torch.utils.flop_counter import FlopCounterMode
 
 from zamba_lab.ops import kernels
@@ -126,18 +126,8 @@ def test_a_nan_stays_in_its_channel_and_in_its_future(which):
     assert last[0, 0, 3].isnan().all() and last.isnan().sum() == 4
 
 
-def test_the_bits_do_not_depend_on_threads_or_runs():
-    inputs = [t.float() for t in scan_inputs(b=1, h=1, p=300, l=70, n=16)]
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3, 2):
-            torch.set_num_threads(threads)
-            results.append([*native(*inputs), *gradients(native, inputs)])
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other))
+def test_the_same_bits_on_any_number_of_threads(monkeypatch):
+    assert_same_bits(monkeypatch, native, [t.float() for t in scan_inputs(b=1, h=1, p=300, l=70, n=16)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
