@@ -2,16 +2,24 @@
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from zamba_lab.ops import kernels
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub; notebook kernels inherit it
 
 # Drawn from a fixed seed, and without a deadline: a test must not fail by chance or because a machine is busy.
 settings.register_profile("zamba_lab", derandomize=True, deadline=None)
 settings.load_profile("zamba_lab")
+
+# Warns once, here, where it is not an error: without a compiler the kernels' tests are skipped, and all others run.
+with warnings.catch_warnings():
+    warnings.simplefilter("default")
+    kernels.available()
 
 BROWSER_TESTS = Path(__file__).parent / "browser"
 NO_CHROMIUM = "NO CHROMIUM: the browser tests did not run. On Debian: apt-get install chromium"
