@@ -1,6 +1,6 @@
 """Native calls that go past torch's dispatcher: for decoding, whose work is less than the dispatcher's own.
 
-A torch operator written in Python costs 15 microseconds a call, a call by ctypes 2 to 4; a token of a small model is a hundred
+A torch operator written in Python costs several times what a call by ctypes does, and a token of a small model is a hundred
 calls. What the dispatcher is there for, nobody must then want: `unseen()` says so. Functions here take tensors
 without gaps and know nothing of autograd.
 """

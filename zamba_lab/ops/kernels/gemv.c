@@ -17,9 +17,7 @@
 
 #define LANES ((int)(VECTOR_BYTES / sizeof(float)))
 /* Multiply-adds below which one thread does it all: waking another takes longer, on a busy machine far longer. */
-#ifndef PARALLEL_ABOVE
 #define PARALLEL_ABOVE 300000
-#endif
 
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define MOST_SUMS 16                /* vectors of sums held in registers: half of them */

@@ -1,7 +1,7 @@
 """Memory for large results, used again when no tensor looks at it any more.
 
-The C library hands large blocks back to the system, which takes each new one page by page: touching 42 MB for the first
-time took as long as the scan that fills them (55 ms instead of 29), and decoding at 1.2B shapes met 8,200 new pages a token.
+The C library hands large blocks back to the system, and each new one is touched for the first time page by page: for a
+result of 42 MB that is as slow as the scan that fills it, and decoding at 1.2B shapes meets thousands of new pages a token.
 So results of LEAST bytes and more come from here. What is kept stays below MOST bytes; what does not fit is ordinary memory.
 
 A tensor made of a numpy array holds the array, and so does every view of the tensor and whatever autograd saved of it, so
