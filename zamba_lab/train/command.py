@@ -88,7 +88,8 @@ def _read(file: Path) -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
         """YAML 1.1 takes 1e-3 for a text; here it is the number that it is in JSON and in YAML 1.2."""
 
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$"), list("-+0123456789"))
+    number = re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     try:
         found = yaml.load(file.read_text(encoding="utf-8"), Loader)            # noqa: S506 - it is a safe one
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
