@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from train.tiny import tiny_model, with_documents
+from train.tiny import random_packed, tiny_model, with_documents
 from zamba_lab.train import Mixture, TrainConfig, train
 from zamba_lab.train.batches import pieces_at
 from zamba_lab.train.optimiser import adamw
@@ -50,7 +50,8 @@ def gradients(folder: Path, name: str, team: Alone) -> None:
 def steps(folder: Path, kind: type | None, run: str, count: int) -> None:
     """Train to that many steps, in a folder of that name: on with it, if it is there."""
     model = model_of("two blocks", seed=99 if (folder / run).exists() else 0)
-    train(model, DATA, replace(CONFIG, steps=count), folder / run, team=kind() if kind else ALONE)
+    config = replace(CONFIG, steps=count, evaluate_every=2)         # whoever evaluates has gathered what it was in parts
+    train(model, DATA, config, folder / run, random_packed(60), team=kind() if kind else ALONE)
 
 
 def sharded(folder: Path, team: Alone, read: str, write: str) -> None:

@@ -11,6 +11,7 @@ Tensor-parallel and context-parallel training are out of scope: a layer is compu
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -69,6 +70,8 @@ class Fsdp(Ddp):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+        # it warns of in-place changes to what a unit returns: there are none here, and tests hold the gradients
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
         with_bf16 = resolved(config.precision, self.device) == "bf16"
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if with_bf16 else MixedPrecisionPolicy()
         how = {"mesh": init_device_mesh(self.device.type, (self.size,)), "mp_policy": policy}
