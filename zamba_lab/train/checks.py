@@ -60,7 +60,8 @@ def _check_data(data: Mixture, config: TrainConfig) -> None:
 
 
 def _check_ids(name: str, tokens: np.ndarray, vocab_size: int) -> None:
-    low, high = min(int(piece.min()) for piece in pieces(tokens)), max(int(piece.max()) for piece in pieces(tokens))
+    lows, highs = zip(*((int(piece.min()), int(piece.max())) for piece in pieces(tokens)))
+    low, high = min(lows), max(highs)
     if low < 0 or high >= vocab_size:
         raise ValueError(f"ids must lie in 0..{vocab_size - 1} (vocab_size {vocab_size}): {name!r} has {low}..{high}. It was "
                          "made with a tokenizer that does not fit the model")

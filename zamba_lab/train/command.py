@@ -12,6 +12,7 @@ out: runs/a, train: {steps: 2000, batch: 16}}. A flag has the last word.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from dataclasses import fields, replace
@@ -57,7 +58,8 @@ def main(given: argparse.Namespace) -> int:
         if given.source in RECIPES and not plan.get("data"):
             from zamba_lab.train.nano import make_nano
 
-            make_nano(Path(plan.get("model_out") or f"data/{given.source}"), Path(plan.get("out") or f"runs/{given.source}"))
+            out, folder = plan.get("model_out") or f"data/{given.source}", plan.get("out") or f"runs/{given.source}"
+            print(json.dumps(make_nano(Path(out), Path(folder)), indent=1))
         else:
             run(plan, given.resume)
     except KeyboardInterrupt as stop:
