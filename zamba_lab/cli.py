@@ -110,18 +110,17 @@ def _generate(given: argparse.Namespace) -> int:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    """train the shipped model anew, by its recipe; goes on where it was stopped"""
-    parser.add_argument("--out", default="data/zamba2-nano", help="folder for the model")
-    parser.add_argument("--folder", default="runs/zamba2-nano", help="folder for checkpoints and the log")
-    parser.add_argument("--threads", type=int, help="threads of one operation; torch's own choice if left out")
+    """train a model, or go on with a run that was stopped"""
+    from zamba_lab.train.command import add_arguments
+
+    add_arguments(parser)
     parser.set_defaults(run=_train)
 
 
 def _train(given: argparse.Namespace) -> int:
-    from zamba_lab.train.nano import main as train_nano
+    from zamba_lab.train.command import main as train
 
-    threads = ["--threads", str(given.threads)] if given.threads else []
-    return train_nano(["--out", given.out, "--run", given.folder, *threads])
+    return train(given)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:

@@ -15,11 +15,13 @@ A shared block's weights exist once, in `shared_blocks`; a depth gets its block 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from zamba_lab.blocks import Context, SharedBlock, make_layer
 from zamba_lab.blocks.linear import Embedding, Linear
@@ -58,6 +60,7 @@ class Zamba(nn.Module):
         self.turn = partial(angles, p=config.head_dim, theta=config.rope_theta) if rotary else no_angles
         self.final_norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, bias=False)
+        self.run = run_layer
         if self.embedding.weight.device.type != "meta":
             initialise(self, config)
 
@@ -72,7 +75,8 @@ class Zamba(nn.Module):
 
         Returns: (b, l, v) logits. Raises ValueError if ids or mask break a rule above.
         """
-        return self.extend(ids, None, mask, trace)[0]
+        mask = check_tokens(ids, mask, None, self.config.vocab_size)
+        return self._pass(ids, None, mask, trace, False, self.run)[0]
 
     def extend(self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace=OFF,
                last_only: bool = False) -> tuple[Tensor, Cache]:
@@ -93,22 +97,31 @@ class Zamba(nn.Module):
             for piece in ids[:, :-PREFILL].split(PREFILL, dim=1):
                 _, cache = self.extend(piece, cache, last_only=True)
             ids = ids[:, -PREFILL:]
+        return self._pass(ids, cache, mask, trace, last_only, run_layer)
+
+    def _pass(self, ids: Tensor, cache: Cache | None, mask: Tensor | None, trace, last_only: bool, run: Callable
+              ) -> tuple[Tensor, Cache]:
+        """All of a pass on checked tokens. run: how a layer is run, `run_layer` or `run_layer_twice`."""
         trace.start()
         ctx, cache = self._begin(trace("embed", self.embedding(ids)), mask, cache, trace)
-        walk = partial(self._walk, last_only=last_only, trace=trace)
+        walk = partial(self._walk, last_only=last_only, trace=trace, run=run)
         logits, layers = one_token(self, walk, ctx, cache) if ctx.step else walk(ctx, cache)
         trace.finish()
         return logits, replace(cache, layers=tuple(layers))
 
-    def _walk(self, ctx: Context, cache: Cache, last_only: bool, trace) -> tuple[Tensor, list[LayerCache]]:
+    def _walk(self, ctx: Context, cache: Cache, last_only: bool, trace, run: Callable) -> tuple[Tensor, list[LayerCache]]:
         """Down the depth: the logits, and what each depth carries."""
         x, layers = ctx.x0, []
         for i, (layer, block) in enumerate(zip(self.layers, self.blocks_by_depth())):
             at = trace.at(f"layers.{i}")
-            x, carried = layer(at("resid_in", x), block, ctx, cache.layers[i], at)
+            x, carried = run(layer, at("resid_in", x), block, ctx, cache.layers[i], at)
             x = at("resid_out", x)
             layers.append(carried)
         return self._logits(_last_real(x, ctx.mask) if last_only else x, trace), layers
+
+    def checkpointing(self, on: bool) -> None:
+        """Whether `forward` with gradients keeps only each layer's input and computes the layer again for its gradient."""
+        self.run = run_layer_twice if on else run_layer
 
     def blocks_by_depth(self) -> list[SharedBlock | None]:
         """The shared block that runs before each depth's mixer, or None."""
@@ -132,6 +145,24 @@ class Zamba(nn.Module):
     def _logits(self, x: Tensor, trace) -> Tensor:
         x = trace("final_norm", self.final_norm(x))
         return trace("logits", self.embedding.logits(x) if self.head is None else self.head(x))
+
+
+def run_layer(layer: nn.Module, x: Tensor, block: SharedBlock | None, ctx: Context, cache: LayerCache, trace
+              ) -> tuple[Tensor, LayerCache]:
+    return layer(x, block, ctx, cache, trace)
+
+
+def run_layer_twice(layer: nn.Module, x: Tensor, block: SharedBlock | None, ctx: Context, cache: LayerCache, trace
+                    ) -> tuple[Tensor, LayerCache]:
+    """`run_layer`, but where there are gradients only x is kept for them, and no cache comes out.
+
+    The invocation before a mixer runs again with it: a shared block's activations are the larger part. A mixer's native
+    operator, which by itself keeps its input, then keeps nothing either.
+    """
+    if not torch.is_grad_enabled() or trace is not OFF:
+        return run_layer(layer, x, block, ctx, cache, trace)
+    y = checkpoint(lambda x: layer(x, block, ctx, cache, trace)[0], x, use_reentrant=False, preserve_rng_state=False)
+    return y, LayerCache()
 
 
 def no_angles(positions: Tensor, dtype: torch.dtype) -> None:

@@ -1,44 +1,51 @@
-"""Laws of the windows that training sees."""
+"""Laws of a step's tensors: the next tokens are the targets, pieces and processes share one batch, documents stand alone."""
 import numpy as np
 import pytest
 import torch
 
-from zamba_lab.train import TrainConfig
-from zamba_lab.train.batches import batch_at
+from zamba_lab.train import Mixture, TrainConfig
+from zamba_lab.train.batches import IGNORE, ahead, batch_at, by_documents, pieces_at
 
 TOKENS = np.arange(1000, dtype=np.uint16)
-CONFIG = TrainConfig(batch=3, length=37, seed=5)
+DATA = Mixture.of(TOKENS)
+CONFIG = TrainConfig(batch=6, length=37, seed=5)
 
 
 def test_targets_are_the_next_tokens():
-    ids, targets = batch_at(TOKENS, 4, CONFIG)
-    assert ids.shape == targets.shape == (3, 37) and ids.dtype == torch.int64
+    ids, targets = batch_at(DATA, 4, CONFIG)
+    assert ids.shape == targets.shape == (6, 37) and ids.dtype == torch.int64
     torch.testing.assert_close(targets, ids + 1)
 
 
-def test_an_epoch_shows_each_window_once():
-    per_epoch = 999 // 37 - 1
-    first = np.concatenate([batch_at(TOKENS, step, CONFIG)[0][:, 0] for step in range(30)])
-    epochs = [np.sort(first[k * per_epoch:(k + 1) * per_epoch]) for k in range(3)]
-    for starts in epochs:
-        assert set(np.diff(starts)) == {37}, starts
-    assert len({starts[0] for starts in epochs}) > 1, "each epoch is cut at another offset"
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_processes_together_see_what_one_would(size):
+    whole = batch_at(DATA, 3, CONFIG)[0]
+    for rank in range(size):
+        torch.testing.assert_close(batch_at(DATA, 3, CONFIG, rank, size)[0], whole[rank::size])
 
 
-def test_a_step_is_a_function_of_seed_and_number_alone():
-    in_order = [batch_at(TOKENS, step, CONFIG)[0] for step in range(20)]
-    for step in (19, 3, 11):
-        torch.testing.assert_close(batch_at(TOKENS, step, CONFIG)[0], in_order[step])
-    assert not torch.equal(in_order[0], batch_at(TOKENS, 0, TrainConfig(batch=3, length=37, seed=6))[0])
+@pytest.mark.parametrize("accumulate", [1, 2, 4, 6])
+def test_pieces_joined_are_the_batch(accumulate):
+    from dataclasses import replace
+    pieces = pieces_at(DATA, 2, replace(CONFIG, accumulate=accumulate), None)
+    assert len(pieces) == accumulate
+    torch.testing.assert_close(torch.cat([ids for ids, _ in pieces]), batch_at(DATA, 2, CONFIG)[0])
 
 
-def test_a_memory_mapped_array_gives_the_same_batches(tmp_path):
-    np.save(tmp_path / "tokens.npy", TOKENS)
-    mapped = np.load(tmp_path / "tokens.npy", mmap_mode="r")
-    torch.testing.assert_close(batch_at(mapped, 2, CONFIG), batch_at(TOKENS, 2, CONFIG))
+@pytest.mark.parametrize("alike", [True, False])
+def test_windows_are_cut_at_documents_and_each_token_is_still_predicted_once(alike):
+    bos = 1
+    ids = torch.tensor([[1, 5, 6, 1, 7, 1, 1, 8], [9, 9, 9, 9, 9, 9, 9, 1], [2, 3, 4, 5, 6, 7, 8, 9]])
+    targets = torch.cat([ids[:, 1:], torch.full((3, 1), 4)], dim=1)
+    pieces = by_documents(ids, targets, bos, alike)
+    rows = [(row[aims != IGNORE].tolist(), aims[aims != IGNORE].tolist()) for part in pieces for row, aims in zip(*part)]
+    expected = [([1, 5, 6], [5, 6, 1]), ([1, 7], [7, 1]), ([1], [1]), ([1, 8], [8, 4]), ([9] * 7, [9] * 6 + [1]), ([1], [4]),
+                ([2, 3, 4, 5, 6, 7, 8, 9], [3, 4, 5, 6, 7, 8, 9, 4])]
+    assert sorted(rows) == sorted(expected) and len(pieces) == (3 if alike else 1)
 
 
-def test_too_few_tokens_are_refused():
-    with pytest.raises(ValueError, match="more than 2 [*] length tokens: got 74 tokens, length=37"):
-        batch_at(TOKENS[:74], 0, CONFIG)
-    batch_at(TOKENS[:75], 0, CONFIG)
+def test_ahead_gives_every_step_in_order_and_passes_errors_on():
+    assert list(ahead(lambda step: [step * step], range(3, 8))) == [(k, [k * k]) for k in range(3, 8)]
+    assert list(ahead(lambda step: [], range(0))) == []
+    with pytest.raises(ZeroDivisionError):
+        list(ahead(lambda step: [1 // (step - 5)], range(3, 8)))

@@ -1,38 +1,58 @@
-"""Laws of the learning rate and of the arguments."""
-from dataclasses import replace
+"""Laws of the arguments: checked once, the same from code, a file or a command line."""
+from dataclasses import fields
 
 import pytest
 
-from zamba_lab.train import TrainConfig
+from zamba_lab.train import WSD, Exponential, TrainConfig, annealing
+from zamba_lab.train.config import defaults, from_values
 
-CONFIG = TrainConfig(steps=200, lr=2.0, warmup=20, decay=0.25, final_lr=0.1)
-
-
-@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
-def test_the_rate_rises_to_the_peak_and_falls_to_the_floor(schedule):
-    config = replace(CONFIG, schedule=schedule)
-    rates = [config.lr_at(step) for step in range(config.steps)]
-    assert rates[0] == pytest.approx(2.0 / 20) and max(rates) == rates[19] == pytest.approx(2.0)
-    assert rates[:20] == sorted(rates[:20]) and rates[19:] == sorted(rates[19:], reverse=True)
-    assert 0.2 < rates[-1] < 0.26, rates[-1]
+CONFIG = TrainConfig(steps=200, lr=2.0, schedule=WSD(warmup=20, decay=0.25, final=0.1))
 
 
-def test_wsd_is_constant_until_the_decay():
-    rates = [CONFIG.lr_at(step) for step in range(CONFIG.steps)]
-    assert set(rates[19:151]) == {2.0}
-    assert rates[175] == pytest.approx(0.2 + 1.8 * 0.5)
+def test_the_rate_is_the_peak_times_the_schedule():
+    assert [CONFIG.lr_at(step) for step in (0, 19, 150)] == [2.0 / 20, 2.0, 2.0]
+    assert CONFIG.lr_at(175) == pytest.approx(0.2 + 1.8 * 0.5)
 
 
-def test_without_warmup_or_decay_the_rate_is_constant():
-    config = TrainConfig(steps=7, lr=0.5, warmup=0, decay=0.0)
-    assert {config.lr_at(step) for step in range(7)} == {0.5}
+def test_a_schedule_may_be_a_text():
+    assert TrainConfig(steps=200, lr=2.0, schedule="wsd(warmup=20, decay=0.25, final=0.1)") == CONFIG
+
+
+def test_a_config_comes_back_from_its_facts_as_values_or_as_texts():
+    for config in (CONFIG, TrainConfig(max_epochs=None, documents=True)):
+        assert from_values(config.facts()) == config
+        assert from_values({name: str(value) for name, value in config.facts().items()}) == config
+
+
+def test_annealing_is_the_trunk_with_a_schedule_and_an_order_of_its_own():
+    phase = annealing(CONFIG, 100, lr=1.5)
+    assert phase.schedule == Exponential(warmup=1, factor=0.01) and (phase.steps, phase.lr) == (100, 1.5)
+    assert phase.seed != CONFIG.seed and phase.batch == CONFIG.batch
+    assert phase.lr_at(99) == pytest.approx(0.015, rel=0.06)
+
+
+def test_every_field_says_what_it_is_about():
+    assert list(defaults()) == [one.name for one in fields(TrainConfig)] and all(about for _, about in defaults().values())
 
 
 @pytest.mark.parametrize("wrong, rule", [
-    ({"steps": 0}, "steps must be 1 or more: got 0"), ({"lr": 0.0}, "lr must be above 0"),
-    ({"lr": float("nan")}, "lr must be above 0: got nan"), ({"decay": 1.5}, r"decay is a share, in \[0, 1\]: got 1.5"),
-    ({"warmup": 6, "decay": 0.5, "steps": 10}, "got warmup=6, steps=10, decay=0.5"), ({"schedule": "linear"}, "one of .*got 'linear'"),
+    ({"steps": 0}, "steps must be 1 or more: got 0"), ({"length": 1}, "length must be 2 or more: got 1"),
+    ({"keep": 1}, "keep must be 2 or more: got 1"), ({"lr": 0.0}, "lr must be above 0"),
+    ({"lr": float("nan")}, "lr must be above 0: got nan"), ({"beta2": 1.0}, r"beta2 must be in \[0, 1\): got 1.0"),
+    ({"schedule": "wsd(warmup=6, decay=0.5)", "steps": 10}, "in 10 steps, room for 5"), ({"schedule": "square"}, "got 'square'"),
+    ({"accumulate": 9}, "accumulate must be at most batch.*accumulate=9, batch=8"), ({"max_epochs": 0}, "max_epochs must be above 0"),
+    ({"precision": "fp16"}, "one of auto, float32, bf16: got 'fp16'"),
 ])
 def test_arguments_that_do_not_fit_are_refused(wrong, rule):
     with pytest.raises(ValueError, match=rule):
         TrainConfig(**wrong)
+
+
+@pytest.mark.parametrize("wrong, rule", [
+    ({"stepz": 3}, "no such training argument: stepz; there are steps, batch"), ({"steps": "many"}, "steps must be of type int: got 'many'"),
+    ({"steps": 1.5}, "steps must be of type int: got 1.5"), ({"documents": "perhaps"}, "documents must be of type bool"),
+    ({"lr": None}, "lr must be of type float: got None"),
+])
+def test_values_of_the_wrong_kind_are_refused(wrong, rule):
+    with pytest.raises(ValueError, match=rule):
+        from_values(wrong)

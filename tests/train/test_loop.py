@@ -5,16 +5,15 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from train.tiny import periodic, random_packed, tiny_model
-from zamba_lab.train import TrainConfig, train
-from zamba_lab.train.loop import train_step
-from zamba_lab.train.optimiser import adamw, decayed
-from zamba_lab.train.state import FILE, read_log
+from train.tiny import periodic, random_packed, tiny_model, with_documents
+from zamba_lab.train import WSD, Mixture, TrainConfig, annealing, read_metrics, train
+from zamba_lab.train.files import at_step, checkpoints
 
-CONFIG = TrainConfig(steps=8, batch=2, length=16, lr=1e-2, warmup=2, decay=0.5, evaluate_every=3, checkpoint_every=3)
+CONFIG = TrainConfig(steps=8, batch=2, length=16, lr=1e-2, schedule=WSD(warmup=2, decay=0.5), evaluate_every=3, checkpoint_every=3)
 TOKENS, VALIDATION = periodic(400), random_packed(60)
 
 
@@ -42,10 +41,14 @@ def interrupt() -> None:
 
 
 def rows(folder) -> list:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in read_log(folder / "log.csv")]
+    return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in read_metrics(folder)]
 
 
-@pytest.mark.parametrize("action, error, at, kept", [(kill, Killed, 5, 3), (interrupt, KeyboardInterrupt, 4, 5),
+def same(one, other) -> bool:
+    return all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+
+
+@pytest.mark.parametrize("action, error, at, kept", [(kill, Killed, 5, 3), (kill, Killed, 1, 0), (interrupt, KeyboardInterrupt, 4, 5),
                                                       (interrupt, KeyboardInterrupt, 0, 1)])
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, action, error, at, kept):
     whole = train(tiny_model(), TOKENS, CONFIG, tmp_path / "whole", VALIDATION)
@@ -53,86 +56,174 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, action, error, at, kep
     on_step(stopped, at, action)
     with pytest.raises(error):
         train(stopped, TOKENS, CONFIG, tmp_path / "parts", VALIDATION)
-    assert torch.load(tmp_path / "parts" / FILE)["step"] == kept
+    assert checkpoints(tmp_path / "parts")[-1][0] == kept
     continued = train(tiny_model(seed=99), TOKENS, CONFIG, tmp_path / "parts", VALIDATION)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, continued.state_dict()[name]), name
+    assert same(whole, continued)
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
 
 
 def test_a_finished_run_is_read_back_and_not_repeated(tmp_path):
     trained = train(tiny_model(), TOKENS, CONFIG, tmp_path)
     again = train(tiny_model(seed=1), TOKENS, CONFIG, tmp_path)
-    assert all(map(torch.equal, trained.state_dict().values(), again.state_dict().values()))
-    assert len(rows(tmp_path)) == CONFIG.steps and not again.training
+    assert same(trained, again) and len(rows(tmp_path)) == CONFIG.steps and not again.training
 
 
-def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path, monkeypatch):
-    train(tiny_model(), TOKENS, CONFIG, tmp_path)
-    before = (tmp_path / FILE).read_bytes()
-    monkeypatch.setattr(os, "fsync", lambda number: kill())
-    (tmp_path / FILE).rename(tmp_path / "aside")
-    with pytest.raises(Killed):
-        train(tiny_model(), TOKENS, CONFIG, tmp_path)
-    assert not (tmp_path / FILE).exists() and (tmp_path / "aside").read_bytes() == before
+def test_a_spoilt_last_checkpoint_costs_an_interval_and_is_said(tmp_path):
+    whole = train(tiny_model(), TOKENS, CONFIG, tmp_path)
+    before = rows(tmp_path)
+    last = checkpoints(tmp_path)[-1][1]
+    last.write_bytes(last.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="is spoilt.*goes on from the one before"):
+        again = train(tiny_model(seed=1), TOKENS, CONFIG, tmp_path)
+    assert same(whole, again) and rows(tmp_path) == before
+    assert "is spoilt" in (tmp_path / "run.log").read_text()
 
 
 def test_the_loss_falls_on_what_can_be_learnt(tmp_path):
-    train(tiny_model(), TOKENS, replace(CONFIG, steps=60, checkpoint_every=60), tmp_path)
-    losses = [float(row["loss"]) for row in rows(tmp_path)]
+    train(tiny_model(), TOKENS, replace(CONFIG, steps=60, checkpoint_every=60, max_epochs=None), tmp_path)
+    losses = [row["loss"] for row in rows(tmp_path)]
     assert losses[0] > 3.0 and losses[-1] < 0.3, losses[::10]
 
 
-@pytest.mark.parametrize("change, says", [({"lr": 0.5}, "train.lr was 0.01, is 0.5"), ({"seed": 3}, "train.seed was 0, is 3")])
+@pytest.mark.parametrize("options", [{"documents": True, "accumulate": 2}, {"checkpointing": True}, {"precision": "bf16"}])
+def test_with_every_option_it_learns_and_goes_on_to_the_same_bits(tmp_path, options):
+    tokens = periodic(400)
+    tokens[::25] = 1
+    config = replace(CONFIG, steps=20, checkpoint_every=7, max_epochs=None, **options)
+    whole = train(tiny_model(), tokens, config, tmp_path / "whole")
+    stopped = tiny_model()
+    on_step(stopped, 12, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, tokens, config, tmp_path / "parts")
+    assert same(whole, train(tiny_model(seed=9), tokens, config, tmp_path / "parts"))
+    losses = [row["loss"] for row in rows(tmp_path / "parts")]
+    assert losses[-1] < 0.6 * losses[0], losses
+
+
+@pytest.mark.parametrize("change, says", [({"lr": 0.5}, "train.lr was 0.01, is 0.5"), ({"seed": 3}, "train.seed was 0, is 3"),
+                                          ({"schedule": WSD(1, 0.5)}, "train.schedule was wsd.warmup=2")])
 def test_another_run_in_the_same_folder_is_refused(tmp_path, change, says):
     train(tiny_model(), TOKENS, CONFIG, tmp_path)
     with pytest.raises(ValueError, match=says):
         train(tiny_model(), TOKENS, replace(CONFIG, **change), tmp_path)
-    with pytest.raises(ValueError, match="tokens was 400, is 399; tokens.crc32 was"):
+    with pytest.raises(ValueError, match="data.data.crc32 was .*; data.data.tokens was 400, is 399"):
         train(tiny_model(), TOKENS[1:], CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="model.lora_rank was 2, is 0"):
+        train(tiny_model(lora_rank=0), TOKENS, CONFIG, tmp_path)
 
 
 def test_the_end_may_be_moved_while_the_rate_is_the_same(tmp_path):
-    longer = replace(CONFIG, steps=12, decay=0.25)
+    longer = replace(CONFIG, steps=12, schedule=WSD(2, decay=0.25), max_epochs=2.0)
     whole = train(tiny_model(), TOKENS, longer, tmp_path / "whole")
     stopped = tiny_model()
     on_step(stopped, 4, interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(stopped, TOKENS, CONFIG, tmp_path / "parts")
-    moved = train(tiny_model(), TOKENS, longer, tmp_path / "parts")
-    assert all(map(torch.equal, whole.state_dict().values(), moved.state_dict().values()))
-    with pytest.raises(ValueError, match="train.decay was 0.25, is 0.5"):
-        train(tiny_model(), TOKENS, replace(longer, decay=0.5), tmp_path / "parts")
+    assert same(whole, train(tiny_model(), TOKENS, longer, tmp_path / "parts"))
+    with pytest.raises(ValueError, match="train.schedule was wsd.warmup=2, decay=0.25"):
+        train(tiny_model(), TOKENS, replace(longer, schedule=WSD(2, decay=0.5)), tmp_path / "parts")
 
 
-def test_a_broken_checkpoint_is_refused(tmp_path):
-    (tmp_path / FILE).write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match="must be a checkpoint of this loop.*13 bytes"):
-        train(tiny_model(), TOKENS, CONFIG, tmp_path)
-
-
-def test_a_loss_that_is_no_number_stops_the_run_and_changes_nothing(tmp_path):
-    model = tiny_model()
+def test_a_loss_that_is_no_number_stops_the_run_and_names_its_windows(tmp_path):
+    tokens = with_documents(400)
+    tokens[tokens == 28] = 27
+    tokens[250] = 28                                        # the one whose embedding is no number
+    model = tiny_model(tie_embeddings=False)
     with torch.no_grad():
-        model.final_norm.weight[0] = torch.nan
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(FloatingPointError, match="step 0 has loss nan"):
-        train(model, TOKENS, CONFIG, tmp_path)
-    assert not (tmp_path / FILE).exists()
-    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0, equal_nan=True)
+        model.embedding.weight[28] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"step \d+ has loss nan.*'data' tokens (\d+)..(\d+) \(documents? .*\): loss nan") as found:
+        train(model, tokens, replace(CONFIG, steps=12, max_epochs=None), tmp_path)
+    first, last = map(int, str(found.value).split("tokens ")[1].split(" ")[0].split(".."))
+    assert first <= 250 < last
+    kept = at_step(tmp_path, None)
+    weights = {name: value for name, value in kept["model"].items() if name != "embedding.weight"}
+    assert all(value.isfinite().all() for value in weights.values())
+    assert "has loss nan" in (tmp_path / "run.log").read_text()
+    assert kept["step"] == 3 * (len(rows(tmp_path)) // 3), "the rows up to the bad step are kept"
+
+
+def test_no_room_for_a_checkpoint_stops_the_run_which_then_goes_on(tmp_path, monkeypatch):
+    from zamba_lab.train import files
+
+    whole = train(tiny_model(), TOKENS, CONFIG, tmp_path / "whole")
+    write = files.write
+
+    def full(folder, step, content, keep):
+        if step == 6:
+            raise OSError(28, "no room")
+        return write(folder, step, content, keep)
+
+    monkeypatch.setattr(files, "write", full)
+    with pytest.raises(OSError, match="no room"):
+        train(tiny_model(), TOKENS, CONFIG, tmp_path / "parts")
+    assert checkpoints(tmp_path / "parts")[-1][0] == 3 and "no room" in (tmp_path / "parts" / "run.log").read_text()
+    monkeypatch.setattr(files, "write", write)
+    assert same(whole, train(tiny_model(seed=5), TOKENS, CONFIG, tmp_path / "parts"))
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+
+
+def test_a_branch_begins_with_its_trunk_and_goes_on_without_it(tmp_path):
+    old, new = periodic(400), with_documents(300)
+    trunk = train(tiny_model(), old, CONFIG, tmp_path / "trunk")
+    phase, data = annealing(CONFIG, 6, lr=5e-3, max_epochs=None), Mixture.annealing(old, new)
+    whole = train(tiny_model(seed=1), data, phase, tmp_path / "whole", branch_from=tmp_path / "trunk")
+    assert all(torch.equal(value, at_step(tmp_path / "trunk", 8)["model"][name]) for name, value in trunk.state_dict().items())
+    assert not same(trunk, whole)
+    stopped = tiny_model(seed=2)
+    on_step(stopped, 3, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, data, phase, tmp_path / "parts", branch_from=tmp_path / "trunk")
+    (tmp_path / "trunk").rename(tmp_path / "away")
+    assert same(whole, train(tiny_model(seed=3), data, phase, tmp_path / "parts", branch_from=tmp_path / "trunk"))
+    assert [row["lr"] for row in rows(tmp_path / "whole")] == [phase.lr_at(k) for k in range(6)]
+    with pytest.raises(ValueError, match="branch.from was trunk, is None"):
+        train(tiny_model(), data, phase, tmp_path / "parts")
+
+
+def test_a_branch_has_the_weights_and_moments_of_the_step_it_names(tmp_path):
+    train(tiny_model(), TOKENS, CONFIG, tmp_path / "trunk")
+    stopped = tiny_model(seed=4)
+    on_step(stopped, 0, kill)
+    with pytest.raises(Killed):
+        train(stopped, TOKENS, CONFIG, tmp_path / "branch", branch_from=tmp_path / "trunk", branch_step=6)
+    start, of = at_step(tmp_path / "branch", 0), at_step(tmp_path / "trunk", 6)
+    for part in ("model", "optimiser"):
+        torch.testing.assert_close(start[part], of[part], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="a branch has its trunk's model.*model.lora_rank was 2, is 0"):
+        train(tiny_model(lora_rank=0), TOKENS, CONFIG, tmp_path / "other", branch_from=tmp_path / "trunk")
+
+
+def test_texts_are_written_now_and_then_and_change_nothing(tmp_path):
+    class Letters:
+        vocab_size, bos_id = 29, 1
+
+        def encode(self, text):
+            return [1, *(3 + ord(letter) % 26 for letter in text)]
+
+        def decode(self, ids):
+            return "".join(chr(97 + i % 26) for i in ids)
+
+    plain = train(tiny_model(), TOKENS, CONFIG, tmp_path / "plain")
+    model, seen = tiny_model(), []
+    model.tokenizer = Letters()
+    config = replace(CONFIG, sample_every=4)
+    train(model, TOKENS, config, tmp_path / "samples", prompts=["def ", "class "], on_row=[seen.append])
+    texts = [row["sample"] for row in read_metrics(tmp_path / "samples")]
+    assert [k for k, text in enumerate(texts) if text] == [3, 7] and "def " in texts[3] and "class " in texts[3]
+    assert same(plain, model) and [row["step"] for row in seen] == list(range(1, 9))
 
 
 def test_a_second_process_in_the_folder_is_refused_and_changes_nothing(tmp_path):
     train(tiny_model(), TOKENS, CONFIG, tmp_path)
-    before = {name: (tmp_path / name).read_bytes() for name in (FILE, "log.csv")}
+    before = {file: file.read_bytes() for file in sorted(tmp_path.rglob("*")) if file.is_file()}
     command = f"from filelock import FileLock; lock = FileLock({str(tmp_path / 'lock')!r}); lock.acquire(); print('held', flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(ValueError, match="one process trains in a folder at a time"):
-            train(tiny_model(), TOKENS, replace(CONFIG, steps=9, decay=0.0, warmup=2), tmp_path)
+            train(tiny_model(), TOKENS, CONFIG, tmp_path)
         other.communicate("\n")
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert {file: file.read_bytes() for file in before} == before
 
 
 def test_signals_are_given_back(tmp_path):
@@ -141,29 +232,25 @@ def test_signals_are_given_back(tmp_path):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_only_matrices_are_decayed():
-    model = tiny_model()
-    names = decayed(model)
-    assert all(model.get_parameter(name).ndim == 2 for name in names)
-    assert {"layers.0.mamba.in_proj.weight", "layers.1.invocation.link.weight", "shared_blocks.0.attention.q.weight"} <= names
-    spared = dict(model.named_parameters()).keys() - names
-    assert {"embedding.weight", "final_norm.weight", "layers.0.mamba.A_log", "layers.0.mamba.D", "layers.0.mamba.dt_bias",
-            "layers.0.mamba.conv_weight"} <= spared
+# --- before the first step -------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("tokens, change, model, rule", [
+    (TOKENS[:0], {}, {}, "n >= 1"), (TOKENS[:32], {}, {}, "more than 2 [*] length tokens: got 32 tokens in 'data', length=16"),
+    (TOKENS, {}, {"vocab_size": 7}, r"ids must lie in 0..6 \(vocab_size 7\): 'data' has 3..7. It was made with a tokenizer"),
+    (TOKENS, {"steps": 12}, {}, r"longer than its data: 12 steps of 2 windows of 16 tokens are 1.04 epochs of 'data' \(400 tokens, "
+                                r"share 1\), max_epochs=1: at most 11 steps, or allow max_epochs=2"),
+    (TOKENS, {"documents": True}, {}, "documents=True needs documents that begin with the start token 1: 'data' has none in 400"),
+    (TOKENS, {"documents": True}, {"bos_token_id": None}, "documents=True needs a start token"),
+    (TOKENS, {"sample_every": 2}, {}, "sample_every=2 needs a tokenizer and prompts: got None, 0 prompts"),
+])
+def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path, tokens, change, model, rule):
+    with pytest.raises(ValueError, match=rule):
+        train(tiny_model(**model), tokens, replace(CONFIG, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
-def test_the_optimiser_has_each_parameter_once():
-    model = tiny_model()
-    groups = adamw(model, CONFIG).param_groups
-    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(id(p) for p in model.parameters())
-
-
-def test_the_shared_path_has_its_share_of_the_learning_rate():
-    model = tiny_model()
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    ids = torch.randint(model.config.vocab_size, (2, 9))
-    optimiser = adamw(model, replace(CONFIG, shared_lr=0.25))
-    train_step(model, optimiser, (ids[:, :-1], ids[:, 1:]), lr=1e-3, clip=1.0)
-    for group in optimiser.param_groups:
-        ours = {".invocation." in names[id(p)] or names[id(p)].startswith("shared_blocks.") for p in group["params"]}
-        assert ours == {group["lr"] == 2.5e-4} and group["lr"] in (1e-3, 2.5e-4)
-    assert {group["lr"] for group in optimiser.param_groups} == {1e-3, 2.5e-4}
+def test_held_out_text_and_tokenizer_must_fit_too(tmp_path):
+    with pytest.raises(ValueError, match="held-out text must have 2 tokens or more.*'validation' has 1 tokens"):
+        train(tiny_model(), TOKENS, CONFIG, tmp_path, random_packed(1))
+    with pytest.raises(ValueError, match="'far' has"):
+        train(tiny_model(vocab_size=9), np.minimum(TOKENS, 8), CONFIG, tmp_path, {"far": random_packed(60)})

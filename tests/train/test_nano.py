@@ -10,11 +10,11 @@ import zamba_lab as zl
 from train.tiny import TINY
 from zamba_lab import corpora
 from zamba_lab.corpora import Document
-from zamba_lab.train import TrainConfig
+from zamba_lab.train import WSD, TrainConfig
 from zamba_lab.train.nano import make_nano, thin
 from zamba_lab.train.picture import _ticks, curve_svg
 
-CONFIG = TrainConfig(steps=4, warmup=1, batch=2, length=16, evaluate_every=2, checkpoint_every=2)
+CONFIG = TrainConfig(steps=4, schedule=WSD(warmup=1, decay=0.3), max_epochs=None, batch=2, length=16, evaluate_every=2, checkpoint_every=2)
 MODEL = replace(TINY, vocab_size=280)
 SECRET = "a sentence of the corpus that the folder must not hold"
 
@@ -47,11 +47,11 @@ def test_nothing_is_written_before_the_end(documents, tmp_path, monkeypatch):
 
 
 def test_a_thinned_log_keeps_means_and_evaluations():
-    log = [{"step": str(k + 1), "tokens": str(10 * (k + 1)), "lr": "1", "loss": str(k), "gradient_norm": "1",
-            "validation_bits_per_byte": "2.5" if k == 3 else "", "seconds": "1"} for k in range(6)]
+    log = [{"step": k + 1, "tokens": 10 * (k + 1), "lr": 1.0, "loss": float(k), "gradient_norm": 1.0,
+            "validation_bits_per_byte": 2.5 if k == 3 else None, "seconds": 1.0} for k in range(6)]
     curve = thin(log, bytes_per_token=1 / 0.6931471805599453, points=3)
     assert [float(row["train_bits_per_byte"]) for row in curve] == [0.5, 2.5, 4.5]
-    assert [row["validation_bits_per_byte"] for row in curve] == ["", "2.5", ""] and curve[-1]["tokens"] == "60"
+    assert [row["validation_bits_per_byte"] for row in curve] == ["", "2.50000", ""] and curve[-1]["tokens"] == "60"
 
 
 def test_the_picture_is_svg_with_every_line_named():

@@ -12,14 +12,23 @@ TINY = ZambaConfig(vocab_size=29, d_model=16, n_layers=3, d_state=4, headdim=8, 
                    attn_heads=2, d_mlp=24, lora_rank=2)
 
 
-def tiny_model(seed: int = 0, vocab_size: int = TINY.vocab_size) -> Zamba:
+def tiny_model(seed: int = 0, vocab_size: int = TINY.vocab_size, **changes) -> Zamba:
     torch.manual_seed(seed)
-    return Zamba(replace(TINY, vocab_size=vocab_size))
+    return Zamba(replace(TINY, vocab_size=vocab_size, **changes))
 
 
 def periodic(n: int, period: int = 5) -> np.ndarray:
     """The same few tokens over and over."""
     return (np.arange(n) % period + 3).astype(np.uint16)
+
+
+def with_documents(n: int, mean: int = 9, seed: int = 0) -> np.ndarray:
+    """Random ids in documents of random lengths, each after the start token, 1."""
+    random = np.random.default_rng(seed)
+    tokens = random.integers(3, TINY.vocab_size, n).astype(np.uint16)
+    tokens[random.random(n) < 1 / mean] = 1
+    tokens[0] = 1
+    return tokens
 
 
 def random_packed(n: int, seed: int = 0) -> Packed:

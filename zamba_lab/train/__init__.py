@@ -1,10 +1,38 @@
-"""Training: a plain loop that can be stopped and continued, and the recipe of the model in `data/`.
+"""Training: a loop that can be stopped at any moment and continued, on one process or many, in one phase or two.
 
-Read `loop.py` first; then `config.py` (arguments, learning rate), `batches.py` (which windows a step sees), `optimiser.py`
-(what is decayed), `state.py` (checkpoints), `heldout.py` (bits per byte) and `nano.py` (the recipe).
+Read in this order:
+
+    loop.py          the loop: a batch, a step, a row of metrics, a checkpoint
+    step.py          loss, gradient, AdamW;  optimiser.py what is decayed
+    config.py        the arguments;  schedules.py the learning rate as a value
+    mixture.py       which windows a step sees;  batches.py as tensors, cut at documents or not
+    state.py         what a checkpoint holds;  files.py how it gets to the disk and back
+    checks.py        what must hold before the first step;  holding.py the folder's lock and Ctrl-C
+    metrics.py       the rows as parquet;  writers.py TensorBoard and others
+    heldout.py       bits per byte, of a model and of xz
+    team.py          one process;  several.py many (DDP, FSDP2);  plan.py what a large run needs, computed
+    command.py       `zamba-lab train`;  nano.py the recipe of the model in data/
+
+Tensor- and context-parallel training are out of scope.
 """
-from zamba_lab.train.config import TrainConfig
-from zamba_lab.train.heldout import document_bits, packed_bits_per_byte, xz_bits, xz_bits_per_document
-from zamba_lab.train.loop import train
+from importlib import import_module
 
-__all__ = ["TrainConfig", "document_bits", "packed_bits_per_byte", "train", "xz_bits", "xz_bits_per_document"]
+_HOME = {
+    "train": "loop", "TrainConfig": "config", "annealing": "config", "Mixture": "mixture", "REPLAY": "mixture",
+    "Schedule": "schedules", "Constant": "schedules", "Linear": "schedules", "Cosine": "schedules", "WSD": "schedules",
+    "Exponential": "schedules", "read_metrics": "metrics", "tensorboard": "writers", "trackio": "writers", "wandb": "writers",
+    "from_torchrun": "several", "save_sharded": "several", "load_sharded": "several",
+    "document_bits": "heldout", "packed_bits_per_byte": "heldout", "xz_bits": "heldout", "xz_bits_per_document": "heldout",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,44 +1,86 @@
-"""Windows of a long array of ids: which ones step k sees is a function of the seed and k, so a run can go on anywhere."""
+"""From windows to the tensors of a step: which rows, cut at documents or not, in how many pieces; and one step ahead."""
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from zamba_lab.train.config import TrainConfig
+from zamba_lab.train.mixture import Mixture, Window
+
+IGNORE = -100                   # the target of padding: it has no part in the loss
+Piece = tuple[Tensor, Tensor]   # ids (b, l) and targets (b, l), int64
 
 
-def batch_at(tokens: np.ndarray, step: int, config: TrainConfig) -> tuple[Tensor, Tensor]:
-    """The inputs and targets of one step.
+def windows_at(data: Mixture, step: int, config: TrainConfig, rank: int = 0, size: int = 1) -> list[Window]:
+    """The windows of one step; of `size` processes each takes every size-th, so that together they see what one would."""
+    return data.windows(step * config.batch, config.batch, config.length, config.seed)[rank::size]
 
-    In each epoch the array is cut into windows from a new random offset, and each window is seen once, in random order.
+
+def batch_at(data: Mixture, step: int, config: TrainConfig, rank: int = 0, size: int = 1) -> Piece:
+    """The inputs of one step and, as targets, the ids one position later; a function of its arguments alone."""
+    rows = torch.from_numpy(data.rows(windows_at(data, step, config, rank, size), config.length))
+    return rows[:, :-1], rows[:, 1:]
+
+
+def pieces_at(data: Mixture, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> list[Piece]:
+    """`batch_at` in the pieces that are computed one after the other: `accumulate` of them, or more with `documents`.
+
+    Processes go in step, so if there are several each makes the same number of pieces.
+    """
+    ids, targets = batch_at(data, step, config, rank, size)
+    pieces = list(zip(ids.tensor_split(config.accumulate), targets.tensor_split(config.accumulate)))
+    pieces = [piece for piece in pieces if len(piece[0])]
+    if config.documents:
+        pieces = [part for piece in pieces for part in by_documents(*piece, bos_id, alike=size == 1)]
+    return pieces
+
+
+def by_documents(ids: Tensor, targets: Tensor, bos_id: int, alike: bool = True) -> list[Piece]:
+    """Cut every window at its document starts into rows of their own, filled up on the right.
+
+    A causal model cannot look to the right, so each document comes out as if it were alone: state, convolution and
+    attention begin anew. Each token of the window is still predicted once; a document's last one predicts the next start.
 
     Args:
-        tokens: (n,) ids, in memory or memory-mapped; n > 2 length.
-        step: 0 or more.
-
-    Returns:
-        ids (b, l) and the ids one position later (b, l), int64.
-
-    Raises:
-        ValueError: the array is shorter than two windows.
+        ids, targets: (b, l).
+        alike: put rows of similar length (the shortest over half the longest) together, longest first, instead of all into
+            one piece: less padding, more pieces.
     """
-    per_epoch = (len(tokens) - 1) // config.length - 1          # one fewer than would fit: room for the offset
-    if per_epoch < 1:
-        raise ValueError(f"training needs more than 2 * length tokens: got {len(tokens)} tokens, length={config.length}")
-    starts = []
-    for k in range(step * config.batch, (step + 1) * config.batch):
-        epoch, place = divmod(k, per_epoch)
-        offset, order = _epoch(config.seed, epoch, config.length, per_epoch)
-        starts.append(offset + order[place] * config.length)
-    windows = np.stack([tokens[start:start + config.length + 1] for start in starts]).astype(np.int64)
-    windows = torch.from_numpy(windows)
-    return windows[:, :-1], windows[:, 1:]
+    rows = []
+    for row, aims in zip(ids, targets):
+        starts = torch.nonzero(row == bos_id).flatten().tolist()
+        edges = [0, *[start for start in starts if start], len(row)]
+        rows += [(row[a:b], aims[a:b]) for a, b in zip(edges, edges[1:])]
+    if not alike:
+        return [_filled_up(rows)]
+    rows.sort(key=lambda row: -len(row[0]))               # stable: equal lengths stay in order
+    groups: list[list[Piece]] = []
+    for row in rows:
+        if not groups or 2 * len(row[0]) <= len(groups[-1][0][0]):
+            groups.append([])
+        groups[-1].append(row)
+    return [_filled_up(group) for group in groups]
 
 
-@lru_cache(maxsize=2)
-def _epoch(seed: int, epoch: int, length: int, per_epoch: int) -> tuple[int, np.ndarray]:
-    random = np.random.default_rng((seed, epoch))
-    return int(random.integers(length)), random.permutation(per_epoch)
+def _filled_up(rows: list[Piece]) -> Piece:
+    ids = torch.zeros(len(rows), max(len(row) for row, _ in rows), dtype=torch.int64)
+    targets = torch.full_like(ids, IGNORE)
+    for k, (row, aims) in enumerate(rows):
+        ids[k, :len(row)], targets[k, :len(row)] = row, aims
+    return ids, targets
+
+
+def ahead(make: Callable[[int], list[Piece]], steps: Iterable[int]) -> Iterator[tuple[int, list[Piece]]]:
+    """(step, make(step)) in order; the next is being made in a thread while the caller works on the last."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        coming: list = []
+        for step in steps:
+            coming.append((step, pool.submit(make, step)))
+            if len(coming) == 2:
+                number, found = coming.pop(0)
+                yield number, found.result()
+        for number, found in coming:
+            yield number, found.result()

@@ -1,140 +1,174 @@
-"""The training loop, whole: a batch, a step, a row in the log; now and then an evaluation and a checkpoint."""
+"""The training loop, whole: a batch, a step, a row of metrics; now and then an evaluation, a text and a checkpoint."""
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from zamba_lab.corpora import Packed
-from zamba_lab.train.batches import batch_at
+from zamba_lab.generation import generate
+from zamba_lab.train.batches import Piece, ahead, pieces_at
+from zamba_lab.train.checks import check_run, what_went_wrong
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.heldout import packed_bits_per_byte
+from zamba_lab.train.holding import alone_in, held_interrupts
+from zamba_lab.train.metrics import Metrics, Writer
+from zamba_lab.train.mixture import Mixture
 from zamba_lab.train.optimiser import adamw
-from zamba_lab.train.state import Log, load_state, run_facts, save_state
+from zamba_lab.train.state import Store, run_facts
+from zamba_lab.train.step import autocasting, resolved, train_step
+from zamba_lab.train.team import ALONE, Alone
 
 
-def train(model: nn.Module, tokens: np.ndarray, config: TrainConfig, folder: str | Path,
-          validation: Packed | None = None) -> nn.Module:
+def train(model: nn.Module, data: np.ndarray | Mixture, config: TrainConfig, folder: str | Path,
+          validation: Packed | Mapping[str, Packed] | None = None, *, branch_from: str | Path | None = None,
+          branch_step: int | None = None, prompts: Sequence[str] = (), on_row: Sequence[Writer] = (), team: Alone = ALONE
+          ) -> nn.Module:
     """Train a model in place, or go on with a run that was stopped; the weights come out the same, bit by bit.
 
     Args:
-        model: (b, l) ids -> (b, l, v) logits.
-        tokens: (n,) ids, documents joined; a memory-mapped array will do.
-        config: the arguments; a folder with a checkpoint is continued only with the ones it was begun with, but for the
-            number of steps and the decay, as long as the steps done had the same learning rate.
-        folder: gets `checkpoint.pt` and `log.csv`.
-        validation: text for an evaluation every `config.evaluate_every` steps and at the end.
+        model: (b, l) ids -> (b, l, v) logits. A run that goes on, or branches, takes its weights from the checkpoint.
+        data: (n,) ids, every document after a start token, memory-mapped or not; or several such arrays with shares.
+        config: the arguments; a run goes on only with those it began with, but for its end and what changes no number
+            (`state.MOVABLE`), as long as the steps done had the same learning rate.
+        folder: gets the checkpoints, `metrics/` (`read_metrics`) and `run.log`.
+        validation: text, or named texts, for an evaluation every `config.evaluate_every` steps and at the end.
+        branch_from: folder of a run, the trunk, whose weights and moments this one begins with; branch_step: those after so
+            many steps; None: the newest. Steps, rate and data of the branch are its own.
+        prompts: what the model continues every `config.sample_every` steps; it needs its tokenizer.
+        on_row: called with each row of metrics: `writers.py`, or a figure's update.
+        team: the processes that train (`several.py`).
 
     Returns: the model. Raises:
-        ValueError: the folder holds another run, another process is training in it, or there are too few tokens.
-        FloatingPointError: the loss is no longer a number; the last checkpoint is from before.
-        KeyboardInterrupt: Ctrl-C, or a polite kill; a checkpoint of the step just done is written first.
+        ValueError: before the first step, if anything does not fit, or the folder holds another run or is in use.
+        FloatingPointError: the loss is no number; it names the windows, and the last checkpoint is from before.
+        OSError: no room for a checkpoint, and how much it takes; the last one stays.
+        KeyboardInterrupt: Ctrl-C, or a polite kill; the step is finished and a checkpoint written first.
     """
-    folder = Path(folder)
+    data, folder, held_out = Mixture.of(data), Path(folder), named(validation)
+    check_run(model, data, config, held_out, prompts, team)
+    device = next(model.parameters()).device
+    precision = resolved(config.precision, device)
+    trunk = {} if branch_from is None else {"branch.from": Path(branch_from).name, "branch.step": branch_step}
+    facts = run_facts(model, data, config, {"precision": precision, **trunk})
     folder.mkdir(parents=True, exist_ok=True)
-    optimiser = adamw(model, config)
-    facts = run_facts(model, tokens, config)
-    with alone_in(folder), held_interrupts() as interrupts:
-        start = load_state(folder, model, optimiser, facts, config)
-        log = Log(folder, start)
-        model.train()
-        for step in (bar := tqdm(range(start, config.steps), total=config.steps, initial=start, unit="step")):
-            row = one_row(model, optimiser, tokens, step, config, validation)
-            log.add(row)
-            bar.set_description_str(_headline(row, bar.desc), refresh=False)
-            if row["step"] % config.checkpoint_every == 0 or row["step"] == config.steps or interrupts:
-                save_state(folder, row["step"], model, optimiser, facts)
-            if interrupts:
-                raise KeyboardInterrupt(f"stopped after step {row['step']} of {config.steps}: {folder} has the checkpoint")
+    module = team.wrap(model, config)
+    run = Run(model, module, adamw(model, config), data, config, held_out, prompts, autocasting(precision, device), team)
+    with alone_in(folder) if team.rank == 0 else nullcontext(), held_interrupts() as interrupts, run.training():
+        store = Store(folder, model, run.optimiser, facts, config, team)
+        walk(run, store, Metrics(folder, store.begin(branch_from, branch_step), team.rank == 0), interrupts, on_row)
     return model.eval()
 
 
-def one_row(model: nn.Module, optimiser: torch.optim.Optimizer, tokens: np.ndarray, step: int, config: TrainConfig,
-            validation: Packed | None) -> dict[str, object]:
-    """One step, and an evaluation if it is due: a row of the log. Steps count from 0, rows from 1."""
-    began, lr, done = time.perf_counter(), config.lr_at(step), step + 1
-    loss, norm = train_step(model, optimiser, batch_at(tokens, step, config), lr, config.clip)
-    if not math.isfinite(loss) or not math.isfinite(norm):
-        raise FloatingPointError(f"step {step} has loss {loss} and a gradient of norm {norm} at lr={lr:.3g}: the peak "
-                                 f"lr={config.lr} is too high, or the weights were not finite before")
-    row = {"step": done, "tokens": done * config.batch * config.length, "lr": f"{lr:.6g}", "loss": f"{loss:.6f}",
-           "gradient_norm": f"{norm:.4f}", "seconds": f"{time.perf_counter() - began:.3f}"}
-    if validation is not None and (done % config.evaluate_every == 0 or done == config.steps):
-        model.eval()
-        row["validation_bits_per_byte"] = f"{packed_bits_per_byte(model, validation, config.length):.5f}"
-        model.train()
-    return row
+def named(validation: Packed | Mapping[str, Packed] | None) -> dict[str, Packed]:
+    """Held-out texts by name; a single one is "validation"."""
+    single = {} if validation is None else {"validation": validation}
+    return single if isinstance(validation, Packed | None) else dict(validation)
 
 
-def train_step(model: nn.Module, optimiser: torch.optim.Optimizer, batch: tuple[Tensor, Tensor], lr: float,
-               clip: float) -> tuple[float, float]:
-    """One step of the optimiser; nothing is changed where the gradient is not finite.
-
-    Returns: the loss before the step in nats a token, and the norm of its gradient before clipping.
-    """
-    ids, targets = batch
-    loss = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-    for group in optimiser.param_groups:
-        group["lr"] = lr * group["share"]
-    if torch.isfinite(norm):
-        optimiser.step()
-    return float(loss.detach()), float(norm)
-
-
-def _headline(row: dict[str, object], before: str | None) -> str:
-    """The text in front of the progress bar: the loss, and the last evaluation."""
-    tail = (before or "").partition(",")[2]
-    if "validation_bits_per_byte" in row:
-        tail = f" validation {float(row['validation_bits_per_byte']):.3f} bits/byte"
-    return f"loss {float(row['loss']):.3f}" + ("," + tail.rstrip(": ") if tail else "")
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: two processes that write one run would spoil it. The lock goes with its process."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / "lock")
+def walk(run: Run, store: Store, metrics: Metrics, interrupts: list[int], on_row: Sequence[Writer]) -> None:
+    """All steps that are left."""
+    config, team = run.config, run.team
+    steps, said = range(metrics.step, config.steps), ""
+    bar = tqdm(total=config.steps, initial=metrics.step, unit="step", disable=team.rank > 0)
     try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(f"one process trains in a folder at a time: another one is at work in {str(folder)!r}; wait for "
-                         "it or stop it") from error
-    try:
-        yield
+        began = time.perf_counter()
+        for step, pieces in ahead(run.pieces, steps):
+            row = run.row(step, pieces, began)
+            metrics.add(row)
+            for see in on_row if team.rank == 0 else ():
+                see(row)
+            said = _headline(row, said)
+            bar.set_description_str(said, refresh=False)
+            bar.update()
+            stopping = team.any(bool(interrupts))
+            if row["step"] % config.checkpoint_every == 0 or row["step"] == config.steps or stopping:
+                metrics.flush()
+                store.save(row["step"])
+            if stopping:
+                store.note(f"stopped after step {row['step']}")
+                raise KeyboardInterrupt(f"stopped after step {row['step']} of {config.steps}: {store.folder} has it all")
+            began = time.perf_counter()
+    except FloatingPointError as error:
+        store.note(str(error))
+        raise
     finally:
-        lock.release()
+        bar.close()
+        metrics.rescue()
 
 
-@contextmanager
-def held_interrupts() -> Iterator[list[int]]:
-    """Collect Ctrl-C and a polite kill, to be acted on between two steps; a second Ctrl-C acts at once."""
-    caught: list[int] = []
+@dataclass
+class Run:
+    """What a step needs."""
 
-    def note(number, frame):
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
+    model: nn.Module
+    module: nn.Module                   # what is called in a step: the model, or what its team made of it
+    optimiser: torch.optim.Optimizer
+    data: Mixture
+    config: TrainConfig
+    held_out: dict[str, Packed]
+    prompts: Sequence[str]
+    autocast: Any
+    team: Alone
 
-    if threading.current_thread() is not threading.main_thread():     # only the main thread may listen to signals
-        yield caught
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def pieces(self, step: int) -> list[Piece]:
+        return pieces_at(self.data, step, self.config, self._bos_id(), self.team.rank, self.team.size)
+
+    def row(self, step: int, pieces: list[Piece], began: float) -> dict[str, Any]:
+        """One step, and what is due after it: a row of metrics. Steps count from 0, rows from 1."""
+        config, lr, done = self.config, self.config.lr_at(step), step + 1
+        waited = time.perf_counter() - began
+        loss, norm = train_step(self.module, self.optimiser, pieces, lr, config.clip, self.autocast, self.team)
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            where = self.module, self.data, step, config, self._bos_id()
+            raise FloatingPointError(what_went_wrong(*where, loss, norm, self.team))
+        row = {"step": done, "tokens": done * config.batch * config.length, "lr": lr, "loss": loss, "gradient_norm": norm,
+               "seconds": time.perf_counter() - began, "seconds_waiting": waited}
+        self.model.eval()
+        if done % config.evaluate_every == 0 or done == config.steps:
+            with self.autocast():
+                row |= {f"{name}_bits_per_byte": packed_bits_per_byte(self.model, packed, config.length)
+                        for name, packed in self.held_out.items()}
+        if config.sample_every and (done % config.sample_every == 0 or done == config.steps):
+            row["sample"] = "\n\n".join(self.sample(prompt, seed=done) for prompt in self.prompts)
+        self.model.train()
+        return row
+
+    def sample(self, prompt: str, seed: int, tokens: int = 60) -> str:
+        """A prompt and how the model goes on; torch's own generator is left alone."""
+        ids = torch.tensor([self.model.tokenizer.encode(prompt)], device=next(self.model.parameters()).device)
+        fresh = generate(self.model, ids, tokens, temperature=0.8, top_p=0.95, seed=seed)
+        return prompt + self.model.tokenizer.decode(fresh[0].tolist())
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """The model as it is while it trains; afterwards it keeps all activations again."""
+        self.model.train()
+        if not self.config.checkpointing:
+            yield
+            return
+        self.model.checkpointing(True)
+        try:
+            yield
+        finally:
+            self.model.checkpointing(False)
+
+    def _bos_id(self) -> int | None:
+        return getattr(getattr(self.model, "config", None), "bos_token_id", None)
+
+
+def _headline(row: dict[str, Any], before: str) -> str:
+    """What the bar says: loss and rate, the last evaluations behind them."""
+    found = [f"{name.removesuffix('_bits_per_byte')} {value:.3f} bits/byte" for name, value in row.items()
+             if name.endswith("_bits_per_byte")]
+    last = " | " + ", ".join(found) if found else before[before.find(" | "):] if " | " in before else ""
+    return f"loss {row['loss']:.3f} lr {row['lr']:.2g}{last}"

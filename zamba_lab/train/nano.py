@@ -26,12 +26,13 @@ from zamba_lab.model import Zamba
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.heldout import document_bits, xz_bits, xz_bits_per_document
 from zamba_lab.train.loop import train
+from zamba_lab.train.metrics import read_metrics
 from zamba_lab.train.picture import curve_svg
-from zamba_lab.train.state import read_log
+from zamba_lab.train.schedules import WSD
 
 MODEL = ZambaConfig.preset("zamba2-nano")
-TRAINING = TrainConfig(steps=2500, batch=4, length=512, lr=3e-3, shared_lr=0.3, warmup=60, decay=0.3,
-                       weight_decay=1.0, evaluate_every=500, checkpoint_every=50)
+TRAINING = TrainConfig(steps=2500, batch=4, length=512, max_epochs=2.0, lr=3e-3, shared_lr=0.3,
+                       schedule=WSD(warmup=60, decay=0.3), weight_decay=1.0, evaluate_every=500, checkpoint_every=50)
 
 
 def make_nano(out: Path, run: Path, model_config: ZambaConfig = MODEL, config: TrainConfig = TRAINING) -> dict:
@@ -50,9 +51,9 @@ def make_nano(out: Path, run: Path, model_config: ZambaConfig = MODEL, config: T
     model = Zamba(model_config)
     model.tokenizer = tokenizer
     train(model, packed.tokens, config, run, validation)
-    curve = thin(read_log(run / "log.csv"), bytes_per_token=packed.n_bytes / len(packed.tokens))
+    curve = thin(read_metrics(run), bytes_per_token=packed.n_bytes / len(packed.tokens))
     metrics = {
-        "training": training_facts(model, config, len(packed.tokens), read_log(run / "log.csv")),
+        "training": training_facts(model, config, len(packed.tokens), read_metrics(run)),
         "bits_per_byte": measure(model, documents, config.length),
         "measured": f"each document alone from its start, windows of {config.length} tokens moved by {config.length // 2}",
     }
@@ -60,13 +61,13 @@ def make_nano(out: Path, run: Path, model_config: ZambaConfig = MODEL, config: T
     return metrics
 
 
-def training_facts(model: Zamba, config: TrainConfig, corpus_tokens: int, log: list[dict[str, str]]) -> dict:
+def training_facts(model: Zamba, config: TrainConfig, corpus_tokens: int, log: list[dict]) -> dict:
     """What was run, how long and where."""
-    seconds = sum(float(row["seconds"]) for row in log)
-    tokens = int(log[-1]["tokens"])
+    seconds = sum(row["seconds"] for row in log)
+    tokens = log[-1]["tokens"]
     return {"parameters": model.config.n_params, "steps": len(log), "tokens": tokens, "epochs": round(tokens / corpus_tokens, 2),
             "seed": config.seed, "batch": config.batch, "length": config.length, "lr": config.lr,
-            "shared_lr": config.shared_lr, "weight_decay": config.weight_decay, "schedule": config.schedule,
+            "shared_lr": config.shared_lr, "weight_decay": config.weight_decay, "schedule": str(config.schedule),
             "minutes": round(seconds / 60, 1), "tokens_per_second": round(tokens / seconds),
             "python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads()}
 
@@ -90,17 +91,17 @@ def measure(model: Zamba, documents: Sequence[Document], window: int) -> dict:
     return found
 
 
-def thin(log: list[dict[str, str]], bytes_per_token: float, points: int = 100) -> list[dict[str, str]]:
+def thin(log: list[dict], bytes_per_token: float, points: int = 100) -> list[dict[str, str]]:
     """The log in about `points` rows: the mean training loss since the row before, and the evaluations, in bits per byte."""
     every = max(1, len(log) // points)
     curve = []
     for at in range(0, len(log), every):
         rows = log[at:at + every]
-        loss = sum(float(row["loss"]) for row in rows) / len(rows)
-        evaluated = [row["validation_bits_per_byte"] for row in rows if row["validation_bits_per_byte"]]
-        curve.append({"step": rows[-1]["step"], "tokens": rows[-1]["tokens"], "lr": rows[-1]["lr"],
+        loss = sum(row["loss"] for row in rows) / len(rows)
+        evaluated = [row["validation_bits_per_byte"] for row in rows if row.get("validation_bits_per_byte") is not None]
+        curve.append({"step": str(rows[-1]["step"]), "tokens": str(rows[-1]["tokens"]), "lr": f"{rows[-1]['lr']:.6g}",
                       "train_bits_per_byte": f"{loss / math.log(2) / bytes_per_token:.4f}",
-                      "validation_bits_per_byte": evaluated[-1] if evaluated else ""})
+                      "validation_bits_per_byte": f"{evaluated[-1]:.5f}" if evaluated else ""})
     return curve
 
 
@@ -137,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"{stop}; the same command goes on from there", file=sys.stderr)
         return 130
-    except FloatingPointError as error:
+    except (FloatingPointError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -36,4 +36,5 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         kind = config.weight_decay if name in decays else 0.0, config.shared_lr if name in shares else 1.0
         groups.setdefault(kind, []).append(parameter)
     return torch.optim.AdamW([{"params": held, "weight_decay": decay, "share": share}
-                              for (decay, share), held in groups.items()], lr=config.lr, betas=(config.beta1, config.beta2))
+                              for (decay, share), held in groups.items()], lr=config.lr,
+                             betas=(config.beta1, config.beta2), fused=True)

@@ -1,68 +1,67 @@
-"""What a run needs to go on after it was stopped: one file, replaced whole, and the log cut back to it."""
+"""What a run needs to go on after it was stopped: its state as plain data by parameter names, in files.py's files.
+
+    step        steps done; with the seed it is the position in the data
+    model       name -> weights           optimiser    name -> AdamW's moments and count
+    random      torch's generators        run          what the run is (`run_facts`): schedule, model, tokens
+
+Whole tensors under the names of the model, however many processes hold them: saved by two, they load in one.
+"""
 from __future__ import annotations
 
-import csv
-import os
-import zlib
+import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from zamba_lab.train.config import TrainConfig
+from zamba_lab.train import files
+from zamba_lab.train.config import TrainConfig, from_values
+from zamba_lab.train.mixture import Mixture
+from zamba_lab.train.team import ALONE, Alone
 
-FILE = "checkpoint.pt"
-MOVABLE = {"train.steps", "train.decay", "train.final_lr", "train.schedule", "train.evaluate_every", "train.checkpoint_every"}
+# what may differ when a run goes on: none of it changes what the steps that are done have computed
+MOVABLE = {f"train.{name}" for name in ("steps", "schedule", "evaluate_every", "checkpoint_every", "keep", "sample_every",
+                                        "max_epochs", "checkpointing")}
 
 
-def run_facts(model: nn.Module, tokens: np.ndarray, config: TrainConfig) -> dict[str, object]:
-    """What a run is: the model's config, the tokens and the arguments, as name -> value."""
-    facts: dict[str, object] = {f"train.{name}": value for name, value in asdict(config).items()}
+def run_facts(model: nn.Module, data: Mixture, config: TrainConfig, more: Mapping[str, object]) -> dict[str, object]:
+    """What a run is, as name -> value: the model's config, the tokens, the arguments."""
+    facts: dict[str, object] = {f"train.{name}": value for name, value in config.facts().items()}
     if is_dataclass(getattr(model, "config", None)):
         facts |= {f"model.{name}": value for name, value in asdict(model.config).items()}
-    return facts | {"tokens": len(tokens), "tokens.crc32": zlib.crc32(np.ascontiguousarray(tokens))}
+    return facts | {f"data.{name}": value for name, value in data.facts().items()} | dict(more)
 
 
-def save_state(folder: Path, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, facts: Mapping[str, object]) -> None:
-    """Write the state after `step` steps; a kill at any moment leaves the old file or the new one."""
-    content = {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict(),
-               "random": torch.get_rng_state(), "run": dict(facts)}
-    part = folder / (FILE + ".part")
-    with open(part, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / FILE)
+def state(model: nn.Module, optimiser: torch.optim.Optimizer, step: int, facts: Mapping[str, object], team: Alone = ALONE
+          ) -> dict[str, Any]:
+    """The state after `step` steps, whole."""
+    weights = model.state_dict()            # first: where weights are in parts, this puts the parts back in place
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    moments = {names[id(parameter)]: {key: team.whole(value) for key, value in optimiser.state[parameter].items()}
+               for group in optimiser.param_groups for parameter in group["params"]}
+    random = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["cuda"] = torch.cuda.get_rng_state_all()
+    return {"step": step, "model": {name: team.whole(value) for name, value in weights.items()},
+            "optimiser": moments, "random": random, "run": dict(facts)}
 
 
-def load_state(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, facts: Mapping[str, object],
-               config: TrainConfig) -> int:
-    """Fill model and optimiser from the folder's checkpoint, if there is one.
-
-    Returns: the number of steps that are done: 0 without a checkpoint.
-
-    Raises:
-        ValueError: the checkpoint is of another run, or is no checkpoint.
-    """
-    file = folder / FILE
-    if not file.exists():
-        return 0
-    try:
-        content = torch.load(file, weights_only=True)
-        known, step = content["run"], content["step"]
-    except Exception as error:  # torch.load raises many kinds
-        raise ValueError(f"{FILE} must be a checkpoint of this loop: got {str(file)!r} of {file.stat().st_size} bytes "
-                         f"({error})") from error
-    if differ := differences(known, facts, config, step):
-        raise ValueError(f"a run goes on with what it began with, or starts in a new folder: in {str(folder)!r} "
-                         + "; ".join(differ))
-    model.load_state_dict(content["model"])
-    optimiser.load_state_dict(content["optimiser"])
-    torch.set_rng_state(content["random"])
-    return step
+@torch.no_grad()
+def fill(model: nn.Module, optimiser: torch.optim.Optimizer, content: Mapping[str, Any], team: Alone = ALONE) -> None:
+    """Put weights and moments of a state in place. Raises ValueError if the names are not the model's."""
+    own = model.state_dict()
+    if own.keys() != content["model"].keys():
+        raise ValueError("a state must have the model's parameters: differing are "
+                         f"{sorted(own.keys() ^ content['model'].keys())}")
+    for name, value in content["model"].items():
+        own[name].copy_(team.placed(value, own[name]))
+    for name, parameter in model.named_parameters():
+        optimiser.state[parameter] = {key: value.clone() if value.ndim == 0 else team.placed(value.clone(), parameter)
+                                      for key, value in content["optimiser"].get(name, {}).items()}
 
 
 def differences(known: Mapping[str, object], facts: Mapping[str, object], config: TrainConfig, step: int) -> list[str]:
@@ -70,36 +69,79 @@ def differences(known: Mapping[str, object], facts: Mapping[str, object], config
     those steps had the same learning rate."""
     differ = [name for name in sorted(known.keys() | facts.keys()) if known.get(name) != facts.get(name)]
     if all(name in MOVABLE for name in differ):
-        before = replace(config, **{name.removeprefix("train."): known[name] for name in differ})
+        if not step:
+            return []
+        fields = {name.removeprefix("train."): value for name, value in known.items() if name.startswith("train.")}
+        before = from_values(fields)
         if step <= config.steps and all(before.lr_at(k) == config.lr_at(k) for k in range(step)):
             return []
     return [f"{name} was {known.get(name)}, is {facts.get(name)}" for name in differ]
 
 
-class Log:
-    """`log.csv`: one row a step. Opened at step k it keeps the first k rows: a run that went on reads like one that never stopped."""
+class Store:
+    """The checkpoints of one run, and the notes beside them (`run.log`)."""
 
-    FIELDS = ("step", "tokens", "lr", "loss", "gradient_norm", "validation_bits_per_byte", "seconds")
+    def __init__(self, folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, facts: Mapping[str, object],
+                 config: TrainConfig, team: Alone = ALONE):
+        self.folder, self.model, self.optimiser, self.facts = folder, model, optimiser, dict(facts)
+        self.config, self.team = config, team
 
-    def __init__(self, folder: Path, step: int):
-        self.file = folder / "log.csv"
-        rows = read_log(self.file) if step else []
-        rows = [row for row in rows if int(row["step"]) <= step]
-        part = self.file.with_suffix(".part")
-        with open(part, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(part, self.file)
+    def begin(self, branch_from: str | Path | None = None, branch_step: int | None = None) -> int:
+        """Go on from the last good checkpoint; without any, begin with the model as it is, or with a trunk's state.
 
-    def add(self, row: Mapping[str, object]) -> None:
-        with open(self.file, "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.FIELDS).writerow(row)
+        A run that begins writes its state at once: whatever model it is given the next time, it goes on with this one.
+
+        Returns: the number of steps that are done. Raises ValueError if the checkpoint is of another run.
+        """
+        content = files.last_good(self.folder, self.warn) if self.team.rank == 0 else None
+        self.team.wait()                                    # until what is spoilt has been set aside
+        content = files.last_good(self.folder, self.warn) if self.team.rank else content
+        if content is None:
+            if branch_from is not None:
+                fill(self.model, self.optimiser, trunk_state(branch_from, branch_step, self.facts), self.team)
+            self.save(0)
+            return 0
+        if differ := differences(content["run"], self.facts, self.config, content["step"]):
+            raise ValueError(f"a run goes on with what it began with, or starts in a new folder: in {str(self.folder)!r} "
+                             + "; ".join(differ))
+        fill(self.model, self.optimiser, content, self.team)
+        torch.set_rng_state(content["random"]["cpu"])
+        if torch.cuda.is_available() and "cuda" in content["random"]:
+            torch.cuda.set_rng_state_all(content["random"]["cuda"])
+        self.note(f"goes on after step {content['step']}")
+        return content["step"]
+
+    def save(self, step: int) -> None:
+        """Write the state after `step` steps. Raises OSError in every process if process 0 cannot."""
+        content, error = state(self.model, self.optimiser, step, self.facts, self.team), None
+        if self.team.rank == 0:
+            try:
+                files.write(self.folder, step, content, self.config.keep)
+            except OSError as found:
+                error = found
+                self.note(f"stops: {found}")
+        if self.team.any(error is not None):
+            raise error or OSError(f"process 0 could not write the checkpoint of step {step}")
+
+    def note(self, sentence: str) -> None:
+        """Append a line to the run's log, if there is room for it."""
+        if self.team.rank == 0:
+            try:
+                with open(self.folder / "run.log", "a", encoding="utf-8") as log:
+                    log.write(f"{datetime.now().isoformat(timespec='seconds')} {sentence}\n")
+            except OSError:
+                pass
+
+    def warn(self, sentence: str) -> None:
+        self.note(sentence)
+        warnings.warn(sentence, stacklevel=2)
 
 
-def read_log(file: Path) -> list[dict[str, str]]:
-    """The rows of a log, as text."""
-    if not Path(file).exists():
-        return []
-    with open(file, newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
+def trunk_state(folder: str | Path, step: int | None, facts: Mapping[str, object]) -> dict[str, Any]:
+    """The state of another run's checkpoint, to branch from. Raises ValueError if there is none, or of another model."""
+    content = files.at_step(folder, step)
+    differ = [f"{name} was {content['run'].get(name)}, is {value}" for name, value in facts.items()
+              if name.startswith("model.") and content["run"].get(name) != value]
+    if differ:
+        raise ValueError(f"a branch has its trunk's model: in {str(folder)!r} " + "; ".join(differ))
+    return content

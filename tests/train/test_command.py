@@ -1,0 +1,115 @@
+"""Laws of `zamba-lab train`: flags and file say the same, a run can be resumed and branched from, and errors are sentences."""
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+import zamba_lab as zl
+from train.tiny import TINY, periodic, with_documents
+from zamba_lab import corpora
+from zamba_lab.cli import main
+from zamba_lab.corpora import Packed
+from zamba_lab.train import read_metrics
+from zamba_lab.train.files import at_step
+from zamba_lab.train.folder import read_folder, write_folder
+
+TEXTS = ["abcabd" * 5, "x", "other words " * 3]
+FLAGS = ["--steps", "6", "--batch", "2", "--length", "16", "--schedule", "wsd(warmup=1, decay=0.5)", "--checkpoint-every", "3"]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Two folders of tokens, one with held-out text; and a run's file that names the model."""
+    write_folder(tmp_path / "web", periodic(400), Packed(periodic(60), 120))
+    write_folder(tmp_path / "books", with_documents(400))
+    model = {name: value for name, value in asdict(TINY).items() if not isinstance(value, tuple)} | {"hybrid_layers": [1, 2]}
+    (tmp_path / "run.json").write_text(json.dumps({"model": model, "data": str(tmp_path / "web"), "out": str(tmp_path / "run")}))
+    return tmp_path
+
+
+def test_a_run_is_trained_measured_and_saved(place, capsys):
+    assert main(["train", str(place / "run.json"), *FLAGS]) == 0, capsys.readouterr().err
+    rows = read_metrics(place / "run")
+    assert len(rows) == 6 and rows[-1]["web_bits_per_byte"] > 0
+    model = zl.load(place / "run" / "model")
+    assert model.config.n_params == TINY.n_params
+    assert at_step(place / "run", None)["run"]["train.schedule"] == "wsd(warmup=1, decay=0.5, final=0.0)"
+
+
+def test_a_file_says_what_flags_say_and_a_flag_has_the_last_word(place):
+    raw = json.loads((place / "run.json").read_text())
+    train = "{steps: 9, batch: 2, length: 16, lr: 1e-3, schedule: 'wsd(warmup=1, decay=0.5)', checkpoint_every: 3}"
+    (place / "run.yaml").write_text(f"model: {json.dumps(raw['model'])}\ndata: {raw['data']}\nout: {place / 'yaml'}\ntrain: {train}\n")
+    assert main(["train", str(place / "run.yaml"), "--steps", "6"]) == 0
+    assert main(["train", str(place / "run.json"), *FLAGS, "--lr", "0.001"]) == 0
+    by_file, by_flags = (at_step(place / name, None) for name in ("yaml", "run"))
+    assert by_file["run"] == by_flags["run"] and by_file["run"]["train.lr"] == 1e-3
+
+
+def test_a_run_is_resumed_only_when_asked_to_and_only_if_there_is_one(place, capsys):
+    command = ["train", str(place / "run.json"), *FLAGS]
+    assert main([*command, "--resume"]) == 2 and "nothing to resume" in capsys.readouterr().err
+    assert main(command) == 0
+    assert main(command) == 2 and "holds a run of 6 steps: go on with it by --resume" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0 and len(read_metrics(place / "run")) == 6
+    assert main([*command, "--resume", "--lr", "1"]) == 2 and "train.lr was 0.003, is 1.0" in capsys.readouterr().err
+
+
+def test_annealing_is_the_published_mixture_and_decay_unless_said_otherwise(place):
+    assert main(["train", str(place / "run.json"), *FLAGS]) == 0
+    command = ["train", str(place / "run.json"), "--data", str(place / "web"), "--data", str(place / "books"), "--out",
+               str(place / "anneal"), "--anneal-from", str(place / "run"), "--steps", "10", "--batch", "2", "--length", "16"]
+    assert main(command) == 0
+    facts = at_step(place / "anneal", None)["run"]
+    assert facts["train.schedule"] == "exponential(warmup=1, factor=0.01)" and facts["branch.from"] == "run"
+    assert (facts["data.web.share"], facts["data.books.share"]) == (0.6, 0.4)
+    assert read_metrics(place / "anneal")[-1]["lr"] < 0.02 * facts["train.lr"]
+
+
+@pytest.mark.parametrize("change, sentence", [
+    (["--data", "nowhere"], "training data is a folder with a file train.npy of token ids: 'nowhere' has none"),
+    (["--length", "1"], "length must be 2 or more: got 1"), (["--steps", "many"], "steps must be of type int: got 'many'"),
+    (["--shares", "0.5", "0.5"], "a share of its own"), (["--steps", "600"], "longer than its data"),
+])
+def test_what_does_not_fit_is_a_sentence_and_status_2(place, capsys, change, sentence):
+    assert main(["train", str(place / "run.json"), *FLAGS, *change]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text, sentence", [("{", "YAML or JSON that can be read"), ("[1]", "lacks 'model'"), ("model: x\nspeed: 3", r"it has ['speed']"),
+                                            ("model: {depth: 3}\ndata: x\nout: y", "no such field of a model: depth")])
+def test_a_file_that_is_no_run_is_refused(tmp_path, capsys, monkeypatch, text, sentence):
+    monkeypatch.chdir(tmp_path)
+    write_folder("x", periodic(400))
+    (tmp_path / "a.yaml").write_text(text)
+    assert main(["train", "a.yaml", "--steps", "6", "--schedule", "constant"]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_without_data_it_says_what_is_missing(capsys):
+    assert main(["train", "mamba2-130m"]) == 2
+    assert "--data FOLDER --out RUN, or one of the recipes zamba2-nano alone" in capsys.readouterr().err
+
+
+def test_the_shipped_recipe_is_its_name_alone(monkeypatch, tmp_path):
+    from zamba_lab.train import nano
+
+    said = []
+    monkeypatch.setattr(nano, "make_nano", lambda out, run: said.append((str(out), str(run))))
+    assert main(["train", "zamba2-nano"]) == 0 and main(["train", "zamba2-nano", "--out", "a", "--model-out", "b"]) == 0
+    assert said == [("data/zamba2-nano", "runs/zamba2-nano"), ("b", "a")]
+
+
+def test_a_folder_of_tokens_comes_back_mapped_with_its_tokenizer(tmp_path):
+    tokenizer = corpora.train_tokenizer(TEXTS, vocab_size=259)
+    write_folder(tmp_path, periodic(40), Packed(periodic(9), 20), tokenizer)
+    found = read_folder(tmp_path)
+    assert isinstance(found.tokens, np.memmap) and found.validation.n_bytes == 20 and len(found.validation.tokens) == 9
+    assert found.tokenizer.encode("abc") == tokenizer.encode("abc")
+    (tmp_path / "validation.json").unlink()
+    with pytest.raises(ValueError, match="beside validation.npy there must be validation.json"):
+        read_folder(tmp_path)
+    (tmp_path / "train.npy").write_bytes(b"no array")
+    with pytest.raises(ValueError, match="must be"):
+        read_folder(tmp_path)

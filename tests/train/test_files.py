@@ -1,0 +1,82 @@
+"""Laws of checkpoint files: whole or not there, the newest few kept, a spoilt one known and passed over."""
+import errno
+import os
+import resource
+import sys
+
+import pytest
+import torch
+
+from zamba_lab.train import files
+
+CONTENT = {"step": 3, "model": {"a": torch.arange(50_000.0)}, "run": {"lr": 0.1, "name": "x"}}
+
+
+def spoil(file, at: int = 5000) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+
+
+def test_what_was_written_is_read_and_the_newest_stay(tmp_path):
+    for step in (5, 10, 100, 20):
+        files.write(tmp_path, step, CONTENT | {"step": step}, keep=2)
+    assert [step for step, _ in files.checkpoints(tmp_path)] == [20, 100] and len(list(tmp_path.iterdir())) == 2
+    found = files.last_good(tmp_path, pytest.fail)
+    assert found["step"] == 100 and found["run"] == CONTENT["run"]
+    assert torch.equal(found["model"]["a"], CONTENT["model"]["a"])
+    assert files.at_step(tmp_path, 20)["step"] == 20 and files.at_step(tmp_path, None)["step"] == 100
+
+
+@pytest.mark.parametrize("how", ["one bit", "cut off", "empty"])
+def test_a_spoilt_last_checkpoint_is_passed_over_and_said(tmp_path, how):
+    files.write(tmp_path, 1, CONTENT | {"step": 1}, keep=3)
+    last = files.write(tmp_path, 2, CONTENT | {"step": 2}, keep=3)
+    spoil(last) if how == "one bit" else os.truncate(last, 0 if how == "empty" else 9000)
+    said = []
+    assert files.last_good(tmp_path, said.append)["step"] == 1
+    assert len(said) == 1 and last.name in said[0] and "is spoilt" in said[0] and "goes on from the one before" in said[0]
+    assert not last.exists() and (tmp_path / f"spoilt-{last.name}").exists(), "set aside, not destroyed"
+    assert files.last_good(tmp_path, pytest.fail)["step"] == 1
+
+
+def test_if_all_are_spoilt_nothing_is_guessed_and_nothing_moved(tmp_path):
+    assert files.last_good(tmp_path, pytest.fail) is None
+    for step in (1, 2):
+        spoil(files.write(tmp_path, step, CONTENT, keep=2))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(files.SpoiltCheckpoint, match="no checkpoint in .* can be used: .*000000002-.*000000001-"):
+        files.last_good(tmp_path, pytest.fail)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_keeps_the_last_good_and_says_how_much_is_needed(tmp_path, monkeypatch):
+    first = files.write(tmp_path, 1, CONTENT, keep=2)
+    monkeypatch.setattr(files, "open", lambda file, mode: open("/dev/full" if mode == "wb" else file, mode), raising=False)
+    with pytest.raises(OSError, match=r"step 2 could not be written \(No space left on device\): it needs 2\d\d,\d{3} bytes") as found:
+        files.write(tmp_path, 2, CONTENT, keep=2)
+    assert found.value.errno == errno.ENOSPC and first.name in str(found.value) and "bytes free" in str(found.value)
+    assert list(tmp_path.iterdir()) == [first]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of this kind")
+@pytest.mark.parametrize("room", [0, 1000, 100_000])
+def test_a_file_that_stops_halfway_leaves_nothing_behind(tmp_path, room):
+    first = files.write(tmp_path, 1, CONTENT, keep=2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large.*it needs 2"):
+            files.write(tmp_path, 2, CONTENT, keep=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == [first] and files.last_good(tmp_path, pytest.fail)["step"] == 3
+
+
+def test_a_step_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="must hold a checkpoint: it has none"):
+        files.at_step(tmp_path, None)
+    files.write(tmp_path, 7, CONTENT, keep=2)
+    with pytest.raises(ValueError, match=r"must hold a checkpoint of step 8: it has those of steps \[7\]"):
+        files.at_step(tmp_path, 8)

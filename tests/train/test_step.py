@@ -1,0 +1,167 @@
+"""Laws of one step: pieces give the joined batch's gradient, documents stand alone, memory is saved without a change."""
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from train.tiny import periodic, tiny_model, with_documents
+from zamba_lab.ops import kernels
+from zamba_lab.train import Mixture, TrainConfig
+from zamba_lab.train.batches import batch_at, by_documents, pieces_at
+from zamba_lab.train.optimiser import adamw, decayed
+from zamba_lab.train.step import autocasting, gradient, resolved, train_step
+
+CONFIG = TrainConfig(batch=6, length=23, lr=1e-2, seed=3)
+DATA = Mixture.of(with_documents(600))
+KINDS = [{}, {"mixer": "mamba1"}, {"n_shared_blocks": 2}, {"n_shared_blocks": 0, "mixer": "attention"}]
+
+
+def gradients(model: nn.Module, pieces, autocast=None) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    loss = gradient(model, pieces, *([] if autocast is None else [autocast]))
+    return float(loss), {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def equal(found, expected, **more) -> None:
+    assert found[0] == pytest.approx(expected[0], rel=more.get("rtol", 1e-12))
+    for name, value in expected[1].items():
+        torch.testing.assert_close(found[1][name], value, msg=lambda text, name=name: f"{name}: {text}", **more)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4, 6])
+def test_pieces_give_the_loss_and_gradient_of_the_joined_batch(accumulate):
+    model = tiny_model().double()
+    whole = gradients(model, pieces_at(DATA, 2, CONFIG, 1))
+    assert whole[0] == pytest.approx(float(F.cross_entropy(model(batch_at(DATA, 2, CONFIG)[0]).flatten(0, 1),
+                                                           batch_at(DATA, 2, CONFIG)[1].flatten()).detach()))
+    equal(gradients(model, pieces_at(DATA, 2, replace(CONFIG, accumulate=accumulate), 1)), whole, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("changes", KINDS)
+@pytest.mark.parametrize("native", [True, False])
+def test_each_document_of_a_window_is_as_if_it_were_alone(changes, native):
+    """State, convolution and attention: every logit, and the gradient of the sum of all losses."""
+    model = tiny_model(**changes).double()
+    ids, targets = batch_at(DATA, 1, CONFIG)
+    alone, logits = 0.0, []
+    with kernels.off() if not native else torch.enable_grad():
+        for row, aims in zip(ids, targets):
+            starts = [0, *[k for k in range(1, len(row)) if row[k] == 1], len(row)]
+            for a, b in zip(starts, starts[1:]):
+                found = model(row[None, a:b])[0]
+                logits.append((row[a:b], found.detach()))
+                alone = alone + F.cross_entropy(found, aims[a:b], reduction="sum")
+        alone = alone / ids.numel()
+        alone.backward()
+        expected = alone.item(), {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+        pieces = by_documents(ids, targets, 1)
+        assert len(pieces) > 1
+        equal(gradients(model, pieces), expected, rtol=1e-10, atol=1e-12)
+        logits.sort(key=lambda one: -len(one[0]))
+        at = 0
+        for rows, _ in pieces:
+            for found in model(rows):
+                torch.testing.assert_close(found[:len(logits[at][0])], logits[at][1], rtol=1e-10, atol=1e-12)
+                at += 1
+        assert at == len(logits)
+
+
+def test_without_cutting_documents_do_see_each_other():
+    model = tiny_model().double()
+    cut, whole = (gradients(model, pieces_at(DATA, 1, replace(CONFIG, documents=on), 1)) for on in (True, False))
+    assert abs(cut[0] - whole[0]) > 1e-6
+
+
+@pytest.mark.parametrize("changes", KINDS)
+@pytest.mark.parametrize("native", [True, False])
+def test_checkpointing_changes_no_value_and_no_gradient(changes, native):
+    model = tiny_model(**changes).double()
+    with kernels.off() if not native else torch.enable_grad():
+        plain = gradients(model, pieces_at(DATA, 0, CONFIG, 1))
+        model.checkpointing(True)
+        equal(gradients(model, pieces_at(DATA, 0, CONFIG, 1)), plain, rtol=0, atol=0)
+
+
+def test_checkpointing_keeps_only_what_enters_a_layer():
+    """Counted in numbers that autograd keeps between the passes: those of one layer's input for each layer, and the ends'."""
+    model, kept = tiny_model(n_layers=12, hybrid_layers=(2, 5, 8, 11)), {}
+    ids = batch_at(DATA, 0, CONFIG)[0]
+    owned = {parameter.data_ptr() for parameter in model.parameters()}
+
+    def keep(t):
+        if t.data_ptr() not in owned:
+            kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    sizes = []
+    for on in (False, True):
+        model.checkpointing(on)
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            model(ids).sum().backward()
+        sizes.append(sum(kept.values()))
+    assert sizes[1] * 2 < sizes[0], sizes
+
+
+def test_a_cache_is_carried_though_checkpointing_is_on():
+    model = tiny_model()
+    ids = batch_at(DATA, 0, CONFIG)[0]
+    model.checkpointing(True)
+    _, cache = model.extend(ids[:, :9])
+    torch.testing.assert_close(model.extend(ids[:, 9:], cache)[0], model(ids)[:, 9:], rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_is_near_and_leaves_weights_and_gradients_in_float32():
+    model = tiny_model()
+    exact = gradients(model, pieces_at(DATA, 0, CONFIG, 1))
+    near = gradients(model, pieces_at(DATA, 0, CONFIG, 1), autocasting("bf16", torch.device("cpu")))
+    assert near[0] == pytest.approx(exact[0], rel=2e-2) and near[0] != exact[0]
+    for name, value in exact[1].items():
+        assert near[1][name].dtype == torch.float32
+        assert (near[1][name] - value).norm() < 0.1 * value.norm() + 1e-3, name
+
+
+def test_auto_is_float32_on_a_cpu():
+    assert resolved("auto", torch.device("cpu")) == "float32" and resolved("bf16", torch.device("cpu")) == "bf16"
+
+
+def test_a_step_learns_and_one_without_a_number_changes_nothing():
+    model = tiny_model()
+    optimiser = adamw(model, CONFIG)
+    pieces = pieces_at(Mixture.of(periodic(400)), 0, CONFIG, 1)
+    losses = [train_step(model, optimiser, pieces, 1e-2, 1.0)[0] for _ in range(20)]
+    assert losses[-1] < losses[0] / 2
+    with torch.no_grad():
+        model.final_norm.weight[0] = torch.nan
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert train_step(model, optimiser, pieces, 1e-2, 1.0)[0] != 0
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_only_matrices_are_decayed():
+    model = tiny_model()
+    names = decayed(model)
+    assert all(model.get_parameter(name).ndim == 2 for name in names)
+    assert {"layers.0.mamba.in_proj.weight", "layers.1.invocation.link.weight", "shared_blocks.0.attention.q.weight"} <= names
+    spared = dict(model.named_parameters()).keys() - names
+    assert {"embedding.weight", "final_norm.weight", "layers.0.mamba.A_log", "layers.0.mamba.D", "layers.0.mamba.dt_bias",
+            "layers.0.mamba.conv_weight"} <= spared
+
+
+def test_the_optimiser_has_each_parameter_once():
+    model = tiny_model()
+    groups = adamw(model, CONFIG).param_groups
+    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(id(p) for p in model.parameters())
+
+
+def test_the_shared_path_has_its_share_of_the_learning_rate():
+    model = tiny_model()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    optimiser = adamw(model, replace(CONFIG, shared_lr=0.25))
+    train_step(model, optimiser, pieces_at(DATA, 0, CONFIG, 1), lr=1e-3, clip=1.0)
+    for group in optimiser.param_groups:
+        ours = {".invocation." in names[id(p)] or names[id(p)].startswith("shared_blocks.") for p in group["params"]}
+        assert ours == {group["lr"] == 2.5e-4} and group["lr"] in (1e-3, 2.5e-4)
+    assert {group["lr"] for group in optimiser.param_groups} == {1e-3, 2.5e-4}

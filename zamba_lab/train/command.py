@@ -1,0 +1,181 @@
+"""`zamba-lab train`: a run from a command line, or from a file (YAML or JSON) that says the same.
+
+    zamba-lab train zamba2-nano                                       the shipped model, by its recipe
+    zamba-lab train mamba2-130m --data tokens/ --out runs/a --steps 2000 --batch 16 --schedule "cosine(warmup=100)"
+    zamba-lab train runs/a.yaml --resume
+    zamba-lab train zamba2-nano --data web/ --data books/ --anneal-from runs/a --out runs/b --steps 200
+    torchrun --nproc-per-node 8 -m zamba_lab train ... --parallel fsdp
+
+Such a file holds what the command line does, and the model too: {model: {preset: zamba2-nano, n_layers: 4}, data: [tokens/],
+out: runs/a, train: {steps: 2000, batch: 16}}. A flag has the last word.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from zamba_lab.train.config import annealing, defaults, from_values
+
+RECIPES = ("zamba2-nano",)
+KEYS = ("model", "data", "shares", "out", "model_out", "anneal_from", "anneal_step", "prompts", "parallel", "threads",
+        "writers", "train")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags: those of a run, and one for each field of TrainConfig."""
+    parser.add_argument("source", help="a preset, a folder with a config.json, or a run's .yaml or .json file")
+    parser.add_argument("--data", action="append", metavar="FOLDER", help="token files (train.npy ...); again for a mixture")
+    parser.add_argument("--shares", type=float, nargs="+", help="share of each --data; by size, or 0.6 0.4 when annealing")
+    parser.add_argument("--out", metavar="RUN", help="folder for checkpoints and metrics")
+    parser.add_argument("--model-out", metavar="FOLDER", help="folder for the trained model (RUN/model)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--anneal-from", metavar="RUN", help="branch from this run's checkpoint, with exponential decay")
+    parser.add_argument("--anneal-step", type=int, metavar="N", help="after N of its steps; its newest checkpoint if left out")
+    parser.add_argument("--prompts", nargs="+", help="texts to go on with, every --sample-every steps")
+    parser.add_argument("--writers", nargs="+", choices=("tensorboard", "trackio", "wandb"), help="where else metrics go")
+    parser.add_argument("--parallel", choices=("ddp", "fsdp"), help="under torchrun: a copy each (ddp), or a part each (fsdp)")
+    parser.add_argument("--threads", type=int, help="threads of one operation; torch's own choice if left out")
+    group = parser.add_argument_group("training (their defaults in brackets)")
+    for name, (default, about) in defaults().items():
+        more = {"nargs": "?", "const": "true"} if isinstance(default, bool) else {}
+        group.add_argument(f"--{name.replace('_', '-')}", dest=f"train.{name}", metavar="X",
+                           help=f"{about} [{default}]", **more)
+
+
+def main(given: argparse.Namespace) -> int:
+    """Run it. 0: done; 1: it had to stop, and why; 130: stopped, and to be gone on with."""
+    import torch
+
+    plan = described(given)
+    if plan.get("threads"):
+        torch.set_num_threads(plan["threads"])
+    try:
+        if given.source in RECIPES and not plan.get("data"):
+            from zamba_lab.train.nano import make_nano
+
+            out, folder = plan.get("model_out") or f"data/{given.source}", plan.get("out") or f"runs/{given.source}"
+            print(json.dumps(make_nano(Path(out), Path(folder)), indent=1))
+        else:
+            run(plan, given.resume)
+    except KeyboardInterrupt as stop:
+        print(f"{stop}; the same command with --resume goes on from there", file=sys.stderr)
+        return 130
+    except (FloatingPointError, OSError, ModuleNotFoundError) as error:
+        print(f"zamba-lab: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def described(given: argparse.Namespace) -> dict[str, Any]:
+    """The run that a command line, and its file if it names one, describe. Raises ValueError for a key that means nothing."""
+    source, plan = given.source, {"model": given.source, "train": {}}
+    if Path(source).suffix in (".yaml", ".yml", ".json"):
+        plan |= _read(Path(source))
+    flags = {name: value for name, value in vars(given).items() if value is not None}
+    plan["train"] = {**(plan["train"] or {}), **{name.removeprefix("train."): value for name, value in flags.items()
+                                                if name.startswith("train.")}}
+    plan |= {name: value for name, value in flags.items() if name in KEYS}
+    plan["data"] = [plan["data"]] if isinstance(plan.get("data"), str) else plan.get("data") or []
+    return plan
+
+
+def _read(file: Path) -> dict[str, Any]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.1 takes 1e-3 for a text; here it is the number that it is in JSON and in YAML 1.2."""
+
+    number = re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    try:
+        found = yaml.load(file.read_text(encoding="utf-8"), Loader)            # noqa: S506 - it is a safe one
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"a run's file must be YAML or JSON that can be read: {str(file)!r} ({error})") from error
+    if not isinstance(found, dict) or (unknown := sorted(found.keys() - set(KEYS))) or "model" not in found:
+        got = f"it has {unknown}" if isinstance(found, dict) and unknown else "it lacks 'model'"
+        raise ValueError(f"a run's file has the keys {', '.join(KEYS)}: in {str(file)!r} {got}")
+    return found
+
+
+def run(plan: dict[str, Any], resume: bool) -> None:
+    """Train as described, and save the model. Raises ValueError before the first step if anything does not fit."""
+    import torch
+
+    from zamba_lab.checkpoints import save
+    from zamba_lab.model import Zamba
+    from zamba_lab.train.files import checkpoints
+    from zamba_lab.train.folder import read_folder
+    from zamba_lab.train.loop import train
+    from zamba_lab.train.writers import WRITERS
+
+    if not plan["data"] or not plan.get("out"):
+        raise ValueError("training needs data and a folder for the run: --data FOLDER --out RUN"
+                         + (f", or one of the recipes {', '.join(RECIPES)} alone" if not plan["data"] else ""))
+    out, config, known = Path(plan["out"]), training(plan), checkpoints(plan["out"])
+    if known and not resume:
+        raise ValueError(f"{str(out)!r} holds a run of {known[-1][0]} steps: go on with it by --resume, or take another folder")
+    if resume and not known:
+        raise ValueError(f"there is nothing to resume: {str(out)!r} holds no checkpoint")
+    folders = {Path(folder).name or str(folder): read_folder(folder) for folder in plan["data"]}
+    held_out = {name: one.validation for name, one in folders.items() if one.validation is not None}
+    team = _team(plan)
+    torch.manual_seed(config.seed)
+    model = Zamba(shape(plan["model"])).to(team.device)
+    model.tokenizer = next((one.tokenizer for one in folders.values() if one.tokenizer is not None), None)
+    prompts = plan.get("prompts") or ()
+    writers = [_writer(WRITERS[name], name, out) for name in plan.get("writers") or () if team.rank == 0]
+    train(model, mixture(plan, folders), config, out, held_out, branch_from=plan.get("anneal_from"),
+          branch_step=plan.get("anneal_step"), prompts=prompts, on_row=writers, team=team)
+    team.save(save, model, Path(plan.get("model_out") or out / "model"))
+
+
+def training(plan: dict[str, Any]):
+    """The training arguments: an annealing run's schedule is the published one unless it is given."""
+    if not plan.get("anneal_from") or "schedule" in plan["train"]:
+        return from_values(plan["train"])
+    config = from_values(plan["train"] | {"schedule": "constant"})
+    return annealing(config, config.steps, seed=config.seed)
+
+
+def mixture(plan: dict[str, Any], folders: dict):
+    """The data of the folders, by the shares given, or 60 % of the first when annealing on two."""
+    from zamba_lab.train.mixture import REPLAY, Mixture
+
+    shares = plan.get("shares") or ([REPLAY, 1 - REPLAY] if plan.get("anneal_from") and len(folders) == 2 else None)
+    if shares is not None and len(shares) != len(plan["data"]) or len(folders) != len(plan["data"]):
+        raise ValueError(f"each folder of data has a name and a share of its own: got {plan['data']}, shares {shares}")
+    return Mixture({name: one.tokens for name, one in folders.items()}, None if shares is None else dict(zip(folders, shares)))
+
+
+def shape(model: str | dict[str, Any]):
+    """The config of a preset, of a folder, or of field values over a preset's or the defaults."""
+    from zamba_lab.checkpoints import load_config
+    from zamba_lab.config import ZambaConfig
+
+    if isinstance(model, str):
+        return ZambaConfig.preset(model) if model in ZambaConfig.presets() else load_config(model)
+    values = dict(model)
+    base = shape(values.pop("preset")) if "preset" in values else ZambaConfig()
+    names = {one.name for one in fields(ZambaConfig)}
+    if unknown := sorted(values.keys() - names):
+        raise ValueError(f"no such field of a model: {', '.join(unknown)}; there are {', '.join(sorted(names))}")
+    return replace(base, **values)
+
+
+def _team(plan: dict[str, Any]):
+    if not plan.get("parallel"):
+        from zamba_lab.train.team import ALONE
+
+        return ALONE
+    from zamba_lab.train.several import from_torchrun
+
+    return from_torchrun(plan["parallel"])
+
+
+def _writer(make, name: str, out: Path):
+    return make(out / "tensorboard") if name == "tensorboard" else make(out.parent.name or "zamba-lab", out.name)

@@ -1,0 +1,58 @@
+"""The same rows for other eyes: TensorBoard, trackio, Weights & Biases. Each is a function of a row, as `train` takes them.
+
+    train(..., on_row=[tensorboard("runs/x/tensorboard")])
+
+The libraries are optional and imported here only; the local files of metrics.py are written in any case. Anything else
+that takes a row will do: `print`, a list's `append`, a figure's update.
+"""
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from zamba_lab.train.metrics import Row, Writer
+
+
+def tensorboard(folder: str | Path) -> Writer:
+    """Scalars and texts as TensorBoard's event files in a folder."""
+    _needed("tensorboard", "TensorBoard's files")
+    board = _needed("torch.utils.tensorboard", "TensorBoard's files").SummaryWriter(str(folder))
+
+    def write(row: Row) -> None:
+        for name, value in _measured(row).items():
+            (board.add_text if isinstance(value, str) else board.add_scalar)(name, value, row["step"])
+        board.flush()
+
+    return write
+
+
+def trackio(project: str, name: str | None = None, **more) -> Writer:
+    """A run of trackio, local first. more: what its `init` takes."""
+    return _logged(_needed("trackio", "trackio's runs"), project, name, more)
+
+
+def wandb(project: str, name: str | None = None, **more) -> Writer:
+    """A run of Weights & Biases. more: what its `init` takes, e.g. mode="offline"."""
+    return _logged(_needed("wandb", "runs of Weights & Biases"), project, name, more)
+
+
+WRITERS = {"tensorboard": tensorboard, "trackio": trackio, "wandb": wandb}
+
+
+def _logged(library: ModuleType, project: str, name: str | None, more: dict) -> Writer:
+    library.init(project=project, name=name, **more)
+    return lambda row: library.log(_measured(row), step=row["step"])
+
+
+def _measured(row: Row) -> dict:
+    return {name: value for name, value in row.items() if name != "step" and value is not None}
+
+
+def _needed(module: str, what: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        name = module.split(".")[0]
+        raise ModuleNotFoundError(f"{what} need the package {name}, which is not installed: pip install {name}",
+                                  name=error.name) from error
