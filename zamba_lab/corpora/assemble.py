@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import platform
 import shutil
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import numpy as np
 from zamba_lab.corpora import grams
 from zamba_lab.corpora.corpus import DOCUMENTS, MANIFEST, Corpus, file_hash, load
 from zamba_lab.corpora.duplicates import Duplicates
-from zamba_lab.corpora.shards import EXAMPLES, Shard, merge, note, place, write
+from zamba_lab.corpora.shards import EXAMPLES, Shard, merge, note, place, whole, write
 from zamba_lab.corpora.sources import Source
 from zamba_lab.corpora.stdlib import SPLITS
 from zamba_lab.tokenizer import Tokenizer
@@ -42,6 +41,8 @@ def assemble(folder: Path, work: Path, sources: Sequence[Source], shards: list[S
         "files": {name: file_hash(folder / name) for name in names},
     }
     write(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    for part in folder.glob("*.part"):
+        part.unlink(missing_ok=True)
     shutil.rmtree(work)
     return load(folder)
 
@@ -55,18 +56,14 @@ def _pack(folder: Path, work: Path, split: str, shards: list[Shard], tokenizer: 
             n_bytes += int(shard.sizes[arrays[f"{split}.documents"]].sum())
     ends = np.cumsum(np.concatenate(lengths))
     total = int(ends[-1]) + 1 if len(ends) else 0                  # one more `<s>`, which ends the last document
-    part = folder / f"{split}.tokens.npy.part"
     dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
-    with open(part, "wb") as file:
+    with whole(folder / f"{split}.tokens.npy") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
                                                     "fortran_order": False, "shape": (total,)})
         for shard in shards:
             with np.load(work / f"{shard.number:05}.tokens.npz") as arrays:
                 file.write(arrays[f"{split}.tokens"].tobytes())
         file.write(np.array([tokenizer.bos_id] * bool(total), dtype=dtype).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / f"{split}.tokens.npy")
     np.save(folder / f"{split}.starts.npy", np.concatenate([[0], ends[:-1]]).astype(np.int64) if total else ends)
     return {"documents": len(ends), "bytes": n_bytes, "tokens": total}
 

@@ -14,9 +14,11 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -187,18 +189,22 @@ def _encoder(tokenizer: Path, digest: str) -> WordEncoder:
 
 def write(file: Path, content: bytes) -> None:
     """Write a file whole: whoever stops this at any moment leaves the old one or the new one."""
-    part = file.with_name(file.name + ".part")
-    with open(part, "wb") as out:
+    with whole(file) as out:
         out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(part, file)
 
 
 def write_arrays(file: Path, **arrays: np.ndarray) -> None:
-    part = file.with_name(file.name + ".part")
-    with open(part, "wb") as out:
+    with whole(file) as out:
         np.savez(out, **arrays)
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[BinaryIO]:
+    """A file to write to that gets its name when it is complete. What the writer is called is part of its name until then:
+    the worker of a build that was killed may still be at it when the next one begins."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    with open(part, "wb") as out:
+        yield out
         out.flush()
         os.fsync(out.fileno())
     os.replace(part, file)
