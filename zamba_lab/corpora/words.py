@@ -55,7 +55,7 @@ class WordEncoder:
         return np.concatenate([self._piece(piece) for piece in pieces(text, size, LONG_PIECE)])
 
     def _piece(self, text: str) -> np.ndarray:
-        if self._cut is None or unstable().search(text):
+        if self._cut is None or not text.isascii() and unstable().search(text):
             return np.array(self.tokenizer.encode(text, add_bos=False), dtype=self.dtype)
         words = self._cut.findall(text)
         if sum(map(len, words)) != len(text):           # the library makes words of what is left between, too
