@@ -29,7 +29,7 @@ KEYS = ("model", "data", "shares", "out", "model_out", "anneal_from", "anneal_st
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags: those of a run, and one for each field of TrainConfig."""
     parser.add_argument("source", help="a preset, a folder with a config.json, or a run's .yaml or .json file")
-    parser.add_argument("--data", action="append", metavar="FOLDER", help="token files (train.npy ...); again for a mixture")
+    parser.add_argument("--data", action="append", metavar="FOLDER", help="a corpus that `zamba-lab corpus` made; again for a mixture")
     parser.add_argument("--shares", type=float, nargs="+", help="share of each --data; by size, or 0.6 0.4 when annealing")
     parser.add_argument("--out", metavar="RUN", help="folder for checkpoints and metrics")
     parser.add_argument("--model-out", metavar="FOLDER", help="folder for the trained model (RUN/model)")
@@ -109,7 +109,6 @@ def run(plan: dict[str, Any], resume: bool) -> None:
     from zamba_lab.checkpoints import save
     from zamba_lab.model import Zamba
     from zamba_lab.train.files import checkpoints
-    from zamba_lab.train.folder import read_folder
     from zamba_lab.train.loop import train
     from zamba_lab.train.writers import WRITERS
 
@@ -121,12 +120,14 @@ def run(plan: dict[str, Any], resume: bool) -> None:
         raise ValueError(f"{str(out)!r} holds a run of {known[-1][0]} steps: go on with it by --resume, or take another folder")
     if resume and not known:
         raise ValueError(f"there is nothing to resume: {str(out)!r} holds no checkpoint")
-    folders = {Path(folder).name or str(folder): read_folder(folder) for folder in plan["data"]}
-    held_out = {name: one.validation for name, one in folders.items() if one.validation is not None}
+    model_config = shape(plan["model"])
+    folders = opened(plan["data"], model_config)
+    held_out = {name: one.packed("validation") for name, one in folders.items()
+                if one.manifest["splits"]["validation"]["documents"]}
     team = _team(plan)
     torch.manual_seed(config.seed)
-    model = Zamba(shape(plan["model"])).to(team.device)
-    model.tokenizer = next((one.tokenizer for one in folders.values() if one.tokenizer is not None), None)
+    model = Zamba(model_config).to(team.device)
+    model.tokenizer = next(iter(folders.values())).tokenizer
     prompts = plan.get("prompts") or ()
     writers = [_writer(WRITERS[name], name, out) for name in plan.get("writers") or () if team.rank == 0]
     train(model, mixture(plan, folders), config, out, held_out, branch_from=plan.get("anneal_from"),
@@ -142,6 +143,20 @@ def training(plan: dict[str, Any]):
     return annealing(config, config.steps, seed=config.seed)
 
 
+def opened(data: list[str], model_config) -> dict[str, Any]:
+    """The corpora, by the names of their folders. Raises ValueError unless all have one tokenizer, and it fits the model."""
+    from zamba_lab import corpora
+
+    found = {Path(folder).name or str(folder): corpora.load(folder) for folder in data}
+    for one in found.values():
+        corpora.fits(one, model_config)
+    hashes = {name: one.manifest["files"][one.manifest["tokenizer"]["file"]] for name, one in found.items()}
+    if len(set(hashes.values())) > 1:
+        raise ValueError("corpora of one run must be made by one tokenizer (zamba-lab corpus ... --tokenizer FOLDER): got "
+                         f"tokenizers {hashes}")
+    return found
+
+
 def mixture(plan: dict[str, Any], folders: dict):
     """The data of the folders, by the shares given, or 60 % of the first when annealing on two."""
     from zamba_lab.train.mixture import REPLAY, Mixture
@@ -149,7 +164,7 @@ def mixture(plan: dict[str, Any], folders: dict):
     shares = plan.get("shares") or ([REPLAY, 1 - REPLAY] if plan.get("anneal_from") and len(folders) == 2 else None)
     if shares is not None and len(shares) != len(plan["data"]) or len(folders) != len(plan["data"]):
         raise ValueError(f"each folder of data has a name and a share of its own: got {plan['data']}, shares {shares}")
-    return Mixture({name: one.tokens for name, one in folders.items()}, None if shares is None else dict(zip(folders, shares)))
+    return Mixture({name: one.packed("train").tokens for name, one in folders.items()}, None if shares is None else dict(zip(folders, shares)))
 
 
 def shape(model: str | dict[str, Any]):
