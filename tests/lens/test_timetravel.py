@@ -93,7 +93,7 @@ def test_a_transplant_during_decoding_leaves_both_texts_to_go_on():
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(d_state=5), r"layer 0's ssm cannot be transplanted: here \(2, 8, 4, 6\).*the donor's \(2, 8, 4, 5\)"),
+    (dict(d_state=5), r"layer 0's conv cannot be transplanted: here \(2, 3, 56\).*the donor's \(2, 3, 52\)"),
     (dict(d_conv=3), r"layer 0's conv cannot be transplanted"),
     (dict(attn_kv_heads=2), r"layer 1's k cannot be transplanted: here \(2, 4, 8, 8\).*the donor's \(2, 2, 8, 8\)"),
     (dict(hybrid_layers=(1, 2, 3)), r"layer 3's k cannot be transplanted: here none, the donor's"),
@@ -113,7 +113,7 @@ def test_other_batches_types_lengths_names_and_absent_parts_are_refused():
     longer, single = model.extend(ids[:, :9])[1], model.extend(ids[:1, :8])[1]
     for donor, options, message in (
             (single, {}, r"here \(2, .*the donor's \(1, "),
-            (cache.map(lambda t: t.float()), {}, "float64, the donor's .*float32"),
+            (cache.map(lambda t: t.float()), {}, r"float64 cpu, the donor's .*float32"),
             (longer, dict(parts=("kv",), depths=(1,)), "got 8 here and 9 in the donor"),
             (longer, dict(parts=("state",)), r"parts must be of conv, ssm, kv: got \('state',\)"),
             (longer, dict(parts=()), r"got \(\)"),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zamba_lab.lens.interventions import Edits, Intervened, Intervention, intervene
 from zamba_lab.lens.parts import parts
-from zamba_lab.lens.passes import token_losses
+from zamba_lab.lens.passes import next_token_loss, token_losses
 from zamba_lab.lens.replace import zero
 from zamba_lab.model import Zamba
 from zamba_lab.trace import Trace
@@ -117,9 +117,10 @@ def effect(model: Zamba | Intervened, ids: Tensor, interventions: Intervention |
 
 def switch_off_each(model: Zamba, ids: Tensor) -> list[Effect]:
     """What each part of the shared blocks is worth: SWITCHED zeroed at each invocation alone, then at all. No controls."""
-    places = [*range(model.config.n_invocations), None]
-    return [effect(model, ids, zero(part, where), controls=0)
-            for part in SWITCHED if part in parts(model.config) for where in places]
+    whole = next_token_loss(model, ids)
+    zeros = [zero(part, where) for part in SWITCHED if part in parts(model.config)
+             for where in (*range(model.config.n_invocations), None)]
+    return [Effect(one.name, whole, next_token_loss(intervene(model, one), ids), whole[None][:0]) for one in zeros]
 
 
 def _pass(model: Intervened, ids: Tensor, mask: Tensor | None, keep: tuple[str, ...]) -> Trace:
@@ -155,7 +156,7 @@ class Nudge(Intervention):
         return Nudge({p: nudged(before[p], after[p], generator) for p in points})
 
     def bind(self, model: Zamba) -> Edits:
-        return lambda start: {p: partial(_given, values=values, start=start) for p, values in self.values.items()}
+        return lambda start, cache: {p: partial(_given, values=values, start=start) for p, values in self.values.items()}
 
 
 def nudged(before: Tensor, after: Tensor, generator: torch.Generator) -> Tensor:

@@ -18,15 +18,18 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
+from einops import einsum
 from torch import Tensor
 
 from zamba_lab.cache import Cache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.interventions import Edits, Intervention
-from zamba_lab.lens.parts import attention_depths, attention_path, mixer_depths, numbered, phrase
+from zamba_lab.lens.parts import attention_depths, attention_path, convolved, mixer_depths, numbered, phrase
 from zamba_lab.lens.replace import Replace
 from zamba_lab.lens.timetravel import FIELDS, erased, transplant, with_part
 from zamba_lab.model import Zamba
+from zamba_lab.trace import Edit
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,15 +74,47 @@ class Wipe(Memory):
 
 @dataclass(frozen=True, eq=False)
 class FreezeConv(Memory):
-    """After every token its inputs are taken back out of the window, so the sequence is read token by token."""
+    """The window that the cache holds at `at` is what every later token is seen beside, and what the cache goes on holding."""
 
     done = "frozen"
 
-    def cut(self, position: int) -> bool:
-        return position >= self.at
+    def edited(self, config: ZambaConfig) -> tuple[str, ...]:
+        names = ("projected", *convolved(config))
+        return tuple(f"layers.{i}.mamba.{name}" for i in memory_places(config, "conv", self.where) for name in names)
+
+    def bind(self, model: Zamba) -> Edits:
+        c = model.config
+
+        def edits(start: int, cache: Cache | None) -> dict[str, Edit]:
+            found: dict[str, Edit] = {}
+            for i in memory_places(c, "conv", self.where) if start >= self.at else ():
+                seen: dict[str, Tensor] = {}
+                window = partial(_beside, seen=seen, mamba=model.layers[i].mamba, window=cache.layers[i].conv)
+                found[f"layers.{i}.mamba.projected"] = window
+                for name in convolved(c):
+                    found[f"layers.{i}.mamba.{name}"] = partial(_seen, seen=seen, name=name)
+            return found
+
+        return edits
 
     def after(self, old: Cache | None, new: Cache, position: int) -> Cache:
         return new if position < self.at else with_part(new, "conv", self.depths(new), old)
+
+
+def _beside(projected: Tensor, seen: dict[str, Tensor], mamba, window: Tensor) -> Tensor:
+    """Note what the convolution gives if each token stands alone behind `window`, (b, w - 1, channels)."""
+    c = mamba.config
+    first = c.d_inner if c.mixer == "mamba2" else 0
+    own = projected[..., first:first + c.conv_dim]
+    before = einsum(window, mamba.conv_weight[:, :-1], "b i e, e i -> b e")[:, None]
+    y = F.silu(before + own * mamba.conv_weight[:, -1] + (0 if mamba.conv_bias is None else mamba.conv_bias))
+    widths = (c.d_inner, (c.conv_dim - c.d_inner) // 2, (c.conv_dim - c.d_inner) // 2)
+    seen.update(zip("xBC", y.split(widths, dim=-1)))
+    return projected
+
+
+def _seen(value: Tensor, seen: dict[str, Tensor], name: str) -> Tensor:
+    return seen[name].reshape(value.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +123,15 @@ class HideKeys(Memory):
 
     done: str
 
+    def edited(self, config: ZambaConfig) -> tuple[str, ...]:
+        return tuple(f"{attention_path(config, i)}.attn_scores" for i in memory_places(config, "kv", self.where))
+
     def cut(self, position: int) -> bool:
         return False
 
     def bind(self, model: Zamba) -> Edits:
-        points = [f"{attention_path(model.config, i)}.attn_scores" for i in memory_places(model.config, "kv", self.where)]
-        return lambda start: {p: partial(_hidden, at=self.at, start=start, old=self.done == "wiped") for p in points}
+        points, old = self.edited(model.config), self.done == "wiped"
+        return lambda start, cache: {p: partial(_hidden, at=self.at, start=start, old=old) for p in points}
 
 
 def _hidden(scores: Tensor, at: int, start: int, old: bool) -> Tensor:

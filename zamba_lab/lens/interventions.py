@@ -27,8 +27,8 @@ from zamba_lab.config import ZambaConfig
 from zamba_lab.model import Zamba, _last_real
 from zamba_lab.trace import OFF, Edit, Trace
 
-# from the position of the first new token to the edits of a pass
-Edits = Callable[[int], dict[str, Edit]]
+# from the position of the first new token, and the cache that it is given, to the edits of a pass
+Edits = Callable[[int, Cache | None], dict[str, Edit]]
 
 BY_HEAD = ("q", "k", "v", "attn_scores", "attn_probs")      # points that have their heads before their positions
 HIDDEN = {"attn_scores": -torch.inf, "attn_probs": 0.0}     # points with an axis over all positions; what fills it up
@@ -54,7 +54,11 @@ class Intervention:
 
     def bind(self, model: Zamba) -> Edits:
         """The trace edits of a pass that starts at a position; what they need from other texts is computed here, once."""
-        return lambda start: {}
+        return lambda start, cache: {}
+
+    def edited(self, config: ZambaConfig) -> tuple[str, ...]:
+        """The trace points that the edits are of."""
+        return ()
 
     def cut(self, position: int) -> bool:
         """Whether the cache must be seen between the tokens at position - 1 and position."""
@@ -114,7 +118,7 @@ class Intervened:
             piece = slice(first - start, last - start)
             for one in self.interventions:
                 cache = one.before(cache, first) if first and one.cut(first) else cache
-            inner = self._trace(trace, first)
+            inner = self._trace(trace, first, cache)
             out, new = self.view.extend(ids[:, piece], cache, None if mask is None else mask[:, piece], inner,
                                         last_only and whole)
             for one in self.interventions:
@@ -130,18 +134,18 @@ class Intervened:
 
     def edited(self) -> tuple[str, ...]:
         """The trace points that the interventions edit."""
-        return tuple(self._edits(0))
+        return tuple(dict.fromkeys(point for one in self.interventions for point in one.edited(self.config)))
 
-    def _edits(self, start: int) -> dict[str, Edit]:
+    def _edits(self, start: int, cache: Cache | None) -> dict[str, Edit]:
         found: dict[str, Edit] = {}
         for bound in self._bound:
-            for name, edit in bound(start).items():
+            for name, edit in bound(start, cache).items():
                 found[name] = partial(_chained, found[name], edit) if name in found else edit
         return found
 
-    def _trace(self, trace, start: int):
+    def _trace(self, trace, start: int, cache: Cache | None):
         """The trace of a piece: the interventions' edits, then those of the caller's trace; OFF where there are none."""
-        edits = self._edits(start)
+        edits = self._edits(start, cache)
         if trace is OFF:
             return Trace(edit=edits) if edits else OFF
         for name, edit in trace.edit.items():

@@ -51,6 +51,11 @@ def adapters(config: ZambaConfig) -> tuple[str, ...]:
     return ("mlp",) * bool(config.lora_rank) + ("q", "k", "v") * bool(config.lora_rank_qkv)
 
 
+def convolved(config: ZambaConfig) -> tuple[str, ...]:
+    """What a mixer's convolution hands on, activated. Mamba-1 makes B and C from its x."""
+    return ("x", "B", "C") if config.mixer == "mamba2" else ("x",)
+
+
 def _invocation(point: str):
     return lambda config, i: f"invocation.{i}.{point}"
 
@@ -68,8 +73,8 @@ PARTS = {
     "concat": Part(lambda c: c.n_invocations * c.concat_embedding, lambda c, i: (f"invocation.{i}.input",),
                    _invocation("link_out")),
     "mixer": Part(lambda c: len(mixer_depths(c)), lambda c, i: (f"layers.{i}.mamba.out",), _mamba("out")),
-    "convolution": Part(lambda c: len(mixer_depths(c)), lambda c, i: tuple(
-        f"layers.{i}.mamba.{name}" for name in ("xBC" if c.mixer == "mamba2" else "x")), _mamba("out")),
+    "convolution": Part(lambda c: len(mixer_depths(c)),
+                        lambda c, i: tuple(f"layers.{i}.mamba.{name}" for name in convolved(c)), _mamba("out")),
     "steps": Part(lambda c: len(mixer_depths(c)), lambda c, i: (f"layers.{i}.mamba.dt",), _mamba("y")),
 }
 

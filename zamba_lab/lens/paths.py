@@ -14,12 +14,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from zamba_lab.cache import Cache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.interventions import Edits, Intervention
 from zamba_lab.lens.parts import numbered
 from zamba_lab.lens.passes import run
 from zamba_lab.lens.replace import checked
 from zamba_lab.model import Zamba
+from zamba_lab.trace import Edit
 
 
 def columns(config: ZambaConfig) -> dict[str, slice]:
@@ -63,16 +65,20 @@ class Path(Intervention):
     def outlets(self, config: ZambaConfig) -> tuple[str, ...]:
         return (f"layers.{config.hybrid_layers[self.invocation]}.mamba.out",)
 
+    def edited(self, config: ZambaConfig) -> tuple[str, ...]:
+        depth = config.hybrid_layers[self.invocation]
+        return f"layers.{depth}.resid_in", f"layers.{depth}.mamba.projected"
+
     def bind(self, model: Zamba) -> Edits:
         depth = model.config.hybrid_layers[self.invocation]
         layer, link = model.layers[depth], f"invocation.{self.invocation}.link_out"
         given = None if self.donor is None else run(model, self.donor, keep=[link])[link]
         which = [columns(model.config)[name] for name in self.to]
 
-        def edits(start: int):
+        def edits(start: int, cache: Cache | None) -> dict[str, Edit]:
             seen: dict[str, Tensor] = {}                # the pass's own x, on which the other t is set
             other = partial(_other, seen=seen, layer=layer, given=given, which=which, start=start)
-            return {f"layers.{depth}.resid_in": partial(_noted, seen=seen), f"layers.{depth}.mamba.projected": other}
+            return dict(zip(self.edited(model.config), (partial(_noted, seen=seen), other)))
 
         return edits
 

@@ -53,19 +53,19 @@ class Replace(Intervention):
             raise ValueError(f"resampling needs a text as long as the one that runs, for each row or one for all: got ids of "
                              f"shape {tuple(self.source.shape)} for {b} rows of {stop} tokens")
 
-    def points(self, config: ZambaConfig) -> tuple[str, ...]:
+    def edited(self, config: ZambaConfig) -> tuple[str, ...]:
         return tuple(p for i in places(config, self.part, self.where) for p in PARTS[self.part].points(config, i))
 
     def outlets(self, config: ZambaConfig) -> tuple[str, ...]:
         return tuple(PARTS[self.part].outlet(config, i) for i in places(config, self.part, self.where))
 
     def bind(self, model: Zamba) -> Edits:
-        points = self.points(model.config)
+        points = self.edited(model.config)
         given: dict[str, Tensor | None] = dict.fromkeys(points)
         if self.source is not None:
             trace = run(model, self.source, keep=points)
             given = {p: trace[p].mean((0, 1), keepdim=True) if self.how == "mean" else trace[p] for p in points}
-        return lambda start: {p: self.edit(model.config, given[p], start) for p in points}
+        return lambda start, cache: {p: self.edit(model.config, given[p], start) for p in points}
 
     def edit(self, config: ZambaConfig, given: Tensor | None, start: int) -> Edit:
         chosen = {"head": (self.head,), "concat": (..., slice(config.d_model, None))}.get(self.part, (...,))

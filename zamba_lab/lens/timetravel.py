@@ -125,7 +125,8 @@ def must_fit(depth: int, field: str, cache: Cache, donor: Cache) -> bool:
     looks = [None if t is None else (*(size for axis, size in enumerate(t.shape) if field not in "kv" or axis != 2), t.dtype,
                                      t.device) for t in (mine, theirs)]
     if looks[0] != looks[1]:
-        raise ValueError(f"layer {depth}'s {field} cannot be transplanted: here {describe(mine)}, the donor's {describe(theirs)}")
+        words = ["none" if t is None else f"{tuple(t.shape)} {t.dtype} {t.device}" for t in (mine, theirs)]
+        raise ValueError(f"layer {depth}'s {field} cannot be transplanted: here {words[0]}, the donor's {words[1]}")
     return mine is not None
 
 
