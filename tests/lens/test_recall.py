@@ -64,3 +64,17 @@ def test_a_needle_without_room_is_refused(options, message):
 def test_no_distance_is_refused():
     with pytest.raises(ValueError, match="one distance or more"):
         lens.who_remembers(make_model(replace(BASE, n_layers=5)), FILLER, distances=())
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
+def test_a_transplanted_memory_moves_what_is_said_where_there_is_one_and_ones_own_does_not(config):
+    model, ids, other = make_model(config), random_ids(config), random_ids(config, seed=7)
+    found = lens.who_carries(model, ids, other)
+    holders = range(5) if config.mixer == "attention" else config.hybrid_layers
+    mixers = range(5) if config.mixer != "attention" else ()
+    for row, depths in enumerate((mixers, mixers if config.d_conv > 1 else (), holders)):
+        for i in range(5):
+            assert bool((found[row, i] > 0).all()) == (i in depths) and (i in depths or (found[row, i] == 0).all())
+    assert lens.who_carries(model, ids, ids).abs().max() < 1e-12
+    with pytest.raises(ValueError, match=r"got \(2, 19\) and \(2, 18\)"):
+        lens.who_carries(model, ids, other[:, 1:])

@@ -23,19 +23,20 @@ from zamba_lab.lens.effect import SWITCHED, Effect, bootstrap, divergence_from, 
 from zamba_lab.lens.hold import freeze, overwrite, wipe
 from zamba_lab.lens.interventions import Intervened, Intervention, intervene
 from zamba_lab.lens.logits import LensReading, lens_sites, logit_lens, unembed
-from zamba_lab.lens.parts import parts
+from zamba_lab.lens.parts import count, parts
 from zamba_lab.lens.passes import next_token_loss, run, token_losses
 from zamba_lab.lens.paths import path
-from zamba_lab.lens.recall import Recall, needles, who_remembers
+from zamba_lab.lens.recall import MEMORIES, Recall, needles, who_carries, who_remembers
 from zamba_lab.lens.replace import drop_concat, mean, resample, zero
 from zamba_lab.lens.rewire import one_block, permute_adapters, swap_blocks, untie
 from zamba_lab.lens.states import ssm_states, state_norms
 from zamba_lab.lens.timetravel import Timeline, fork, transplant
 from zamba_lab.lens.tuned import TunedLens, fit_tuned_lens
 
-__all__ = ["Attribution", "AttentionMaps", "Decay", "Effect", "Intervened", "Intervention", "LensReading", "Recall",
-           "SWITCHED", "Timeline", "TunedLens", "attention_by_invocation", "attribution", "bootstrap", "decay",
+__all__ = ["Attribution", "AttentionMaps", "Decay", "Effect", "Intervened", "Intervention", "LensReading", "MEMORIES",
+           "Recall", "SWITCHED", "Timeline", "TunedLens", "attention_by_invocation", "attribution", "bootstrap", "count", "decay",
            "divergence_from", "drop_concat", "effect", "fit_tuned_lens", "fork", "freeze", "frozen_mixer", "intervene",
            "lens_sites", "logit_lens", "mean", "needles", "next_token_loss", "one_block", "overwrite", "parts", "path",
            "permute_adapters", "resample", "run", "ssm_states", "state_norms", "swap_blocks", "switch_off_each",
-           "token_losses", "transplant", "unembed", "untie", "who_remembers", "wipe", "zero"]
+           "token_losses", "transplant", "unembed", "untie", "who_carries", "who_remembers", "wipe",
+           "zero"]

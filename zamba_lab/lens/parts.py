@@ -84,6 +84,11 @@ def parts(config: ZambaConfig) -> tuple[str, ...]:
     return tuple(name for name, part in PARTS.items() if part.count(config))
 
 
+def count(config: ZambaConfig, part: str) -> int:
+    """How many of a part the model has."""
+    return PARTS[part].count(config)
+
+
 def places(config: ZambaConfig, part: str, where: int | None) -> tuple[int, ...]:
     """The numbers of the parts meant: `where` alone, or every one if it is None.
 

@@ -18,7 +18,9 @@ from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.effect import bootstrap
 from zamba_lab.lens.hold import wipe
 from zamba_lab.lens.interventions import intervene
+from zamba_lab.lens.logits import divergence
 from zamba_lab.lens.parts import attention_depths, mixer_depths
+from zamba_lab.lens.timetravel import transplant
 from zamba_lab.model import Zamba
 
 MEMORIES = ("ssm", "conv", "kv")
@@ -106,6 +108,31 @@ def _recalled(model: Zamba, ids: Tensor) -> tuple[Tensor, Tensor]:
     rows = [[loss(intervene(model, wipe(part, holders[depth], asked))) if depth in holders else whole
              for depth in range(model.config.n_layers)] for part, holders in memories(model.config).items()]
     return whole, torch.stack([torch.stack(row) for row in rows])
+
+
+@torch.no_grad()
+def who_carries(model: Zamba, ids: Tensor, donor: Tensor) -> Tensor:
+    """How far another text's memory, transplanted alone, moves what the model says next.
+
+    Args:
+        ids, donor: (b, l) two texts for each row, l >= 2. All but the last token of each is read; then one memory of ids' cache is
+            the donor's, and the last token of ids comes.
+
+    Returns: (part, i, b) KL(own || with the transplant) in nats, parts as `MEMORIES`; 0 where a layer has no such memory.
+    Raises ValueError if the texts are not of one shape.
+    """
+    if ids.shape != donor.shape or ids.ndim != 2 or ids.shape[1] < 2:
+        raise ValueError(f"two texts of one shape (b, l >= 2) are needed: got {tuple(ids.shape)} and {tuple(donor.shape)}")
+    own, other = (model.extend(text[:, :-1], last_only=True)[1] for text in (ids, donor))
+
+    def says(cache) -> Tensor:
+        logits = model.extend(ids[:, -1:], cache)[0][:, 0]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+    before = says(own)
+    return torch.stack([torch.stack([
+        divergence(before, says(transplant(own, other, (part,), (i,)))) if i in holders else torch.zeros_like(before[:, 0])
+        for i in range(model.config.n_layers)]) for part, holders in memories(model.config).items()])
 
 
 def memories(config: ZambaConfig) -> dict[str, dict[int, int]]:
