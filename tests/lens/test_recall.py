@@ -37,8 +37,11 @@ def test_the_loss_is_that_of_the_intervention_on_the_prompt_read_at_once():
         changed = lens.token_losses(lens.intervene(model, lens.wipe(part, i, asked))(ids), ids)[:, -1]
         torch.testing.assert_close(found.wiped[0, row, depth], changed)
     torch.testing.assert_close(found.whole[0], lens.next_token_loss(model, ids)[:, -1])
-    told = torch.cat([other[:, :-1], ids[:, -1:]], dim=1)
-    torch.testing.assert_close(found.never[0], lens.next_token_loss(model, told)[:, -1].float(), check_dtype=False)
+    torch.testing.assert_close(found.never[0], lens.next_token_loss(model, other)[:, -1])
+    torch.testing.assert_close(found.never_wiped[0, 0, 2], lens.token_losses(
+        lens.intervene(model, lens.wipe("ssm", 2, asked))(other), other)[:, -1])
+    assert torch.equal(found.loss[0, 0, 2], (found.never - found.whole)[0] - (found.never_wiped - found.wiped)[0, 0, 2])
+    assert torch.equal(ids[:, -1], other[:, -1])
 
 
 def test_a_needle_is_told_once_at_its_distance_and_asked_for_at_the_end():

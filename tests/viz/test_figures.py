@@ -124,9 +124,9 @@ def test_effects_stand_above_their_controls_with_their_intervals():
 def test_a_table_is_centred_on_zero_and_bold_where_the_interval_leaves_zero_out():
     (trace,) = viz.table([[0.5, -0.2]], ["ssm"], ["0", "1"], "t", "memory", "depth", "nats", low=[[0.1, -0.4]], high=[[0.9, 0.1]]).data
     assert (trace.zmin, trace.zmax) == (-0.5, 0.5)
-    assert list(trace.text[0]) == ["<b>+0.50</b>", "-0.20"] and trace.customdata[0][1] == "-0.400 to +0.100"
+    assert list(trace.text[0]) == ["<b>+0.500</b>", "-0.200"] and trace.customdata[0][1] == "-0.400 to +0.100"
     (plain,) = viz.table([[0.0, 0.0]], ["kv"], ["0", "1"], "t", "memory", "depth", "nats").data
-    assert list(plain.text[0]) == ["+0.00", "+0.00"] and plain.zmax == 1
+    assert list(plain.text[0]) == ["0", "0"] and plain.zmax == 1
 
 
 def test_a_lens_map_says_each_sites_word_at_its_token():
@@ -135,6 +135,8 @@ def test_a_lens_map_says_each_sites_word_at_its_token():
     assert trace.text[1][1] == "&lt;s&gt;" and trace.y == ("embed", "end")
     assert trace.customdata[1][1] == "end after token 1 «·f»:<br>says «&lt;s&gt;»"
     np.testing.assert_array_equal(trace.z, values)
+    many = viz.lens_map([["a_long_word"] * 40], np.ones((1, 40)), ["t"] * 40, ["end"], "lens", "nats").data[0]
+    assert many.text[0][0] == "a_lo…" and "a_long_word" in many.customdata[0][0]
 
 
 def test_depth_diagram_has_a_box_for_each_layer_and_invocation():

@@ -1,8 +1,9 @@
 """Who remembers what: hide a needle, wipe one memory just before it is asked for, and see what is lost.
 
 A prompt is filler, a needle (a key and its value), more filler, and the key again; the measure is the loss of the value. The
-SSM state, the convolution's window and the keys and values of a layer are wiped, each alone, when the key comes again: what
-the loss then gains, that memory alone was keeping.
+SSM state, the convolution's window and the keys and values of a layer are wiped, each alone, when the key comes again. That
+may help or hurt a prediction whatever the needle was, so the same is done where the needle had another value: only what telling
+the value was worth, and is no more, counts as lost.
 """
 
 from __future__ import annotations
@@ -35,11 +36,17 @@ class Recall:
     whole: Tensor             # (d, b) nothing wiped
     never: Tensor             # (d, b) another value in the needle: what the model says that was never told
     wiped: Tensor             # (d, part, i, b); where a layer has no such memory, `whole`
+    never_wiped: Tensor       # (d, part, i, b) another value in the needle, and wiped
+
+    @property
+    def recall(self) -> Tensor:
+        """What having been told is worth, (d, b), nats."""
+        return self.never - self.whole
 
     @property
     def loss(self) -> Tensor:
-        """What each memory alone was keeping, (d, part, i, b): > 0 where it helped."""
-        return self.wiped - self.whole[:, None, None]
+        """How much of that is lost without each memory, (d, part, i, b): what that memory alone was keeping."""
+        return self.recall[:, None, None] - (self.never_wiped - self.wiped)
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Bootstrap intervals of the mean loss over prompts: low and high, (d, part, i) each."""
@@ -80,19 +87,16 @@ def who_remembers(model: Zamba, filler: Tensor, distances: Sequence[int] = (4, 1
                   seed: int = 0) -> Recall:
     """Wipe each memory of each layer alone before the needle is asked for, at each distance.
 
-    Arguments as `needles`; the same seed at every distance. One pass a distance reads the prompts, and one token for each
+    Arguments as `needles`; the same seed at every distance. Two passes a distance read the prompts, and one token for each
     memory asks for the needle.
     """
     if not distances:
         raise ValueError("distances must name one distance or more: got none")
-    whole, never, wiped = [], [], []
+    found = []
     for distance in distances:
-        ids, other = needles(filler, distance, count, lead, seed)
-        found = _recalled(model, ids)
-        whole.append(found[0])
-        wiped.append(found[1])
-        never.append(F.cross_entropy(model.extend(other[:, :-1], last_only=True)[0][:, 0].float(), ids[:, -1], reduction="none"))
-    return Recall(MEMORIES, tuple(distances), torch.stack(whole), torch.stack(never), torch.stack(wiped))
+        told, never = (_recalled(model, ids) for ids in needles(filler, distance, count, lead, seed))
+        found.append((told[0], never[0], told[1], never[1]))
+    return Recall(MEMORIES, tuple(distances), *(torch.stack(part) for part in zip(*found)))
 
 
 def _recalled(model: Zamba, ids: Tensor) -> tuple[Tensor, Tensor]:

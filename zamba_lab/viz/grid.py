@@ -17,7 +17,8 @@ def table(values, rows: Sequence[str], columns: Sequence[str], title: str, row_l
     """A signed number for each row and column, with its interval, if given, in the hover text; the first row on top.
 
     Args:
-        values: (row, column). low, high: intervals of that shape, or None. A number whose interval leaves out 0 is bold.
+        values: (row, column). low, high: intervals of that shape, or None. A number whose interval leaves out 0 is
+            bold; one that is exactly 0 stands as 0.
 
     Raises ValueError if shapes or labels do not fit.
     """
@@ -28,7 +29,7 @@ def table(values, rows: Sequence[str], columns: Sequence[str], title: str, row_l
     if any(end.shape != values.shape for end in ends):
         raise ValueError(f"low and high must have the shape of values: got {ends[0].shape} and {ends[1].shape}, values {values.shape}")
     sure = (low is not None) & ((ends[0] > 0) | (ends[1] < 0))
-    text = [[f"<b>{v:+.2f}</b>" if s else f"{v:+.2f}" for v, s in zip(*line)] for line in zip(values, sure)]
+    text = [[f"<b>{v:+.3f}</b>" if s else f"{v:+.3f}" if v else "0" for v, s in zip(*line)] for line in zip(values, sure)]
     hover = [[f"{a:+.3f} to {b:+.3f}" for a, b in zip(*line)] for line in zip(*ends)]
     top = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     words = "" if low is None else "<br>interval %{customdata}"
@@ -60,10 +61,16 @@ def lens_map(words: Sequence[Sequence[str]], values, tokens: Sequence[str], site
     hover = [[f"{site} after {place}:<br>says «{printable(word)}»" for place, word in zip(places(tokens), line)]
              for site, line in zip(sites, words)]
     fig = go.Figure(go.Heatmap(
-        z=values, x=places(tokens), y=list(sites), text=[[short(word) for word in line] for line in words],
-        customdata=hover, texttemplate="%{text}", textfont=dict(family=theme.MONO, size=10.5), xgap=1, ygap=1, zmin=0,
+        z=values, x=places(tokens), y=list(sites), text=[[fitting(word, len(tokens)) for word in line] for line in words],
+        customdata=hover, texttemplate="%{text}", textfont=dict(family=theme.MONO, size=9.5), xgap=1, ygap=1, zmin=0,
         hovertemplate=f"%{{customdata}}<br>{value_label} <b>%{{z:.3f}}</b><extra></extra>",
         colorscale=theme.SEQUENTIAL, colorbar=theme.color_bar(value_label)))
     fig.update_xaxes(title_text="after token", tickangle=-90, **token_axis(tokens))
     fig.update_yaxes(title_text="site", type="category")
     return theme.titled(fig, title, subtitle, height=200 + 27 * len(sites))
+
+
+def fitting(word: str, columns: int) -> str:
+    """A word cut to what a cell holds beside so many others; the hover text has it whole."""
+    most = max(3, 200 // columns)
+    return short(word if len(word) <= most else word[:most - 1] + "…")

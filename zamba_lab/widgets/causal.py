@@ -76,9 +76,9 @@ def recall_panel(model: Zamba, filler: Tensor, distances: Sequence[int] = (4, 16
     def draw(distance: int):
         i = found.distances.index(distance)
         return viz.table(found.loss[i].mean(-1), [WORDS[part] for part in found.parts], list(map(str, range(model.config.n_layers))),
-                         f"Who remembers a needle {distance} tokens back", "wiped", "depth", "loss of the value (nats)",
+                         f"Who remembers a needle {distance} tokens back", "wiped", "depth", "recall lost (nats)",
                          low=low[i], high=high[i], subtitle=(
-                             f"its value costs {found.whole[i].mean():.2f} nats, {found.never[i].mean():.2f} if never told; "
+                             f"its value costs {found.whole[i].mean():.2f} nats; had it not been told, {found.recall[i].mean():+.2f}; "
                              f"{count} prompts, bold where the 95 % interval leaves 0 out"))
 
     return Panel(draw, distance=choice("distance", [(f"{d} tokens", d) for d in found.distances], "between needle and question"))
