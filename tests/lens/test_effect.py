@@ -8,8 +8,8 @@ from variants import BASE, VARIANTS, make_model, random_ids
 from zamba_lab import lens
 from zamba_lab.lens.effect import Nudge, _pass
 
-HYBRID = [lens.zero("invocation", 1), lens.zero("head", 0, head=1), lens.zero("adapter"), lens.drop_concat(2), lens.swap_blocks(),
-          lens.path(1, "dt"), lens.wipe("kv", 1, at=9), lens.freeze("kv", None, at=9)]
+HYBRID = [lens.zero("invocation", 1), lens.zero("head", 0, head=1), lens.zero("adapter"), lens.drop_concat(2),
+          lens.swap_blocks(), lens.path(1, "dt"), lens.wipe("kv", 1, at=9), lens.freeze("kv", None, at=9)]
 ANY = [lens.zero("mixer", 2), lens.zero("convolution", 0), lens.wipe("ssm", 3, at=9), lens.freeze("ssm", None, at=9),
        lens.wipe("conv", 1, at=9), lens.freeze("conv", 1, at=9)]
 

@@ -86,7 +86,7 @@ def test_a_frozen_window_shows_each_token_beside_the_same_inputs():
 
 
 @pytest.mark.parametrize("model, ids, other", [
-    *[(make_model(VARIANTS[v]), random_ids(VARIANTS[v]), random_ids(VARIANTS[v], seed=7)) for v in ("base", "mamba1", "no rope")],
+    *[(make_model(c), random_ids(c), random_ids(c, seed=7)) for c in (BASE, VARIANTS["mamba1"], VARIANTS["no rope"])],
     (nano(), nano_ids(2, 19), nano_ids(2, 24)[:, 5:])], ids=["mamba2", "mamba1", "no rope", "nano"])
 @torch.no_grad()
 def test_overwriting_all_with_another_texts_memory_continues_that_text_bitwise_and_ones_own_changes_nothing(model, ids, other):

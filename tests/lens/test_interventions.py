@@ -22,7 +22,8 @@ def all_interventions(model, ids, cache) -> list[lens.Intervention]:
     other = (ids + 1) % c.vocab_size
     for part in lens.parts(c):
         head = 1 if part == "head" else None
-        found += [lens.zero(part, 0, head=head), lens.mean(part, None, other, head=head), lens.resample(part, 0, other, head=head)]
+        found += [lens.zero(part, 0, head=head), lens.mean(part, None, other, head=head),
+                  lens.resample(part, 0, other, head=head)]
     for part in ("ssm", "conv", "kv"):
         if any(part in layer.tensors() or (part == "kv" and layer.k is not None) for layer in cache.layers):
             found += [lens.wipe(part, 0, at), lens.freeze(part, None, at), lens.overwrite(part, 0, at, cache)]
@@ -162,14 +163,16 @@ def test_resampling_from_the_same_text_changes_nothing(config):
 
 
 @pytest.mark.parametrize("model, ids", [(make_model(BASE), random_ids(BASE)), (nano(), nano_ids(2))], ids=["random", "nano"])
-@pytest.mark.parametrize("make", [lambda ids: lens.zero("invocation", 2), lambda ids: lens.resample("head", 2, ids.flip(1), head=1),
-                                  lambda ids: lens.zero("adapter", 2), lambda ids: lens.path(2, "dt")])
+@pytest.mark.parametrize("make", [lambda ids: lens.zero("invocation", 2), lambda ids: lens.path(2, "dt"),
+                                  lambda ids: lens.resample("head", 2, ids.flip(1), head=1),
+                                  lambda ids: lens.zero("adapter", 2)])
 @torch.no_grad()
 def test_a_patch_at_invocation_2_leaves_invocations_0_and_1_bitwise_as_they_were(model, ids, make):
     names = ["q", "k", "v", "attn_probs", "attn_out", "mlp_out", "link_out"]
     keep = [f"invocation.*.{name}" for name in names]
     whole, changed = (lens.run(m, ids, keep=[*keep, "logits"]) for m in (model, lens.intervene(model, make(ids))))
-    assert all(torch.equal(whole[f"invocation.{k}.{name}"], changed[f"invocation.{k}.{name}"]) for k in (0, 1) for name in names)
+    points = [f"invocation.{k}.{name}" for k in (0, 1) for name in names]
+    assert all(torch.equal(whole[point], changed[point]) for point in points)
     assert not torch.equal(whole["logits"], changed["logits"])
 
 

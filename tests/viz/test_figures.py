@@ -26,7 +26,8 @@ def every_figure() -> dict[str, go.Figure]:
         "half_life_ranges": viz.half_life_ranges(RNG.uniform(1, 90, size=(7, 5)), TOKENS, 2, "half-lives"),
         "bars": viz.bars([0.3, -0.1], ["first", "second"], "worth", "change (nats)", "part"),
         "token_effect": viz.token_effect(RNG.normal(size=7), TOKENS, "effect", "change (nats)"),
-        "effects": viz.effects([[0.3, 0.1], [-0.1, np.nan]], np.full((2, 2, 2), np.nan), ["first", "second"], "effects", "nats"),
+        "effects": viz.effects([[0.3, 0.1], [-0.1, np.nan]], np.full((2, 2, 2), np.nan), ["first", "second"], "effects",
+                               "nats"),
         "table": viz.table([[0.3, -0.1]], ["ssm"], ["0", "1"], "memories", "memory", "depth", "loss (nats)"),
         "lens_map": viz.lens_map([TOKENS, TOKENS], RNG.uniform(size=(2, 7)), TOKENS, ["embed", "end"], "lens", "KL (nats)"),
         "depth_diagram": viz.depth_diagram(6, (1, 4), (0, 1), "a hybrid"),
@@ -122,7 +123,8 @@ def test_effects_stand_above_their_controls_with_their_intervals():
 
 
 def test_a_table_is_centred_on_zero_and_bold_where_the_interval_leaves_zero_out():
-    (trace,) = viz.table([[0.5, -0.2]], ["ssm"], ["0", "1"], "t", "memory", "depth", "nats", low=[[0.1, -0.4]], high=[[0.9, 0.1]]).data
+    (trace,) = viz.table([[0.5, -0.2]], ["ssm"], ["0", "1"], "t", "memory", "depth", "nats", low=[[0.1, -0.4]],
+                         high=[[0.9, 0.1]]).data
     assert (trace.zmin, trace.zmax) == (-0.5, 0.5)
     assert list(trace.text[0]) == ["<b>+0.500</b>", "-0.200"] and trace.customdata[0][1] == "-0.400 to +0.100"
     (plain,) = viz.table([[0.0, 0.0]], ["kv"], ["0", "1"], "t", "memory", "depth", "nats").data

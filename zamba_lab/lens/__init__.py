@@ -34,8 +34,8 @@ from zamba_lab.lens.timetravel import Timeline, fork, transplant
 from zamba_lab.lens.tuned import TunedLens, fit_tuned_lens
 
 __all__ = ["Attribution", "AttentionMaps", "Decay", "Effect", "Intervened", "Intervention", "LensReading", "MEMORIES",
-           "Recall", "SWITCHED", "Timeline", "TunedLens", "attention_by_invocation", "attribution", "bootstrap", "count", "decay",
-           "divergence_from", "drop_concat", "effect", "fit_tuned_lens", "fork", "freeze", "frozen_mixer", "intervene",
+           "Recall", "SWITCHED", "Timeline", "TunedLens", "attention_by_invocation", "attribution", "bootstrap", "count",
+           "decay", "divergence_from", "drop_concat", "effect", "fit_tuned_lens", "fork", "freeze", "frozen_mixer", "intervene",
            "lens_sites", "logit_lens", "mean", "needles", "next_token_loss", "one_block", "overwrite", "parts", "path",
            "permute_adapters", "resample", "run", "ssm_states", "state_norms", "swap_blocks", "switch_off_each",
            "token_losses", "transplant", "unembed", "untie", "who_carries", "who_remembers", "wipe",

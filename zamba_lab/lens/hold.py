@@ -169,8 +169,8 @@ class Overwrite(Memory):
         for i in memory_places(c, self.part, self.where):
             held = getattr(layers[depths[i]], FIELDS[self.part][0]) if depths[i] < len(layers) else None
             if held is None or held.shape[1:] != shape:
-                raise ValueError(f"{phrase(self.part, i)} at token {self.at} must have shape (batch, {str(shape)[1:]}: the donor "
-                                 f"has {'none' if held is None else tuple(held.shape)}")
+                raise ValueError(f"{phrase(self.part, i)} at token {self.at} must have shape (batch, {str(shape)[1:]}: the "
+                                 f"donor has {'none' if held is None else tuple(held.shape)}")
 
     def check_pass(self, b: int, start: int, stop: int) -> None:
         if b != self.donor.batch:

@@ -59,8 +59,8 @@ class Path(Intervention):
 
     def check_pass(self, b: int, start: int, stop: int) -> None:
         if self.donor is not None and (self.donor.shape[1] < stop or len(self.donor) not in (1, b)):
-            raise ValueError(f"patching needs a text as long as the one that runs, for each row or one for all: got ids of shape "
-                             f"{tuple(self.donor.shape)} for {b} rows of {stop} tokens")
+            raise ValueError(f"patching needs a text as long as the one that runs, for each row or one for all: got ids of "
+                             f"shape {tuple(self.donor.shape)} for {b} rows of {stop} tokens")
 
     def outlets(self, config: ZambaConfig) -> tuple[str, ...]:
         return (f"layers.{config.hybrid_layers[self.invocation]}.mamba.out",)

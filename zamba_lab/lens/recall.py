@@ -119,8 +119,8 @@ def who_carries(model: Zamba, ids: Tensor, donor: Tensor) -> Tensor:
     """How far another text's memory, transplanted alone, moves what the model says next.
 
     Args:
-        ids, donor: (b, l) two texts for each row, l >= 2. All but the last token of each is read; then one memory of ids' cache is
-            the donor's, and the last token of ids comes.
+        ids, donor: (b, l) two texts for each row, l >= 2. All but the last token of each is read; then one memory of ids' cache
+            is the donor's, and the last token of ids comes.
 
     Returns: (part, i, b) KL(own || with the transplant) in nats, parts as `MEMORIES`; 0 where a layer has no such memory.
     Raises ValueError if the texts are not of one shape.

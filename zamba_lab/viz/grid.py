@@ -27,7 +27,8 @@ def table(values, rows: Sequence[str], columns: Sequence[str], title: str, row_l
     must_match("columns", columns, values.shape[1])
     ends = [values if end is None else array(end, name, 2) for end, name in ((low, "low"), (high, "high"))]
     if any(end.shape != values.shape for end in ends):
-        raise ValueError(f"low and high must have the shape of values: got {ends[0].shape} and {ends[1].shape}, values {values.shape}")
+        raise ValueError(f"low and high must have the shape of values: got {ends[0].shape} and {ends[1].shape}, values "
+                         f"{values.shape}")
     sure = (low is not None) & ((ends[0] > 0) | (ends[1] < 0))
     text = [[f"<b>{v:+.3f}</b>" if s else f"{v:+.3f}" if v else "0" for v, s in zip(*line)] for line in zip(values, sure)]
     hover = [[f"{a:+.3f} to {b:+.3f}" for a, b in zip(*line)] for line in zip(*ends)]

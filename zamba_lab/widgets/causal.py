@@ -55,17 +55,16 @@ def intervention_panel(model: Zamba, ids: Tensor, donor: Tensor, tokens: Sequenc
         found = effect(part, how, None if where == EVERY else where)
         change = torch.cat([torch.full((1,), torch.nan), found.change[0]])
         return viz.token_effect(change, tokens, found.name, "change of loss (nats)", subtitle=(
-            f"mean change {found.change.mean():+.3f} nats a token; {found.control_change.mean():+.3f} from random changes of the "
-            "same size"))
+            f"mean change {found.change.mean():+.3f} nats a token; {found.control_change.mean():+.3f} from random changes "
+            "of the same size"))
 
     c = model.config
     parts = [part for part in lens.parts(c) if part not in ("head", "steps")]
     least = min(lens.count(c, part) for part in parts)
-    panel = Panel(draw, part=choice("part", [(part, part) for part in parts], "which part"),
-                  how=choice("is", [(how, how) for how in made], "what it is replaced by"),
-                  where=choice("number", [("every", EVERY)] + [(str(i), i) for i in range(min(least, MOST))],
-                               "which of them, down the depth"))
-    return panel
+    return Panel(draw, part=choice("part", [(part, part) for part in parts], "which part"),
+                 how=choice("is", [(how, how) for how in made], "what it is replaced by"),
+                 where=choice("number", [("every", EVERY)] + [(str(i), i) for i in range(min(least, MOST))],
+                              "which of them, down the depth"))
 
 
 def recall_panel(model: Zamba, filler: Tensor, distances: Sequence[int] = (4, 16, 64), count: int = 16) -> Panel:
@@ -75,10 +74,12 @@ def recall_panel(model: Zamba, filler: Tensor, distances: Sequence[int] = (4, 16
 
     def draw(distance: int):
         i = found.distances.index(distance)
-        return viz.table(found.loss[i].mean(-1), [WORDS[part] for part in found.parts], list(map(str, range(model.config.n_layers))),
-                         f"Who remembers a needle {distance} tokens back", "wiped", "depth", "recall lost (nats)",
+        rows, columns = [WORDS[part] for part in found.parts], [str(depth) for depth in range(model.config.n_layers)]
+        return viz.table(found.loss[i].mean(-1), rows, columns, f"Who remembers a needle {distance} tokens back", "wiped", "depth", "recall lost (nats)",
                          low=low[i], high=high[i], subtitle=(
-                             f"its value costs {found.whole[i].mean():.2f} nats; had it not been told, {found.recall[i].mean():+.2f}; "
+                             f"its value costs {found.whole[i].mean():.2f} nats; had it not been told, "
+                             f"{found.recall[i].mean():+.2f}; "
                              f"{count} prompts, bold where the 95 % interval leaves 0 out"))
 
-    return Panel(draw, distance=choice("distance", [(f"{d} tokens", d) for d in found.distances], "between needle and question"))
+    options = [(f"{d} tokens", d) for d in found.distances]
+    return Panel(draw, distance=choice("distance", options, "between needle and question"))
