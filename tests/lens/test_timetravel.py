@@ -76,6 +76,7 @@ def test_all_keys_and_values_bring_their_length_and_padding_with_them():
     moved = lens.transplant(cache, donor)
     assert moved.length == 11 and torch.equal(moved.mask, mask)
     assert torch.equal(model.extend(ids[:, 8:], moved)[0], model.extend(ids[:, 8:], donor)[0])
+    assert lens.transplant(cache, donor, ("kv",), model.config.hybrid_layers).length == 11
     states = lens.transplant(cache, donor, ("ssm", "conv"))
     assert states.length == 8 and states.mask is None
 
