@@ -5,11 +5,12 @@ from variants import BASE, VARIANTS, make_model, random_ids
 import zamba_lab as zl
 
 b, l, d, e, h, p, n, g = 2, 19, 16, 32, 8, 4, 6, 2
-MAMBA2 = {"input": (b, l, d), "z": (b, l, e), "x": (b, l, h, p), "B": (b, l, g, n), "C": (b, l, g, n), "dt": (b, l, h),
+MAMBA2 = {"input": (b, l, d), "projected": (b, l, 2 * e + 2 * g * n + h), "z": (b, l, e), "x": (b, l, h, p), "B": (b, l, g, n), "C": (b, l, g, n), "dt": (b, l, h),
           "state": (b, l, h, p, n), "y": (b, l, h, p), "out": (b, l, d)}
-MAMBA1 = {**MAMBA2, "B": (b, l, h, n), "C": (b, l, h, n), "dt": (b, l, h, p)}
+MAMBA1 = {**MAMBA2, "B": (b, l, h, n), "C": (b, l, h, n), "dt": (b, l, h, p),
+          "projected": (b, l, 2 * e)}
 SHARED = {"input": (b, l, 2 * d), "q": (b, 4, l, 8), "k": (b, 4, l, 8), "v": (b, 4, l, 8), "attn_scores": (b, 4, l, l),
-          "attn_probs": (b, 4, l, l), "attn_out": (b, l, d), "mlp_in": (b, l, d), "mlp_out": (b, l, d),
+          "attn_probs": (b, 4, l, l), "attn_mixed": (b, l, 4, 8), "attn_out": (b, l, d), "mlp_in": (b, l, d), "mlp_out": (b, l, d),
           "lora.mlp": (b, l, 24), "link_out": (b, l, d)}
 
 

@@ -26,6 +26,10 @@ def every_figure() -> dict[str, go.Figure]:
         "half_life_ranges": viz.half_life_ranges(RNG.uniform(1, 90, size=(7, 5)), TOKENS, 2, "half-lives"),
         "bars": viz.bars([0.3, -0.1], ["first", "second"], "worth", "change (nats)", "part"),
         "token_effect": viz.token_effect(RNG.normal(size=7), TOKENS, "effect", "change (nats)"),
+        "effects": viz.effects([[0.3, 0.1], [-0.1, np.nan]], np.full((2, 2, 2), np.nan), ["first", "second"], "effects",
+                               "nats"),
+        "table": viz.table([[0.3, -0.1]], ["ssm"], ["0", "1"], "memories", "memory", "depth", "loss (nats)"),
+        "lens_map": viz.lens_map([TOKENS, TOKENS], RNG.uniform(size=(2, 7)), TOKENS, ["embed", "end"], "lens", "KL (nats)"),
         "depth_diagram": viz.depth_diagram(6, (1, 4), (0, 1), "a hybrid"),
     }
 
@@ -108,6 +112,35 @@ def test_an_effect_of_nothing_can_be_drawn():
     json.loads(viz.bars([], [], "nothing", "nats", "part").to_json())
 
 
+def test_effects_stand_above_their_controls_with_their_intervals():
+    means, ends = np.array([[0.5, 0.1], [-0.2, np.nan]]), np.array([[[0.4, 0.7], [0.0, 0.2]], [[-0.3, 0.1], [np.nan, np.nan]]])
+    done, control = viz.effects(means, ends, ["first", "second"], "effects", "nats").data
+    np.testing.assert_array_equal(done.x, [0.5, -0.2])
+    np.testing.assert_allclose(done.error_x.array, [0.2, 0.3])
+    np.testing.assert_allclose(done.error_x.arrayminus, [0.1, 0.1])
+    assert (np.asarray(done.y) < np.asarray(control.y)).all() and control.error_x.array[1] == 0
+    assert "interval +0.0000 to +0.2000" in control.text[0] and "interval" not in control.text[1]
+
+
+def test_a_table_is_centred_on_zero_and_bold_where_the_interval_leaves_zero_out():
+    (trace,) = viz.table([[0.5, -0.2]], ["ssm"], ["0", "1"], "t", "memory", "depth", "nats", low=[[0.1, -0.4]],
+                         high=[[0.9, 0.1]]).data
+    assert (trace.zmin, trace.zmax) == (-0.5, 0.5)
+    assert list(trace.text[0]) == ["<b>+0.500</b>", "-0.200"] and trace.customdata[0][1] == "-0.400 to +0.100"
+    (plain,) = viz.table([[0.0, 0.0]], ["kv"], ["0", "1"], "t", "memory", "depth", "nats").data
+    assert list(plain.text[0]) == ["0", "0"] and plain.zmax == 1
+
+
+def test_a_lens_map_says_each_sites_word_at_its_token():
+    values = RNG.uniform(size=(2, 7))
+    (trace,) = viz.lens_map([TOKENS, TOKENS[::-1]], values, TOKENS, ["embed", "end"], "lens", "nats").data
+    assert trace.text[1][1] == "&lt;s&gt;" and trace.y == ("embed", "end")
+    assert trace.customdata[1][1] == "end after token 1 «·f»:<br>says «&lt;s&gt;»"
+    np.testing.assert_array_equal(trace.z, values)
+    many = viz.lens_map([["a_long_word"] * 40], np.ones((1, 40)), ["t"] * 40, ["end"], "lens", "nats").data[0]
+    assert many.text[0][0] == "a_lo…" and "a_long_word" in many.customdata[0][0]
+
+
 def test_depth_diagram_has_a_box_for_each_layer_and_invocation():
     fig = viz.depth_diagram(6, (1, 4, 5), (0, 1, 0), "a hybrid")
     boxes = [shape for shape in fig.layout.shapes if shape.type == "rect"]
@@ -138,6 +171,13 @@ def test_long_sequences_get_fewer_labels():
     (lambda: viz.attention_grid(np.ones((2, 7, 7)), TOKENS, ["one"], "t"), "names needs one label"),
     (lambda: viz.half_life_ranges(np.ones((7, 2)), TOKENS, 2, "t"), "head must be in 0..1: got 2"),
     (lambda: viz.token_effect(np.ones(6), TOKENS, "t", "nats"), "tokens needs one label"),
+    (lambda: viz.effects(np.ones((1, 2)), np.ones((1, 2)), ["a"], "t", "nats"), "intervals must have 3 axes"),
+    (lambda: viz.effects(np.ones((1, 3)), np.ones((1, 3, 2)), ["a"], "t", "nats"), r"got \(1, 3\) and \(1, 3, 2\)"),
+    (lambda: viz.effects(np.ones((1, 2)), np.ones((1, 2, 2)), ["a", "b"], "t", "nats"), "names needs one label"),
+    (lambda: viz.table(np.ones((1, 2)), ["a"], ["b"], "t", "r", "c", "v"), "columns needs one label"),
+    (lambda: viz.table(np.ones((1, 1)), ["a"], ["b"], "t", "r", "c", "v", low=np.ones((1, 2))), "shape of values"),
+    (lambda: viz.lens_map([TOKENS[:3]], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words of a site needs one label"),
+    (lambda: viz.lens_map([], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words needs one label"),
     (lambda: viz.bars([1.0], ["a", "b"], "t", "nats", "part"), "names needs one label"),
     (lambda: viz.depth_diagram(4, (1, 2), (0,), "t"), "got 1 and 2"),
 ])

@@ -82,15 +82,15 @@ def test_decay_panel_shows_the_half_lives_of_the_layer():
 
 def test_switch_panel_shows_the_change_and_computes_each_once(monkeypatch):
     model, ids = random_model()
-    calls, real = [], lens.switch_off
-    monkeypatch.setattr(lens, "switch_off", lambda *args: calls.append(args[2:4]) or real(*args))
+    calls, real = [], lens.effect
+    monkeypatch.setattr(lens, "effect", lambda *args, **more: calls.append(args[2].name) or real(*args, **more))
     panel = widgets.switch_panel(model, ids)
-    panel.controls["part"].value = "LoRA"
+    panel.controls["part"].value = "adapter"
     panel.controls["where"].value = 1
     panel.controls["part"].value = "invocation"
     panel.controls["where"].value = "every"
-    assert calls == [("invocation", None), ("LoRA", None), ("LoRA", 1), ("invocation", 1)]
-    change = real(model, ids, "invocation", None).change[0]
+    assert calls == ["every invocation off", "every adapter off", "adapter 1 off", "invocation 1 off"]
+    change = real(model, ids, lens.zero("invocation")).change[0]
     np.testing.assert_allclose(np.ravel(panel.figure.data[0].z)[1:9], change, atol=1e-6)
 
 

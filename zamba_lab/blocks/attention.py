@@ -53,4 +53,5 @@ class Attention(nn.Module):
             mixed = weigh(trace("attn_probs", attention_probs(scores)), v)
         else:
             mixed = attend(q, k, v, c.attn_scale, ctx.visible)
-        return rearrange(mixed, "b h l p -> b l (h p)"), kv
+        mixed = trace("attn_mixed", rearrange(mixed, "b h l p -> b l h p"))
+        return rearrange(mixed, "b l h p -> b l (h p)"), kv

@@ -8,7 +8,10 @@ from zamba_lab.viz.architecture import depth_diagram
 from zamba_lab.viz.attention import attention_grid
 from zamba_lab.viz.bars import bars
 from zamba_lab.viz.decay import half_life_ranges
+from zamba_lab.viz.effects import effects
+from zamba_lab.viz.grid import lens_map, table
 from zamba_lab.viz.heatmap import heatmap
 from zamba_lab.viz.token_effect import token_effect
 
-__all__ = ["attention_grid", "bars", "depth_diagram", "half_life_ranges", "heatmap", "token_effect"]
+__all__ = ["attention_grid", "bars", "depth_diagram", "effects", "half_life_ranges", "heatmap", "lens_map", "table",
+           "token_effect"]
