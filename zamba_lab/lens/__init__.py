@@ -1,14 +1,25 @@
 """From a model and tokens to numbers: what its states hold, where its attention looks, what a part is worth.
 
 Everything here returns tensors, alone or in a small dataclass, and draws nothing. Sequences are (b, l) ids; results
-keep the batch axis. The SSM states are not recorded but recomputed from their recorded inputs (`states`).
+keep the batch axis. The SSM states are not recorded but recomputed from their recorded inputs (`states`). In reading order:
+
+    passes.py       one pass, looked into, and its next-token loss
+    terms.py        an SSM's terms in one form for both mixers, and the matrix they make
+    states.py       how full a state is, in how many directions, and of which tokens
+    decay.py        step sizes and the half-life of the formula;  horizons.py  beside it the memory as it is measured
+    attention.py    the maps of a shared block at each invocation, and what they are like
+    switches.py     what a part is worth: off, and the loss compared
 """
 
 from zamba_lab.lens.attention import AttentionMaps, attention_by_invocation
 from zamba_lab.lens.decay import Decay, decay
+from zamba_lab.lens.horizons import Horizons, horizons
 from zamba_lab.lens.passes import next_token_loss, run
-from zamba_lab.lens.states import ssm_states, state_norms
+from zamba_lab.lens.states import (Contents, contents, effective_rank, participation_ratio, ssm_states, state_dimensions,
+                                   state_norms)
 from zamba_lab.lens.switches import Effect, parts, switch_edits, switch_off, switch_off_each
 
-__all__ = ["AttentionMaps", "Decay", "Effect", "attention_by_invocation", "decay", "next_token_loss", "parts", "run",
-           "ssm_states", "state_norms", "switch_edits", "switch_off", "switch_off_each"]
+__all__ = ["AttentionMaps", "Contents", "Decay", "Effect", "Horizons", "attention_by_invocation",
+           "contents", "decay", "effective_rank", "horizons", "next_token_loss",
+           "participation_ratio", "parts", "run", "ssm_states", "state_dimensions", "state_norms", "switch_edits",
+           "switch_off", "switch_off_each"]

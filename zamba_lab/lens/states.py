@@ -1,4 +1,4 @@
-"""The SSM states after every token: recomputed from their recorded inputs, layer by layer.
+"""The SSM states after every token: recomputed from their recorded inputs, layer by layer; how full, and of what.
 
 A state is many times larger than what it is made from, so the pass records x, dt, B and C, and the recurrence, the
 definition that the fast forms are tested against, is run again for the layers asked for.
@@ -6,30 +6,16 @@ definition that the fast forms are tested against, is run again for the layers a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from zamba_lab.lens.passes import run
+from zamba_lab.lens.terms import (INPUTS, RECURRENCE, Terms, decay_rates, names_of_inputs, require_index, require_ssm,
+                                  terms)
 from zamba_lab.model import Zamba
-from zamba_lab.ops.scan import scan_recurrence
-from zamba_lab.ops.ssd import ssd_recurrence
 from zamba_lab.trace import Trace
-
-RECURRENCE = {"mamba1": scan_recurrence, "mamba2": ssd_recurrence}
-INPUTS = ("x", "dt", "B", "C")
-
-
-def decay_rates(model: Zamba, depth: int) -> Tensor:
-    """A = -exp(A_log) of one layer, float32 or wider: (h,) for Mamba-2, (h, p, n) for Mamba-1."""
-    A_log = model.layers[depth].mamba.A_log.detach()
-    return -torch.exp(A_log.to(torch.promote_types(A_log.dtype, torch.float32)))
-
-
-def require_ssm(model: Zamba) -> None:
-    """Raise ValueError if the model has no SSM to look at."""
-    if model.config.mixer not in RECURRENCE:
-        raise ValueError(f"SSM states need a mixer among {', '.join(RECURRENCE)}: this model has "
-                         f"mixer={model.config.mixer!r}")
 
 
 @torch.no_grad()
@@ -54,5 +40,90 @@ def state_norms(model: Zamba, ids: Tensor) -> Tensor:
     Returns: (n_layers, b, l, h). One layer's states are held at a time.
     """
     require_ssm(model)
-    trace = run(model, ids, keep=[f"layers.*.mamba.{name}" for name in INPUTS])
+    trace = run(model, ids, keep=names_of_inputs("*"))
     return torch.stack([torch.linalg.matrix_norm(ssm_states(model, trace, i)) for i in range(model.config.n_layers)])
+
+
+def state_dimensions(model: Zamba, ids: Tensor) -> Tensor:
+    """The participation ratio of every head's state after every token. Arguments and shape as `state_norms`."""
+    require_ssm(model)
+    trace = run(model, ids, keep=names_of_inputs("*"))
+    return torch.stack([participation_ratio(ssm_states(model, trace, i)) for i in range(model.config.n_layers)])
+
+
+def participation_ratio(matrices: Tensor) -> Tensor:
+    """How many directions a matrix is spread over: (sum sigma^2)^2 / sum sigma^4 over its singular values.
+
+    k for k equal ones, from 1 up to min(p, n), 0 for a matrix of zeros. No decomposition is needed: both sums are traces.
+
+    Args:
+        matrices: (..., p, n).
+
+    Returns: (...).
+    """
+    wide, tiny = matrices.shape[-2] > matrices.shape[-1], torch.finfo(matrices.dtype).tiny
+    unit = matrices / torch.linalg.matrix_norm(matrices, keepdim=True).clamp(min=tiny)  # or squares would underflow
+    gram = unit.mT @ unit if wide else unit @ unit.mT
+    return gram.diagonal(dim1=-2, dim2=-1).sum(-1).square() / gram.square().sum((-2, -1)).clamp(min=tiny)
+
+
+def effective_rank(matrices: Tensor) -> Tensor:
+    """The exponential of the entropy of the singular values' shares of their sum (Roy & Vetterli 2007).
+
+    Like the participation ratio 1 to min(p, n), but more ready to count small ones; 0 for a matrix of zeros. It needs a
+    decomposition of each matrix: choose a layer and some tokens, `effective_rank(ssm_states(...)[:, ::16])`.
+
+    Args:
+        matrices: (..., p, n).
+
+    Returns: (...).
+    """
+    values = torch.linalg.svdvals(matrices)
+    total = values.sum(-1, keepdim=True)
+    share = values / total.clamp(min=torch.finfo(values.dtype).tiny)
+    return torch.exp(torch.special.entr(share).sum(-1)) * (total[..., 0] > 0)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a layer's state after token `at` is made of, token by token: state = sum_s left_s."""
+
+    depth: int
+    at: int
+    left: Tensor      # (b, s, h, p, n): what token s wrote, as much as is left of it; rank 1 in Mamba-2
+    state: Tensor     # (b, h, p, n): by the recurrence
+    share: Tensor     # (b, h, s): <left_s, state> / |state|^2, the part of the state that points along s's; sums to 1
+    recall: Tensor    # (b, h, s): cosine of what reading with s's own B gives and what s left there; 1: no crosstalk
+    error: float      # |sum_s left_s - state| / |state|
+
+
+@torch.no_grad()
+def contents(model: Zamba, ids: Tensor, depth: int, at: int = -1) -> Contents:
+    """Take one layer's states after one token apart into what each token before it, and it itself, has left there.
+
+        left_s = exp(A (dt_{s+1} + ... + dt_at)) dt_s x_s B_s^T
+
+    Args:
+        ids: (b, l).
+        depth: the layer. at: the token, counted from the end if negative.
+
+    Raises ValueError if there is no such layer or token, or no SSM.
+    """
+    require_ssm(model)
+    require_index("depth", depth, model.config.n_layers)
+    at = at + ids.shape[1] if at < 0 else at
+    require_index("at", at, ids.shape[1])
+    ids = ids[:, :at + 1]
+    trace = run(model, ids, keep=names_of_inputs([depth]))
+    return Contents(depth, at, *apart(terms(model, trace, depth), ssm_states(model, trace, depth)[:, -1]))
+
+
+def apart(found: Terms, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """left, state, share, recall and error of `Contents`, for the state after the last token of `found`. (b, h, p, n)"""
+    elapsed = (found.time[:, -1:] - found.time).to(state.dtype)[..., None]              # (b, s, h, p or 1, 1)
+    left = torch.exp(elapsed * found.A) * (found.dt * found.x)[..., None] * found.B[..., None, :]
+    share = torch.einsum("bshpn,bhpn->bhs", left, state) / state.square().sum((-2, -1))[..., None]
+    read = torch.einsum("bhpn,bshn->bhsp", state, found.B)
+    own = torch.einsum("bshpn,bshn->bhsp", left, found.B)
+    error = torch.linalg.vector_norm(left.sum(1) - state) / torch.linalg.vector_norm(state)
+    return left, state, share, torch.cosine_similarity(read, own, dim=-1), float(error)
