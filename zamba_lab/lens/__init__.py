@@ -7,19 +7,25 @@ keep the batch axis. The SSM states are not recorded but recomputed from their r
     terms.py        an SSM's terms in one form for both mixers, and the matrix they make
     states.py       how full a state is, in how many directions, and of which tokens
     decay.py        step sizes and the half-life of the formula;  horizons.py  beside it the memory as it is measured
+    mixers.py       a mixer as a matrix from tokens to tokens, convolution, D and gate included
+    rollout.py      mixer and attention composed within a layer, layers down the depth
     attention.py    the maps of a shared block at each invocation, and what they are like
     switches.py     what a part is worth: off, and the loss compared
 """
 
-from zamba_lab.lens.attention import AttentionMaps, attention_by_invocation
+from zamba_lab.lens.attention import (AttentionHabits, AttentionMaps, attention_by_invocation, attention_habits,
+                                      divergence)
 from zamba_lab.lens.decay import Decay, decay
 from zamba_lab.lens.horizons import Horizons, horizons
+from zamba_lab.lens.mixers import MixerMatrix, mixer_matrix
 from zamba_lab.lens.passes import next_token_loss, run
+from zamba_lab.lens.rollout import Flow, Rollout, layer_flow, rollout, through_attention
 from zamba_lab.lens.states import (Contents, contents, effective_rank, participation_ratio, ssm_states, state_dimensions,
                                    state_norms)
 from zamba_lab.lens.switches import Effect, parts, switch_edits, switch_off, switch_off_each
 
-__all__ = ["AttentionMaps", "Contents", "Decay", "Effect", "Horizons", "attention_by_invocation",
-           "contents", "decay", "effective_rank", "horizons", "next_token_loss",
-           "participation_ratio", "parts", "run", "ssm_states", "state_dimensions", "state_norms", "switch_edits",
-           "switch_off", "switch_off_each"]
+__all__ = ["AttentionHabits", "AttentionMaps", "Contents", "Decay", "Effect", "Flow", "Horizons", "MixerMatrix",
+           "Rollout", "attention_by_invocation", "attention_habits", "contents", "decay", "divergence",
+           "effective_rank", "horizons", "layer_flow", "mixer_matrix", "next_token_loss", "participation_ratio",
+           "parts", "rollout", "run", "ssm_states", "state_dimensions", "state_norms", "switch_edits", "switch_off",
+           "switch_off_each", "through_attention"]
