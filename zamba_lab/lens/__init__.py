@@ -11,6 +11,7 @@ keep the batch axis. The SSM states are not recorded but recomputed from their r
     rollout.py      mixer and attention composed within a layer, layers down the depth
     attention.py    the maps of a shared block at each invocation, and what they are like
     drift.py        other inputs or other adapters: why a block's uses differ
+    lora.py         the adapters as matrices, and what exchanging them does
     switches.py     what a part is worth: off, and the loss compared
 """
 
@@ -19,6 +20,8 @@ from zamba_lab.lens.attention import (AttentionHabits, AttentionMaps, attention_
 from zamba_lab.lens.decay import Decay, decay
 from zamba_lab.lens.drift import Drift, drift
 from zamba_lab.lens.horizons import Horizons, horizons
+from zamba_lab.lens.lora import (LoraChange, LoraEffect, adapters_of, chance_overlaps, lora_change, lora_effects,
+                                 lora_parts)
 from zamba_lab.lens.mixers import MixerMatrix, mixer_matrix
 from zamba_lab.lens.passes import next_token_loss, run
 from zamba_lab.lens.rollout import Flow, Rollout, layer_flow, rollout, through_attention
@@ -27,7 +30,8 @@ from zamba_lab.lens.states import (Contents, contents, effective_rank, participa
 from zamba_lab.lens.switches import Effect, parts, switch_edits, switch_off, switch_off_each
 
 __all__ = ["AttentionHabits", "AttentionMaps", "Contents", "Decay", "Drift", "Effect", "Flow", "Horizons",
-           "MixerMatrix", "Rollout", "attention_by_invocation", "attention_habits", "contents", "decay", "divergence",
-           "drift", "effective_rank", "horizons", "layer_flow", "mixer_matrix", "next_token_loss",
+           "LoraChange", "LoraEffect", "MixerMatrix", "Rollout", "adapters_of", "attention_by_invocation",
+           "attention_habits", "chance_overlaps", "contents", "decay", "divergence", "drift", "effective_rank",
+           "horizons", "layer_flow", "lora_change", "lora_effects", "lora_parts", "mixer_matrix", "next_token_loss",
            "participation_ratio", "parts", "rollout", "run", "ssm_states", "state_dimensions", "state_norms",
            "switch_edits", "switch_off", "switch_off_each", "through_attention"]
