@@ -12,11 +12,13 @@ keep the batch axis. The SSM states are not recorded but recomputed from their r
     attention.py    the maps of a shared block at each invocation, and what they are like
     drift.py        other inputs or other adapters: why a block's uses differ
     lora.py         the adapters as matrices, and what exchanging them does
+    concat.py       which half of [x, x0] the attention uses
     switches.py     what a part is worth: off, and the loss compared
 """
 
 from zamba_lab.lens.attention import (AttentionHabits, AttentionMaps, attention_by_invocation, attention_habits,
                                       divergence)
+from zamba_lab.lens.concat import ConcatShares, ScoreParts, concat_shares, score_parts
 from zamba_lab.lens.decay import Decay, decay
 from zamba_lab.lens.drift import Drift, drift
 from zamba_lab.lens.horizons import Horizons, horizons
@@ -29,9 +31,9 @@ from zamba_lab.lens.states import (Contents, contents, effective_rank, participa
                                    state_norms)
 from zamba_lab.lens.switches import Effect, parts, switch_edits, switch_off, switch_off_each
 
-__all__ = ["AttentionHabits", "AttentionMaps", "Contents", "Decay", "Drift", "Effect", "Flow", "Horizons",
-           "LoraChange", "LoraEffect", "MixerMatrix", "Rollout", "adapters_of", "attention_by_invocation",
-           "attention_habits", "chance_overlaps", "contents", "decay", "divergence", "drift", "effective_rank",
-           "horizons", "layer_flow", "lora_change", "lora_effects", "lora_parts", "mixer_matrix", "next_token_loss",
-           "participation_ratio", "parts", "rollout", "run", "ssm_states", "state_dimensions", "state_norms",
-           "switch_edits", "switch_off", "switch_off_each", "through_attention"]
+__all__ = ["AttentionHabits", "AttentionMaps", "ConcatShares", "Contents", "Decay", "Drift", "Effect", "Flow", "Horizons",
+           "LoraChange", "LoraEffect", "MixerMatrix", "Rollout", "ScoreParts", "adapters_of", "attention_by_invocation",
+           "attention_habits", "chance_overlaps", "concat_shares", "contents", "decay", "divergence", "drift",
+           "effective_rank", "horizons", "layer_flow", "lora_change", "lora_effects", "lora_parts", "mixer_matrix",
+           "next_token_loss", "participation_ratio", "parts", "rollout", "run", "score_parts", "ssm_states",
+           "state_dimensions", "state_norms", "switch_edits", "switch_off", "switch_off_each", "through_attention"]
