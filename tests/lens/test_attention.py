@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from lens.models import HYBRID, TRAINED, case
+from lens_cases import HYBRID, TRAINED, case
 
 from zamba_lab import lens
 from zamba_lab.config import ZambaConfig

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from lens.models import CONCAT, TRAINED, case
+from lens_cases import CONCAT, TRAINED, case
 
 from zamba_lab import lens
 from zamba_lab.lens.concat import centred

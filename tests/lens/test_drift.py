@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from lens.models import HYBRID, TRAINED, case
+from lens_cases import HYBRID, TRAINED, case
 
 from zamba_lab import lens
 from zamba_lab.lens.drift import POINTS, two_way

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from lens.models import SSM, TRAINED, case
+from lens_cases import SSM, TRAINED, case
 
 from zamba_lab import lens
 from zamba_lab.lens.horizons import halving, norms_left_alone, reach

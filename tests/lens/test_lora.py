@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from lens.models import ADAPTED, TRAINED, case
+from lens_cases import ADAPTED, TRAINED, case
 
 from zamba_lab import lens
 from zamba_lab.lens.lora import orders, overlaps, product_spectrum

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lens.models import SSM, TRAINED, case
+from lens_cases import SSM, TRAINED, case
 
 from zamba_lab import lens
 from zamba_lab.lens.states import apart

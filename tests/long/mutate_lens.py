@@ -35,11 +35,11 @@ os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"                  # loading th
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from lens.models import ADAPTED, SSM, TRAINED, case  # noqa: E402  it loads the package, without the lens
+from lens_cases import ADAPTED, SSM, TRAINED, case  # noqa: E402  it loads the package, without the lens
 
 import zamba_lab  # noqa: E402
 
-TESTS = {"terms": ("states", "horizons", "mixers", "lora"), "passes": ("switches",)}      # files whose tests have other names
+TESTS = {"terms": ("states", "horizons", "attention"), "passes": ("switches",)}      # files whose tests have other names
 SECONDS = 300                 # a mutant that takes longer hangs: killed
 Change = tuple[str, Callable[[ast.AST], None]]
 
@@ -185,7 +185,7 @@ def warm(tests: list[str]) -> None:
         case(name)
     with redirect_stdout(io.StringIO()):
         pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *tests])
-    for name in [name for name in sys.modules if name.startswith(("zamba_lab.lens", "tests", "lens.frozen", "conftest"))]:
+    for name in [name for name in sys.modules if name.startswith(("zamba_lab.lens", "tests", "lens_frozen", "conftest"))]:
         del sys.modules[name]
     zamba_lab.__dict__.pop("lens", None)
 

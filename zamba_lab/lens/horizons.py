@@ -23,14 +23,13 @@ from torch import Tensor
 
 from zamba_lab.lens.decay import half_lives
 from zamba_lab.lens.passes import run
-from zamba_lab.lens.terms import Terms, decay_rates, names_of_inputs, require_ssm, ssm_rows, terms
+from zamba_lab.lens.terms import STEP, Terms, decay_rates, names_of_inputs, require_ssm, ssm_rows, terms
 from zamba_lab.model import Zamba
-from zamba_lab.ops.scan import scan_step, selective_scan
-from zamba_lab.ops.ssd import ssd, ssd_step
+from zamba_lab.ops.scan import selective_scan
+from zamba_lab.ops.ssd import ssd
 from zamba_lab.trace import Trace
 
 WHOLE = {"mamba1": selective_scan, "mamba2": ssd}
-STEP = {"mamba1": scan_step, "mamba2": ssd_step}
 
 
 @dataclass(frozen=True)

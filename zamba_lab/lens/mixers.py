@@ -76,11 +76,12 @@ class MixerMatrix:
 
         h p l^2 numbers: for a long text or a wide model take `shares`.
         """
-        total = 0
+        b, l, h, p = self.before.shape
+        total = self.before.new_zeros(b, h, p, l, l)
         for j in range(self.taps.shape[-1]):
-            read = self.ssm * rearrange(self.before * self.taps[..., j], "b r h p -> b h p 1 r")
-            total = total + advanced(read, j)
-        return total * rearrange(self.after, "b l h p -> b h p l 1")
+            read = self.ssm[..., j:] * rearrange((self.before * self.taps[..., j])[:, j:], "b r h p -> b h p 1 r")
+            total[..., :read.shape[-1]] += read                     # column r comes from token r - j
+        return total.mul_(rearrange(self.after, "b l h p -> b h p l 1"))
 
     def jacobian(self) -> Tensor:
         """T as one tensor, (b, l, d, s, d): how out_l, third axis, answers to u_s, last axis. (d l)^2 numbers."""

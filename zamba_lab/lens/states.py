@@ -1,19 +1,20 @@
 """The SSM states after every token: recomputed from their recorded inputs, layer by layer; how full, and of what.
 
-A state is many times larger than what it is made from, so the pass records x, dt, B and C, and the recurrence, the
-definition that the fast forms are tested against, is run again for the layers asked for.
+A state is many times larger than what it is made from, so the pass records x, dt, B and C, and the recurrence is run again,
+step by step, for the layers asked for: the step that decoding takes and that defines the faster forms.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from zamba_lab.lens.passes import run
-from zamba_lab.lens.terms import (INPUTS, RECURRENCE, Terms, decay_rates, names_of_inputs, require_index, require_ssm,
-                                  terms)
+from zamba_lab.lens.terms import INPUTS, STEP, Terms, decay_rates, names_of_inputs, require_index, require_ssm, terms
 from zamba_lab.model import Zamba
 from zamba_lab.trace import Trace
 
@@ -27,8 +28,23 @@ def ssm_states(model: Zamba, trace: Trace, depth: int) -> Tensor:
         depth: the layer, 0 <= depth < n_layers.
     """
     require_ssm(model)
-    x, dt, B, C = (trace[f"layers.{depth}.mamba.{name}"] for name in INPUTS)
-    return RECURRENCE[model.config.mixer](x, dt, decay_rates(model, depth), B, C)[1]
+    b, l, h, p = trace[f"layers.{depth}.mamba.x"].shape
+    states = decay_rates(model, depth).new_empty(b, l, h, p, model.config.d_state)      # filled: stacking would need two
+    for t, state in enumerate(each_state(model, trace, [depth])):
+        states[:, t] = state
+    return states
+
+
+def each_state(model: Zamba, trace: Trace, depths: Sequence[int]) -> Iterator[Tensor]:
+    """The states of some layers after one token and the next, (b, i h, p, n): a layer's heads after those of the one before.
+
+    A step is short, and most of it is the calling of it: layers that step together take little longer than one.
+    """
+    x, dt, B, C = (torch.cat([trace[f"layers.{i}.mamba.{name}"] for i in depths], dim=2) for name in INPUTS)
+    A, state = torch.cat([decay_rates(model, i) for i in depths]), None
+    for t in range(x.shape[1]):
+        _, state = STEP[model.config.mixer](x[:, t], dt[:, t], A, B[:, t], C[:, t], state)
+        yield state
 
 
 def state_norms(model: Zamba, ids: Tensor) -> Tensor:
@@ -37,18 +53,26 @@ def state_norms(model: Zamba, ids: Tensor) -> Tensor:
     Args:
         ids: (b, l).
 
-    Returns: (n_layers, b, l, h). One layer's states are held at a time.
+    Returns: (n_layers, b, l, h). Never is more held than one layer's states.
     """
-    require_ssm(model)
-    trace = run(model, ids, keep=names_of_inputs("*"))
-    return torch.stack([torch.linalg.matrix_norm(ssm_states(model, trace, i)) for i in range(model.config.n_layers)])
+    return over_depth(model, ids, torch.linalg.matrix_norm)
 
 
 def state_dimensions(model: Zamba, ids: Tensor) -> Tensor:
     """The participation ratio of every head's state after every token. Arguments and shape as `state_norms`."""
+    return over_depth(model, ids, participation_ratio)
+
+
+@torch.no_grad()
+def over_depth(model: Zamba, ids: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
+    """A number of each head's state, (b, h, p, n) -> (b, h), after every token of every layer: (n_layers, b, l, h)."""
     require_ssm(model)
-    trace = run(model, ids, keep=names_of_inputs("*"))
-    return torch.stack([participation_ratio(ssm_states(model, trace, i)) for i in range(model.config.n_layers)])
+    trace, found = run(model, ids, keep=names_of_inputs("*")), []
+    together = max(1, ids.shape[1] // 32)              # layers: a step's workspace is below one layer's states
+    for depths in torch.arange(model.config.n_layers).split(together):
+        numbers = torch.stack([measure(state) for state in each_state(model, trace, depths.tolist())], dim=1)
+        found.append(rearrange(numbers, "b l (i h) -> i b l h", i=len(depths)))
+    return torch.cat(found)
 
 
 def participation_ratio(matrices: Tensor) -> Tensor:

@@ -16,18 +16,18 @@ from torch import Tensor
 
 from zamba_lab.config import ZambaConfig
 from zamba_lab.model import Zamba
-from zamba_lab.ops.scan import scan_recurrence
-from zamba_lab.ops.ssd import ssd_recurrence
+from zamba_lab.ops.scan import scan_step
+from zamba_lab.ops.ssd import ssd_step
 from zamba_lab.trace import Trace
 
-RECURRENCE = {"mamba1": scan_recurrence, "mamba2": ssd_recurrence}
+STEP = {"mamba1": scan_step, "mamba2": ssd_step}
 INPUTS = ("x", "dt", "B", "C")
 
 
 def require_ssm(model: Zamba) -> None:
     """Raise ValueError if the model has no SSM to look at."""
-    if model.config.mixer not in RECURRENCE:
-        raise ValueError(f"SSM states need a mixer among {', '.join(RECURRENCE)}: this model has "
+    if model.config.mixer not in STEP:
+        raise ValueError(f"SSM states need a mixer among {', '.join(STEP)}: this model has "
                          f"mixer={model.config.mixer!r}")
 
 
