@@ -26,6 +26,12 @@ def every_figure() -> dict[str, go.Figure]:
         "half_life_ranges": viz.half_life_ranges(RNG.uniform(1, 90, size=(7, 5)), TOKENS, 2, "half-lives"),
         "bars": viz.bars([0.3, -0.1], ["first", "second"], "worth", "change (nats)", "part"),
         "token_effect": viz.token_effect(RNG.normal(size=7), TOKENS, "effect", "change (nats)"),
+        "matrix": viz.matrix(RNG.uniform(size=(2, 3)), ["a", "b"], ["c", "d", "e"], "table", "input", "adapters", "distance"),
+        "stacked_shares": viz.stacked_shares([[0.4, 1.2], [0.6, -0.2]], ["1", "3"], ["x", "x0"], "shares", "depth"),
+        "principal_angles": viz.principal_angles(RNG.uniform(size=(2, 3)), ["0 and 2", "1 and 3"],
+                                                 RNG.uniform(size=(9, 3)), "angles"),
+        "agreement": viz.agreement([1, 20.0], [2, 18.0], ["one", "other"], [0, 1], "two", "formula (tokens)",
+                                   "measured (tokens)", "depth"),
         "depth_diagram": viz.depth_diagram(6, (1, 4), (0, 1), "a hybrid"),
     }
 
@@ -117,6 +123,47 @@ def test_depth_diagram_has_a_box_for_each_layer_and_invocation():
     assert "invocation 2: block A, through its own link into depth 5" in said
 
 
+def test_matrix_shows_every_number_at_its_row_and_column():
+    values = RNG.uniform(size=(2, 3))
+    fig = viz.matrix(values, ["r0", "r1"], ["c0", "c1", "c2"], "table", "input", "adapters", "distance")
+    (trace,) = fig.data
+    np.testing.assert_array_equal(trace.z, values)
+    assert trace.text[1][2] == "input r1<br>adapters c2" and trace.texttemplate == "%{z:.2f}"
+    assert fig.layout.yaxis.autorange == "reversed" and fig.layout.xaxis.ticktext == ("c0", "c1", "c2")
+    (wide,) = viz.matrix(np.zeros((1, 20)), ["r"], ["c"] * 20, "table", "a", "b", "c").data
+    assert wide.texttemplate is None and wide.zmax == 1
+
+
+def test_stacked_shares_put_parts_side_by_side_and_negative_ones_left():
+    shares = np.array([[0.4, 1.2], [0.6, -0.2]])
+    fig = viz.stacked_shares(shares, ["1", "3"], ["x", "x0"], "shares", "depth")
+    assert fig.layout.barmode == "relative" and fig.layout.showlegend
+    for trace, values, part in zip(fig.data, shares, ("x", "x0")):
+        np.testing.assert_array_equal(trace.x, values)
+        assert trace.name == part
+    low, high = fig.layout.xaxis.range
+    assert low < -0.2 and high > 1.2
+
+
+def test_principal_angles_stand_over_the_band_of_chance():
+    overlaps, chance = RNG.uniform(size=(2, 3)), RNG.uniform(size=(50, 3))
+    band, mean, *pairs = viz.principal_angles(overlaps, ["0 and 2", "1 and 3"], chance, "angles").data
+    np.testing.assert_allclose(band.y[:3], np.percentile(chance, 97.5, axis=0))
+    np.testing.assert_allclose(band.y[3:], np.percentile(chance, 2.5, axis=0)[::-1])
+    np.testing.assert_allclose(mean.y, chance.mean(0))
+    for trace, values, name in zip(pairs, overlaps, ("0 and 2", "1 and 3")):
+        np.testing.assert_array_equal(trace.y, values)
+        assert trace.name == name
+
+
+def test_agreement_has_a_diagonal_and_one_scale():
+    fig = viz.agreement([1, 20.0], [2, 18.0], ["one", "other"], [0, 1], "two", "formula", "measured", "depth")
+    line, points = fig.data
+    assert line.x == line.y and line.x[0] < 1 and line.x[1] > 20
+    assert fig.layout.xaxis.range == fig.layout.yaxis.range and fig.layout.xaxis.type == "log"
+    np.testing.assert_array_equal(points.y, [2, 18])
+
+
 def test_tokens_are_text_and_never_markup():
     fig = viz.heatmap(np.ones((1, 7)), TOKENS, ["0"], "norms")
     assert fig.layout.xaxis.ticktext[5] == "&lt;s&gt;"
@@ -139,6 +186,10 @@ def test_long_sequences_get_fewer_labels():
     (lambda: viz.half_life_ranges(np.ones((7, 2)), TOKENS, 2, "t"), "head must be in 0..1: got 2"),
     (lambda: viz.token_effect(np.ones(6), TOKENS, "t", "nats"), "tokens needs one label"),
     (lambda: viz.bars([1.0], ["a", "b"], "t", "nats", "part"), "names needs one label"),
+    (lambda: viz.matrix(np.ones((2, 2)), ["a"], ["b", "c"], "t", "r", "c", "v"), "rows needs one label"),
+    (lambda: viz.stacked_shares(np.ones((2, 2)), ["a", "b"], ["c"], "t", "depth"), "parts needs one label"),
+    (lambda: viz.principal_angles(np.ones((1, 3)), ["a"], np.ones((4, 2)), "t"), "chance must have the angles .* 2 and 3"),
+    (lambda: viz.agreement([1.0], [1.0], ["a"], [0, 1], "t", "x", "y", "g"), "groups needs one label"),
     (lambda: viz.depth_diagram(4, (1, 2), (0,), "t"), "got 1 and 2"),
 ])
 def test_labels_that_do_not_fit_are_refused(call, message):
