@@ -47,6 +47,11 @@ def test_adapters_that_do_not_reach_the_point_change_nothing_there(name, point):
     torch.testing.assert_close(found.inputs, found.total)
 
 
+def test_the_first_block_s_output_is_what_is_looked_at_if_nothing_is_said():
+    model, ids = case("base")
+    assert torch.equal(lens.drift(model, ids).values, lens.drift(model, ids, 0, "mlp_out").values)
+
+
 def test_adapters_that_do_reach_it_change_something():
     found = lens.drift(*case("base"), 0, "mlp_out")
     assert (found.adapters > 1e-3 * found.total).all() and (found.both > 0).all()
@@ -54,7 +59,8 @@ def test_adapters_that_do_reach_it_change_something():
 
 def test_equal_inputs_leave_only_the_adapters():
     generator = torch.Generator().manual_seed(0)
-    row, column = (torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((3, 1, 2, 4, 5), (1, 3, 2, 4, 5)))
+    shapes = (3, 1, 2, 4, 5), (1, 3, 2, 4, 5)
+    row, column = (torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes)
     total, rows, columns, rest = two_way(column.expand(3, 3, 2, 4, 5))
     assert rows.max() < 1e-20 and rest.max() < 1e-20
     torch.testing.assert_close(columns, total)
@@ -69,7 +75,8 @@ def test_a_block_used_once_does_not_drift():
     assert found.values.shape[:2] == (1, 1) and found.total.abs().max() == 0
 
 
-@pytest.mark.parametrize("arguments, message", [((3,), "got 3, n_shared_blocks 2"), ((0, "q"), "point must be one of .*: got 'q'")])
+@pytest.mark.parametrize("arguments, message", [((3,), "got 3, n_shared_blocks 2"),
+                                                ((0, "q"), "point must be one of .*: got 'q'")])
 def test_a_block_or_point_that_is_not_there_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         lens.drift(*case("base"), *arguments)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lens_cases import SSM, TRAINED, case
+from variants import random_ids
 
 from zamba_lab import lens
 from zamba_lab.lens.states import apart
@@ -33,6 +34,16 @@ def test_the_last_norm_and_dimension_are_those_of_the_cached_state(name):
     torch.testing.assert_close(norms[:, :, -1], cached.flatten(-2).norm(dim=-1))
     squares = torch.linalg.svdvals(cached).square()
     torch.testing.assert_close(dimensions[:, :, -1], squares.sum(-1).square() / squares.square().sum(-1))
+
+
+@pytest.mark.parametrize("name", ["base", "mamba1", "pure mamba2"])
+def test_layers_that_step_together_give_what_each_gives_alone(name):
+    model, _ = case(name)
+    ids = random_ids(model.config, b=2, l=67)                                            # two at a time, of five
+    trace = lens.run(model, ids, keep=names_of_inputs("*"))
+    states = torch.stack([lens.ssm_states(model, trace, depth) for depth in range(model.config.n_layers)])
+    torch.testing.assert_close(lens.state_norms(model, ids), torch.linalg.matrix_norm(states))
+    torch.testing.assert_close(lens.state_dimensions(model, ids), lens.participation_ratio(states))
 
 
 @pytest.mark.parametrize("p, n", [(7, 5), (5, 7), (6, 6)])

@@ -84,6 +84,12 @@ def test_attention_maps_share_one_colour_scale_and_hide_what_lies_ahead():
     assert [note.text for note in fig.layout.annotations] == ["invocation 0", "invocation 2"]
 
 
+def test_signed_maps_diverge_from_zero():
+    fig = viz.attention_grid([[[1.0, 0], [-4, 2]]], ["a", "b"], ["one"], "maps", value_label="share", signed=True)
+    axis = fig.layout.coloraxis
+    assert (axis.cmin, axis.cmax) == (-4, 4) and axis.colorbar.title.text == "share"
+
+
 def test_half_life_ranges_show_percentiles_and_the_head_asked_for():
     half_lives = RNG.uniform(1, 90, size=(7, 5))
     fig = viz.half_life_ranges(half_lives, TOKENS, 2, "half-lives")

@@ -86,8 +86,8 @@ def two_way(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     Returns: four (b,), the first the sum of the others.
     """
-    mean = values.mean((0, 1), keepdim=True)
-    row, column = values.mean(1, keepdim=True) - mean, values.mean(0, keepdim=True) - mean
+    mean = values.mean((0, 1))
+    row, column = values.mean(1, keepdim=True) - mean, values.mean(0) - mean
     parts = (values - mean, row.expand_as(values), column.expand_as(values), values - mean - row - column)
     return tuple(squares(part, 3).sum((0, 1)) for part in parts)
 

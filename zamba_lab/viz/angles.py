@@ -40,7 +40,8 @@ def principal_angles(overlaps, names: Sequence[str], chance, title: str, subtitl
             x=places, y=values, mode="lines+markers", name=name, marker_size=6,
             line=dict(color=theme.SERIES[i % len(theme.SERIES)], width=1.8, dash=["solid", "dash"][i // len(theme.SERIES) % 2]),
             hovertemplate=f"{name}<br>angle %{{x}}<br>cos² <b>%{{y:.3f}}</b><extra></extra>"))
+    top = 1.08 * max(overlaps.max(initial=0), high.max())
     fig.update_xaxes(title_text="principal angle, the closest first", dtick=max(1, len(places) // 16))
-    fig.update_yaxes(title_text="overlap, cos² of the angle", range=[-0.02, 1.04], showgrid=True, gridcolor=theme.RULE)
+    fig.update_yaxes(title_text="overlap, cos² of the angle", range=[-0.02, top], showgrid=True, gridcolor=theme.RULE)
     theme.titled(fig, title, subtitle, height=420)
     return fig.update_layout(showlegend=True, legend=dict(font=dict(size=12)))
