@@ -84,6 +84,13 @@ def test_attention_maps_share_one_colour_scale_and_hide_what_lies_ahead():
     assert [note.text for note in fig.layout.annotations] == ["invocation 0", "invocation 2"]
 
 
+@pytest.mark.parametrize("count, across, down", [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 2, 2), (5, 3, 2), (7, 3, 3)])
+def test_maps_are_spread_evenly_over_rows_of_three_at_most(count, across, down):
+    fig = viz.attention_grid(np.ones((count, 2, 2)), ["a", "b"], ["map"] * count, "maps")
+    corners = [(round(axis.domain[0], 6)) for axis in fig.select_xaxes()]
+    assert len(set(corners)) == across and len(corners) == across * down
+
+
 def test_signed_maps_diverge_from_zero():
     fig = viz.attention_grid([[[1.0, 0], [-4, 2]]], ["a", "b"], ["one"], "maps", value_label="share", signed=True)
     axis = fig.layout.coloraxis

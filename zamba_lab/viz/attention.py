@@ -32,8 +32,8 @@ def attention_grid(maps, tokens: Sequence[str], names: Sequence[str], title: str
     must_match("names", names, maps.shape[0])
     must_match("tokens", tokens, maps.shape[1])
     must_match("tokens", tokens, maps.shape[2])
-    across = min(MAX_ACROSS, len(names))
-    down = -(-len(names) // across)
+    down = -(-len(names) // MAX_ACROSS)
+    across = -(-len(names) // down)                      # four maps stand two by two
     fig = make_subplots(down, across, subplot_titles=list(names), horizontal_spacing=0.16 / across,
                         vertical_spacing=0.28 / down, shared_xaxes="all", shared_yaxes="all")
     ahead = np.triu(np.ones(maps.shape[1:], dtype=bool), k=1)
