@@ -7,7 +7,7 @@ A shared block runs many times a pass, so a module path does not say *which* tim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
@@ -128,7 +128,9 @@ class _Place:
     def _names(self, name: str) -> list[str]:
         return [f"{p}.{name}" if p else name for p in self.paths]
 
-    def _matching(self, name: str, patterns: Iterable[str]) -> list[str]:
+    def _matching(self, name: str, patterns: Collection[str]) -> list[str]:
+        if not patterns:
+            return []
         names = self._names(name)
         self.trace._points.update(names)
         found = [p for p in patterns if any(fnmatchcase(full, p) for full in names)]

@@ -119,6 +119,11 @@ def test_the_contents_of_a_state_sum_to_it(name, at):
     assert found.recall.abs().max() <= 1 + 1e-9
 
 
+def test_the_contents_are_those_after_the_last_token_if_nothing_is_said():
+    model, ids = case("base")
+    assert lens.contents(model, ids, 1).at == ids.shape[1] - 1
+
+
 @pytest.mark.parametrize("name", [*SSM, TRAINED])
 def test_the_ssm_s_matrix_gives_its_output_from_its_input_row_by_row(name):
     model, ids = case(name)

@@ -92,8 +92,10 @@ def norms_left_alone(model: Zamba, trace: Trace, depth: int, positions: tuple[in
     """
     x, dt, B, C = (trace[f"layers.{depth}.mamba.{name}"] for name in ("x", "dt", "B", "C"))
     A, mixer = decay_rates(model, depth), model.config.mixer
-    whole = [WHOLE[mixer](*(part[:, :t + 1] for part in (x, dt)), A, *(part[:, :t + 1] for part in (B, C)))[1]
-             for t in positions]
+    whole = []
+    for t in positions:
+        xs, dts, Bs, Cs = (part[:, :t + 1] for part in (x, dt, B, C))
+        whole.append(WHOLE[mixer](xs, dts, A, Bs, Cs)[1])
     state, norms = torch.cat(whole), []
     nothing, dts, Bs, Cs = (torch.cat([part[:, t + 1:t + 1 + window] for t in positions])
                             for part in (torch.zeros_like(x), dt, B, C))
