@@ -44,6 +44,7 @@ def test_angles_are_between_what_is_read_and_what_is_written(name):
         torch.testing.assert_close(cosines[0, 1].sum(), torch.trace(first @ second))
         torch.testing.assert_close(cosines.diagonal().min(), torch.tensor(1.0, dtype=torch.float64))
         torch.testing.assert_close(cosines, cosines.transpose(0, 1))
+        assert (cosines <= 1).all()
         rank = model.config.lora_rank if part == "mlp" else model.config.lora_rank_qkv
         assert getattr(found, width) == pytest.approx(rank / len(first))
 
@@ -64,11 +65,11 @@ def test_the_spectrum_of_a_product_comes_from_its_factors(d_out, d_in, rank):
     assert len(found) == min(rank, d_out, d_in)
 
 
-@pytest.mark.parametrize("d, rank", [(16, 3), (40, 8), (7, 7)])
+@pytest.mark.parametrize("d, rank", [(16, 3), (40, 8), (12, 1), (7, 7)])
 def test_random_subspaces_overlap_by_r_over_d(d, rank):
     found = lens.chance_overlaps(d, rank, draws=400)
-    assert found.shape == (400, rank) and (found[:, :-1] >= found[:, 1:]).all()
-    assert float(found.mean()) == pytest.approx(rank / d, rel=0.03)
+    assert found.shape == (400, rank) and (found[:, :-1] >= found[:, 1:]).all() and (found <= 1).all()
+    assert float(found.mean()) == pytest.approx(rank / d, rel=0.03 if rank > 1 else 0.15)
     torch.testing.assert_close(found, lens.chance_overlaps(d, rank, draws=400))
     assert rank == d or not torch.equal(found, lens.chance_overlaps(d, rank, draws=400, seed=1))
 
