@@ -136,6 +136,17 @@ def test_a_name_that_matches_no_point_is_an_error(names):
         run(make_model(BASE), random_ids(BASE), **names)
 
 
+@pytest.mark.parametrize("wrong, right", [("layers.0.shared.q", "layers.1.shared.q"), ("invocation.1.attn_prob",
+                                          "invocation.1.attn_probs"), ("layers.3.mamba.Dt", "layers.3.mamba.dt")])
+def test_a_misspelt_name_is_told_the_nearest_ones(wrong, right):
+    model, ids = make_model(BASE), random_ids(BASE)
+    with pytest.raises(ValueError, match=f"'{wrong}', nearest are .*'{right}'"):
+        run(model, ids, keep=["embed", wrong])
+    _, trace = run(model, ids, keep=["*"])
+    with pytest.raises(KeyError, match=f"nearest are .*'{right}'"):
+        trace[wrong]
+
+
 def test_an_edit_that_changes_the_shape_is_an_error():
     with pytest.raises(ValueError, match=r"dt has shape \(2, 19, 8\), the edit returned \(2, 18, 8\)"):
         run(make_model(BASE), random_ids(BASE), edit={"layers.0.mamba.dt": lambda dt: dt[:, 1:]})
@@ -143,5 +154,5 @@ def test_an_edit_that_changes_the_shape_is_an_error():
 
 def test_looking_up_what_was_not_kept_says_what_was():
     _, trace = run(make_model(BASE), random_ids(BASE), keep=["embed"])
-    with pytest.raises(KeyError, match="was not kept; kept are .*embed"):
+    with pytest.raises(KeyError, match="was not kept; nearest are .*, kept are .*embed"):
         trace["logits"]

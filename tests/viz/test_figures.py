@@ -30,6 +30,12 @@ def every_figure() -> dict[str, go.Figure]:
                                "nats"),
         "table": viz.table([[0.3, -0.1]], ["ssm"], ["0", "1"], "memories", "memory", "depth", "loss (nats)"),
         "lens_map": viz.lens_map([TOKENS, TOKENS], RNG.uniform(size=(2, 7)), TOKENS, ["embed", "end"], "lens", "KL (nats)"),
+        "matrix": viz.matrix(RNG.uniform(size=(2, 3)), ["a", "b"], ["c", "d", "e"], "table", "input", "adapters", "distance"),
+        "stacked_shares": viz.stacked_shares([[0.4, 1.2], [0.6, -0.2]], ["1", "3"], ["x", "x0"], "shares", "depth"),
+        "principal_angles": viz.principal_angles(RNG.uniform(size=(2, 3)), ["0 and 2", "1 and 3"],
+                                                 RNG.uniform(size=(9, 3)), "angles"),
+        "agreement": viz.agreement([1, 20.0], [2, 18.0], ["one", "other"], [0, 1], "two", "formula (tokens)",
+                                   "measured (tokens)", "depth"),
         "depth_diagram": viz.depth_diagram(6, (1, 4), (0, 1), "a hybrid"),
     }
 
@@ -80,6 +86,19 @@ def test_attention_maps_share_one_colour_scale_and_hide_what_lies_ahead():
         assert np.isnan(np.asarray(trace.z)[np.triu_indices(7, 1)]).all()
         np.testing.assert_allclose(np.asarray(trace.z)[np.tril_indices(7)], probs[np.tril_indices(7)], rtol=1e-6)
     assert [note.text for note in fig.layout.annotations] == ["invocation 0", "invocation 2"]
+
+
+@pytest.mark.parametrize("count, across, down", [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 2, 2), (5, 3, 2), (7, 3, 3)])
+def test_maps_are_spread_evenly_over_rows_of_three_at_most(count, across, down):
+    fig = viz.attention_grid(np.ones((count, 2, 2)), ["a", "b"], ["map"] * count, "maps")
+    corners = [(round(axis.domain[0], 6)) for axis in fig.select_xaxes()]
+    assert len(set(corners)) == across and len(corners) == across * down
+
+
+def test_signed_maps_diverge_from_zero():
+    fig = viz.attention_grid([[[1.0, 0], [-4, 2]]], ["a", "b"], ["one"], "maps", value_label="share", signed=True)
+    axis = fig.layout.coloraxis
+    assert (axis.cmin, axis.cmax) == (-4, 4) and axis.colorbar.title.text == "share"
 
 
 def test_half_life_ranges_show_percentiles_and_the_head_asked_for():
@@ -150,6 +169,47 @@ def test_depth_diagram_has_a_box_for_each_layer_and_invocation():
     assert "invocation 2: block A, through its own link into depth 5" in said
 
 
+def test_matrix_shows_every_number_at_its_row_and_column():
+    values = RNG.uniform(size=(2, 3))
+    fig = viz.matrix(values, ["r0", "r1"], ["c0", "c1", "c2"], "table", "input", "adapters", "distance")
+    (trace,) = fig.data
+    np.testing.assert_array_equal(trace.z, values)
+    assert trace.text[1][2] == "input r1<br>adapters c2" and trace.texttemplate == "%{z:.2f}"
+    assert fig.layout.yaxis.autorange == "reversed" and fig.layout.xaxis.ticktext == ("c0", "c1", "c2")
+    (wide,) = viz.matrix(np.zeros((1, 20)), ["r"], ["c"] * 20, "table", "a", "b", "c").data
+    assert wide.texttemplate is None and wide.zmax == 1
+
+
+def test_stacked_shares_put_parts_side_by_side_and_negative_ones_left():
+    shares = np.array([[0.4, 1.2], [0.6, -0.2]])
+    fig = viz.stacked_shares(shares, ["1", "3"], ["x", "x0"], "shares", "depth")
+    assert fig.layout.barmode == "relative" and fig.layout.showlegend
+    for trace, values, part in zip(fig.data, shares, ("x", "x0")):
+        np.testing.assert_array_equal(trace.x, values)
+        assert trace.name == part
+    low, high = fig.layout.xaxis.range
+    assert low < -0.2 and high > 1.2
+
+
+def test_principal_angles_stand_over_the_band_of_chance():
+    overlaps, chance = RNG.uniform(size=(2, 3)), RNG.uniform(size=(50, 3))
+    band, mean, *pairs = viz.principal_angles(overlaps, ["0 and 2", "1 and 3"], chance, "angles").data
+    np.testing.assert_allclose(band.y[:3], np.percentile(chance, 97.5, axis=0))
+    np.testing.assert_allclose(band.y[3:], np.percentile(chance, 2.5, axis=0)[::-1])
+    np.testing.assert_allclose(mean.y, chance.mean(0))
+    for trace, values, name in zip(pairs, overlaps, ("0 and 2", "1 and 3")):
+        np.testing.assert_array_equal(trace.y, values)
+        assert trace.name == name
+
+
+def test_agreement_has_a_diagonal_and_one_scale():
+    fig = viz.agreement([1, 20.0], [2, 18.0], ["one", "other"], [0, 1], "two", "formula", "measured", "depth")
+    line, points = fig.data
+    assert line.x == line.y and line.x[0] < 1 and line.x[1] > 20
+    assert fig.layout.xaxis.range == fig.layout.yaxis.range and fig.layout.xaxis.type == "log"
+    np.testing.assert_array_equal(points.y, [2, 18])
+
+
 def test_tokens_are_text_and_never_markup():
     fig = viz.heatmap(np.ones((1, 7)), TOKENS, ["0"], "norms")
     assert fig.layout.xaxis.ticktext[5] == "&lt;s&gt;"
@@ -179,6 +239,10 @@ def test_long_sequences_get_fewer_labels():
     (lambda: viz.lens_map([TOKENS[:3]], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words of a site needs one label"),
     (lambda: viz.lens_map([], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words needs one label"),
     (lambda: viz.bars([1.0], ["a", "b"], "t", "nats", "part"), "names needs one label"),
+    (lambda: viz.matrix(np.ones((2, 2)), ["a"], ["b", "c"], "t", "r", "c", "v"), "rows needs one label"),
+    (lambda: viz.stacked_shares(np.ones((2, 2)), ["a", "b"], ["c"], "t", "depth"), "parts needs one label"),
+    (lambda: viz.principal_angles(np.ones((1, 3)), ["a"], np.ones((4, 2)), "t"), "chance must have the angles .* 2 and 3"),
+    (lambda: viz.agreement([1.0], [1.0], ["a"], [0, 1], "t", "x", "y", "g"), "groups needs one label"),
     (lambda: viz.depth_diagram(4, (1, 2), (0,), "t"), "got 1 and 2"),
 ])
 def test_labels_that_do_not_fit_are_refused(call, message):
