@@ -64,8 +64,8 @@ def bootstrap(values: Tensor, level: float = 0.95, resamples: int = 2000, seed: 
     Args:
         values: (n, ...), one for each independent unit. level: in (0, 1).
 
-    Returns: its low and high ends, each of shape (...), float64; NaN if n < 2, of which nothing can be said. Few units give
-    too narrow an interval: at n = 5 one of 95 % holds the mean in about 83 of 100 cases.
+    Returns: its low and high ends, each of shape (...), float64; NaN if n < 2, of which nothing can be said. Of few units the
+    interval is too narrow.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1): got {level}")
