@@ -16,7 +16,7 @@ from prefill import WARM, readers
 
 import zamba_lab as zl
 
-NAME, AT, LENGTHS = "zamba2-2.7b", 1024, (256, 512, 2048, 4096)
+NAME, AT, LENGTHS = "zamba2-2.7b", 1024, (256, 512, 2048)
 QUICK_AT, QUICK_LENGTHS = 24, (16,)
 
 
