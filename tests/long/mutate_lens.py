@@ -39,11 +39,15 @@ from lens_cases import ADAPTED, SSM, TRAINED, case  # noqa: E402  it loads the p
 
 import zamba_lab  # noqa: E402
 
-TESTS = {"terms": ("states", "horizons", "attention"), "passes": ("switches",)}      # files whose tests have other names
+# files whose laws are held by tests of other names, or of more than one
+TESTS = {"terms": ("states", "horizons", "attention"), "passes": ("effect",), "tuned": ("logits",),
+         "hold": ("hold", "interventions"), "parts": ("interventions", "effect"), "replace": ("interventions", "effect"),
+         "rewire": ("rewire", "interventions"), "paths": ("paths", "interventions")}
 SECONDS = 300                 # a mutant that takes longer hangs: killed
 Change = tuple[str, Callable[[ast.AST], None]]
 
-OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Mod: ast.Mult}
+OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Mod: ast.Mult, ast.BitAnd: ast.BitOr,
+             ast.BitOr: ast.BitAnd}
 COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
                ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is}
 METHODS = {"tril": "triu", "triu": "tril", "argmax": "argmin", "argmin": "argmax", "any": "all", "all": "any", "sum": "mean",
