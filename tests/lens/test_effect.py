@@ -108,13 +108,45 @@ def test_the_loss_of_the_next_token_needs_one():
         lens.effect(model, ids[:, :1], lens.zero("mixer"))
 
 
-def test_a_bootstrap_interval_of_thirty_holds_the_mean_nine_times_of_ten_and_of_one_says_nothing():
+def test_a_bootstrap_interval_of_thirty_holds_the_mean_nine_times_of_ten():
     draws = torch.randn(200, 30, generator=torch.Generator().manual_seed(0))
     low, high = lens.bootstrap(draws.T, level=0.95)
     assert low.shape == (200,) and ((low < 0) & (high > 0)).float().mean() > 0.9
     assert (high - low).mean() == pytest.approx(2 * 1.96 / 30 ** 0.5, rel=0.1)
-    constant = lens.bootstrap(torch.full((4, 2), 0.5))
-    torch.testing.assert_close(torch.stack(constant), torch.full((2, 2), 0.5, dtype=torch.float64))
-    assert all(end.isnan().all() for end in lens.bootstrap(torch.ones(1, 3)))
+    narrow = lens.bootstrap(draws.T, level=0.5)
+    assert (narrow[0] > low).all() and (narrow[1] < high).all()
     with pytest.raises(ValueError, match="level must be in"):
         lens.bootstrap(draws, level=95)
+
+
+def test_a_bootstrap_interval_leans_where_the_values_do():
+    """What BCa has before the percentiles of the same draws, whose longer arm is hardly longer."""
+    draws = torch.empty(300, 20).exponential_(generator=torch.Generator().manual_seed(0)).T
+    low, high = lens.bootstrap(draws)
+    longer = ((high - draws.mean(0)) / (draws.mean(0) - low)).median()
+    picked = torch.randint(20, (2000, 20), generator=torch.Generator().manual_seed(1))
+    means = draws[picked].mean(1)
+    plain = ((means.quantile(0.975, 0) - draws.mean(0)) / (draws.mean(0) - means.quantile(0.025, 0))).median()
+    assert longer > 1.4 and plain < 1.3
+
+
+def test_a_bootstrap_interval_scales_and_mirrors_and_each_number_has_that_of_its_own():
+    values = torch.randn(9, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    low, high = lens.bootstrap(values)
+    assert low.shape == high.shape == (4, 2)
+    torch.testing.assert_close(torch.stack(lens.bootstrap(4 * values)), torch.stack([4 * low, 4 * high]))
+    near = dict(rtol=0, atol=0.02)                             # a shift rounds, and ties between draws fall otherwise
+    torch.testing.assert_close(torch.stack(lens.bootstrap(values + 1)), torch.stack([low + 1, high + 1]), **near)
+    torch.testing.assert_close(torch.stack(lens.bootstrap(-values)), torch.stack([-high, -low]), **near)
+    torch.testing.assert_close(torch.stack(lens.bootstrap(values[:, 1, 1])), torch.stack([low[1, 1], high[1, 1]]))
+    assert not torch.equal(lens.bootstrap(values, seed=1)[0], low) and torch.equal(lens.bootstrap(values)[0], low)
+
+
+def test_of_equal_values_the_interval_is_that_value_and_of_one_there_is_none():
+    values = torch.tensor([[0.5, 1.0], [0.5, 3.0], [0.5, 2.5]])
+    low, high = lens.bootstrap(values)
+    assert low[0] == high[0] == 0.5 and low[1] < values[:, 1].mean() < high[1]
+    assert all(end.shape == (3,) and end.isnan().all() for end in lens.bootstrap(torch.ones(1, 3)))
+    assert all(end.shape == () and end == 0 for end in lens.bootstrap(torch.zeros(4)))
+    low, high = lens.bootstrap(torch.tensor([1.0, 2.0]))
+    assert 1 <= low < 1.5 < high <= 2
