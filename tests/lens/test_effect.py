@@ -100,6 +100,16 @@ def test_switching_off_each_is_each_effect_alone_then_all():
     assert lens.switch_off_each(make_model(VARIANTS["pure mamba2"]), ids) == []
 
 
+@pytest.mark.parametrize("variant", ["mamba1", "first and last hybrid", "every layer hybrid", "no lora", "nano"])
+def test_layers_that_a_change_does_not_reach_need_not_run_again_bitwise(variant):
+    model, ids = (nano(), nano_ids(1, 19)) if variant == "nano" else (make_model(VARIANTS[variant]), random_ids(BASE))
+    for one in lens.switch_off_each(model, ids):
+        part, where, _ = one.name.split()
+        expected = lens.intervene(model, lens.zero(*(where, None) if part == "every" else (part, int(where))))
+        assert torch.equal(one.changed, lens.next_token_loss(expected, ids)) and one.change.abs().max() > 0, one.name
+        assert torch.equal(one.whole, lens.next_token_loss(model, ids))
+
+
 def test_the_loss_of_the_next_token_needs_one():
     model, ids = make_model(BASE), random_ids(BASE)
     expected = torch.nn.functional.cross_entropy(model(ids)[:, :-1].reshape(-1, 29), ids[:, 1:].reshape(-1))

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from zamba_lab.lens.interventions import Edits, Intervened, Intervention, intervene
 from zamba_lab.lens.parts import parts
-from zamba_lab.lens.passes import next_token_loss, token_losses
+from zamba_lab.lens.passes import next_token_loss, run, token_losses
 from zamba_lab.lens.replace import zero
+from zamba_lab.lens.rewire import known_until
 from zamba_lab.model import Zamba
 from zamba_lab.trace import Trace
 
@@ -122,10 +123,26 @@ def effect(model: Zamba | Intervened, ids: Tensor, interventions: Intervention |
 
 def switch_off_each(model: Zamba, ids: Tensor) -> list[Effect]:
     """What each part of the shared blocks is worth: SWITCHED zeroed at each invocation alone, then at all. No controls."""
-    whole = next_token_loss(model, ids)
-    zeros = [zero(part, where) for part in SWITCHED if part in parts(model.config)
-             for where in (*range(model.config.n_invocations), None)]
-    return [Effect(one.name, whole, next_token_loss(intervene(model, one), ids), whole[None][:0]) for one in zeros]
+    places = (*range(model.config.n_invocations), None)
+    zeros = [zero(part, where) for part in SWITCHED if part in parts(model.config) for where in places]
+    whole, changed = losses_from(model, ids, [((one,), one.where or 0) for one in zeros])
+    return [Effect(one.name, whole, loss, whole[None][:0]) for one, loss in zip(zeros, changed)]
+
+
+def losses_from(model: Zamba, ids: Tensor, changes: Sequence[tuple[Sequence[Intervention], int]]
+                ) -> tuple[Tensor, list[Tensor]]:
+    """The next-token loss, (b, l - 1), of the model and under each of some changes, bitwise what `next_token_loss` gives.
+
+    changes: interventions, and the first invocation that they reach. The layers before that one run once for all.
+    """
+    depths = model.config.hybrid_layers
+    streams = [f"layers.{depth}.resid_in" for depth in depths]
+    trace = run(model, ids, keep=["logits", *streams])
+    found = []
+    for several, first in changes:
+        start = known_until(depths[first], trace[streams[first]])
+        found.append(next_token_loss(intervene(model, *several, start), ids))
+    return token_losses(trace["logits"], ids), found
 
 
 def _pass(model: Intervened, ids: Tensor, mask: Tensor | None, keep: tuple[str, ...]) -> Trace:

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
+from zamba_lab.blocks import Context
+from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.interventions import Intervention
 from zamba_lab.lens.parts import adapters
 from zamba_lab.model import Zamba
+from zamba_lab.trace import OFF
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +86,24 @@ def permute_adapters(order: Sequence[int]) -> Rewire:
         return view(model, layers=layers)
 
     return Rewire(f"adapters in the order {' '.join(map(str, order))}", permuted, partial(must_permute, order=order))
+
+
+class Known(nn.Module):
+    """Stands for a layer, and those before it, whose stream is known. It carries nothing on."""
+
+    def __init__(self, x: Tensor):
+        super().__init__()
+        self.x = x
+
+    def forward(self, x: Tensor, block: nn.Module | None, ctx: Context, cache: LayerCache, trace=OFF
+                ) -> tuple[Tensor, LayerCache]:
+        return self.x, LayerCache()
+
+
+def known_until(depth: int, x: Tensor) -> Rewire:
+    """The layers before `depth` need not run: the stream that enters it is x, (b, l, d), as a pass from the start gave it."""
+    return Rewire(f"the stream before depth {depth} as it was",
+                  lambda model: view(model, layers=[*[Known(x)] * depth, *list(model.layers)[depth:]]))
 
 
 def view(module: nn.Module, config: ZambaConfig | None = None, **children: nn.Module | Iterable[nn.Module]) -> nn.Module:
