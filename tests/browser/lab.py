@@ -116,7 +116,7 @@ class Notebook:
     def colors(self) -> list[int]:
         """How many colours there are inside the axes of each figure, the first of several; 1 where nothing is drawn."""
         plots = self.page.locator(".jp-Notebook .js-plotly-plot").all()
-        return [self.page.evaluate(COLORS, b64encode(plot.locator(".plot").first.screenshot()).decode()) for plot in plots]
+        return [self.page.evaluate(COLORS, b64encode(plot.locator(".nsewdrag").first.screenshot()).decode()) for plot in plots]
 
     def close(self) -> None:
         """Leave the page; its kernel ends with the server."""

@@ -52,6 +52,8 @@ def test_a_needle_is_told_once_at_its_distance_and_asked_for_at_the_end():
     assert differs[:, 5].all() and differs.sum() == 9
     assert torch.equal(ids, lens.needles(FILLER, 5, 9, 4, seed=3)[0])
     assert not torch.equal(ids, lens.needles(FILLER, 5, 9, 4, seed=4)[0])
+    assert lens.needles(FILLER, 5, 1, lead=0)[0].shape == (1, 9)           # no text before it, and
+    assert lens.needles(FILLER[:9], 5, 1, lead=4)[0].shape == (1, 13)      # just enough filler
     starts = torch.cat([ids[:, :4], ids[:, 6:11]], dim=1)               # the filler goes on behind the needle
     assert ((starts[:, 1:] - starts[:, :-1]) % 29 == 1).all()
 
