@@ -55,6 +55,13 @@ def test_every_part_can_be_zeroed_and_the_effect_is_finite(config):
         assert found.change.isfinite().all() and found.control.isfinite().all() and found.change.abs().max() > 1e-9, part
 
 
+def test_each_control_has_a_seed_of_its_own_that_follows_the_one_before():
+    model, ids, one = make_model(BASE), random_ids(BASE), lens.zero("mixer", 2)
+    first, second = (lens.effect(model, ids, one, seed=seed, controls=2).control for seed in (0, 1))
+    assert torch.equal(first[1], second[0]) and not torch.equal(first[0], first[1])
+    assert torch.equal(lens.effect(model, ids, one).control[:2], first)
+
+
 def test_nothing_done_has_no_effect_and_as_small_controls():
     model, ids = make_model(BASE), random_ids(BASE)
     for nothing in ([], [lens.untie()], [lens.swap_blocks(), lens.swap_blocks()], [lens.resample("mixer", 1, ids)]):
@@ -114,6 +121,7 @@ def test_the_loss_of_the_next_token_needs_one():
     model, ids = make_model(BASE), random_ids(BASE)
     expected = torch.nn.functional.cross_entropy(model(ids)[:, :-1].reshape(-1, 29), ids[:, 1:].reshape(-1))
     torch.testing.assert_close(lens.next_token_loss(model, ids).mean(), expected.detach())
+    assert lens.next_token_loss(model, ids[:, :2]).shape == (2, 1)
     with pytest.raises(ValueError, match=r"length >= 2\): got \(2, 1\)"):
         lens.effect(model, ids[:, :1], lens.zero("mixer"))
 
@@ -125,8 +133,9 @@ def test_a_bootstrap_interval_of_thirty_holds_the_mean_nine_times_of_ten():
     assert (high - low).mean() == pytest.approx(2 * 1.96 / 30 ** 0.5, rel=0.1)
     narrow = lens.bootstrap(draws.T, level=0.5)
     assert (narrow[0] > low).all() and (narrow[1] < high).all()
-    with pytest.raises(ValueError, match="level must be in"):
-        lens.bootstrap(draws, level=95)
+    for level in (0, 1, 95):
+        with pytest.raises(ValueError, match=rf"level must be in \(0, 1\): got {level}"):
+            lens.bootstrap(draws, level=level)
 
 
 def test_a_bootstrap_interval_leans_where_the_values_do():
