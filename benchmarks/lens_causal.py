@@ -36,6 +36,8 @@ def calls(model: zl.Zamba, ids: torch.Tensor) -> dict:
         "attribution, direct, of every token": lambda: lens.attribution(model, ids, direct=True),
         "fit_tuned_lens, one step": lambda: lens.fit_tuned_lens(model, ids, other, steps=1),
         "who_remembers, one distance": lambda: lens.who_remembers(model, filler, (l // 4 - 12,), 4, 8),
+        "who_carries": lambda: lens.who_carries(model, ids, other),
+        "bootstrap, 256 numbers of 24 prompts": lambda: lens.bootstrap(torch.randn(24, 256)),
         "transplant and go on": lambda: model.extend(ids[:, half:], lens.transplant(own, donor)),
         "Timeline, back to the middle and on": lambda: lens.Timeline.start(model, ids).rewind(half).extend(ids[:, half:])}
 

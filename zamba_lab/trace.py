@@ -15,6 +15,7 @@ from functools import partial
 from torch import Tensor
 
 Edit = Callable[[Tensor], Tensor]
+WILD = frozenset("*?[")           # what makes a name a pattern
 
 
 class _Off:
@@ -70,6 +71,7 @@ class Trace:
         self._alias: dict[str, str] = {}
         self._unmatched: set[str] = set()
         self._points: set[str] = set()                           # every name the pass has come by
+        self._wild = {p for p in (*self.keep, *self.edit) if not WILD.isdisjoint(p)}
 
     def start(self) -> None:
         """Begin a pass: forget which patterns have matched."""
@@ -133,7 +135,8 @@ class _Place:
             return []
         names = self._names(name)
         self.trace._points.update(names)
-        found = [p for p in patterns if any(fnmatchcase(full, p) for full in names)]
+        wild = self.trace._wild                                  # most patterns are names, and comparing is quick
+        found = [p for p in patterns if p in names or p in wild and any(fnmatchcase(full, p) for full in names)]
         self.trace._unmatched.difference_update(found)
         return found
 

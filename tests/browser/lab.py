@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ FIGURES = """() => [...document.querySelectorAll('.jp-Notebook .js-plotly-plot')
   plot.querySelector('svg.main-svg') && plot._fullData && plot._fullData.length).length"""
 BROKEN = """() => [...document.querySelectorAll('.jp-OutputArea-output')].map(area => area.innerText || '').filter(text =>
   /Error (displaying|creating) widget|Loading widget|Javascript Error|could not be loaded|Failed to load model/i.test(text))"""
+COLORS = """async png => { const image = new Image(); image.src = 'data:image/png;base64,' + png; await image.decode();
+  const pen = new OffscreenCanvas(image.width, image.height).getContext('2d'); pen.drawImage(image, 0, 0);
+  return new Set(new Uint32Array(pen.getImageData(0, 0, image.width, image.height).data.buffer)).size }"""
 READY = """() => { const panel = window.jupyterapp && jupyterapp.shell.currentWidget;
   const kernel = panel && panel.context && panel.context.isReady && panel.sessionContext.session?.kernel;
   return kernel && kernel.status === 'idle' }"""
@@ -81,6 +85,7 @@ class Notebook:
     """A notebook open in the browser. `errors` and `strangers` fill up: uncaught errors, addresses off this machine."""
 
     def __init__(self, browser, place: str, name: str, width: int = 1280, height: int = 1000, scale: float = 1.0):
+        self.name = name
         self.page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
         self.page.set_default_timeout(DRAW_SECONDS * 1000)
         self.errors: list[str] = []
@@ -107,6 +112,15 @@ class Notebook:
     def figures(self) -> int:
         """How many figures are drawn with something in them."""
         return self.page.evaluate(FIGURES)
+
+    def colors(self) -> list[int]:
+        """How many colours there are inside the axes of each figure, the first of several; 1 where nothing is drawn."""
+        plots = self.page.locator(".jp-Notebook .js-plotly-plot").all()
+        return [self.page.evaluate(COLORS, b64encode(plot.locator(".nsewdrag").first.screenshot()).decode()) for plot in plots]
+
+    def close(self) -> None:
+        """Leave the page; its kernel ends with the server."""
+        self.page.close()
 
     def broken(self) -> list[str]:
         """What the page says in place of an output it could not show."""

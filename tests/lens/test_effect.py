@@ -55,6 +55,13 @@ def test_every_part_can_be_zeroed_and_the_effect_is_finite(config):
         assert found.change.isfinite().all() and found.control.isfinite().all() and found.change.abs().max() > 1e-9, part
 
 
+def test_each_control_has_a_seed_of_its_own_that_follows_the_one_before():
+    model, ids, one = make_model(BASE), random_ids(BASE), lens.zero("mixer", 2)
+    first, second = (lens.effect(model, ids, one, seed=seed, controls=2).control for seed in (0, 1))
+    assert torch.equal(first[1], second[0]) and not torch.equal(first[0], first[1])
+    assert torch.equal(lens.effect(model, ids, one).control[:2], first)
+
+
 def test_nothing_done_has_no_effect_and_as_small_controls():
     model, ids = make_model(BASE), random_ids(BASE)
     for nothing in ([], [lens.untie()], [lens.swap_blocks(), lens.swap_blocks()], [lens.resample("mixer", 1, ids)]):
@@ -100,21 +107,65 @@ def test_switching_off_each_is_each_effect_alone_then_all():
     assert lens.switch_off_each(make_model(VARIANTS["pure mamba2"]), ids) == []
 
 
+@pytest.mark.parametrize("variant", ["mamba1", "first and last hybrid", "every layer hybrid", "no lora", "nano"])
+def test_layers_that_a_change_does_not_reach_need_not_run_again_bitwise(variant):
+    model, ids = (nano(), nano_ids(1, 19)) if variant == "nano" else (make_model(VARIANTS[variant]), random_ids(BASE))
+    for one in lens.switch_off_each(model, ids):
+        part, where, _ = one.name.split()
+        expected = lens.intervene(model, lens.zero(*(where, None) if part == "every" else (part, int(where))))
+        assert torch.equal(one.changed, lens.next_token_loss(expected, ids)) and one.change.abs().max() > 0, one.name
+        assert torch.equal(one.whole, lens.next_token_loss(model, ids))
+
+
 def test_the_loss_of_the_next_token_needs_one():
     model, ids = make_model(BASE), random_ids(BASE)
     expected = torch.nn.functional.cross_entropy(model(ids)[:, :-1].reshape(-1, 29), ids[:, 1:].reshape(-1))
     torch.testing.assert_close(lens.next_token_loss(model, ids).mean(), expected.detach())
+    assert lens.next_token_loss(model, ids[:, :2]).shape == (2, 1)
     with pytest.raises(ValueError, match=r"length >= 2\): got \(2, 1\)"):
         lens.effect(model, ids[:, :1], lens.zero("mixer"))
 
 
-def test_a_bootstrap_interval_of_thirty_holds_the_mean_nine_times_of_ten_and_of_one_says_nothing():
+def test_a_bootstrap_interval_of_thirty_holds_the_mean_nine_times_of_ten():
     draws = torch.randn(200, 30, generator=torch.Generator().manual_seed(0))
     low, high = lens.bootstrap(draws.T, level=0.95)
     assert low.shape == (200,) and ((low < 0) & (high > 0)).float().mean() > 0.9
     assert (high - low).mean() == pytest.approx(2 * 1.96 / 30 ** 0.5, rel=0.1)
-    constant = lens.bootstrap(torch.full((4, 2), 0.5))
-    torch.testing.assert_close(torch.stack(constant), torch.full((2, 2), 0.5, dtype=torch.float64))
-    assert all(end.isnan().all() for end in lens.bootstrap(torch.ones(1, 3)))
-    with pytest.raises(ValueError, match="level must be in"):
-        lens.bootstrap(draws, level=95)
+    narrow = lens.bootstrap(draws.T, level=0.5)
+    assert (narrow[0] > low).all() and (narrow[1] < high).all()
+    for level in (0, 1, 95):
+        with pytest.raises(ValueError, match=rf"level must be in \(0, 1\): got {level}"):
+            lens.bootstrap(draws, level=level)
+
+
+def test_a_bootstrap_interval_leans_where_the_values_do():
+    """What BCa has before the percentiles of the same draws, whose longer arm is hardly longer."""
+    draws = torch.empty(300, 20).exponential_(generator=torch.Generator().manual_seed(0)).T
+    low, high = lens.bootstrap(draws)
+    longer = ((high - draws.mean(0)) / (draws.mean(0) - low)).median()
+    picked = torch.randint(20, (2000, 20), generator=torch.Generator().manual_seed(1))
+    means = draws[picked].mean(1)
+    plain = ((means.quantile(0.975, 0) - draws.mean(0)) / (draws.mean(0) - means.quantile(0.025, 0))).median()
+    assert longer > 1.4 and plain < 1.3
+
+
+def test_a_bootstrap_interval_scales_and_mirrors_and_each_number_has_that_of_its_own():
+    values = torch.randn(9, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    low, high = lens.bootstrap(values)
+    assert low.shape == high.shape == (4, 2)
+    torch.testing.assert_close(torch.stack(lens.bootstrap(4 * values)), torch.stack([4 * low, 4 * high]))
+    near = dict(rtol=0, atol=0.02)                             # a shift rounds, and ties between draws fall otherwise
+    torch.testing.assert_close(torch.stack(lens.bootstrap(values + 1)), torch.stack([low + 1, high + 1]), **near)
+    torch.testing.assert_close(torch.stack(lens.bootstrap(-values)), torch.stack([-high, -low]), **near)
+    torch.testing.assert_close(torch.stack(lens.bootstrap(values[:, 1, 1])), torch.stack([low[1, 1], high[1, 1]]))
+    assert not torch.equal(lens.bootstrap(values, seed=1)[0], low) and torch.equal(lens.bootstrap(values)[0], low)
+
+
+def test_of_equal_values_the_interval_is_that_value_and_of_one_there_is_none():
+    values = torch.tensor([[0.5, 1.0], [0.5, 3.0], [0.5, 2.5]])
+    low, high = lens.bootstrap(values)
+    assert low[0] == high[0] == 0.5 and low[1] < values[:, 1].mean() < high[1]
+    assert all(end.shape == (3,) and end.isnan().all() for end in lens.bootstrap(torch.ones(1, 3)))
+    assert all(end.shape == () and end == 0 for end in lens.bootstrap(torch.zeros(4)))
+    low, high = lens.bootstrap(torch.tensor([1.0, 2.0]))
+    assert 1 <= low < 1.5 < high <= 2

@@ -21,6 +21,7 @@ def test_the_last_site_reads_what_the_model_says_and_every_site_a_distribution(c
     assert len(found.sites) == 1 + config.n_layers * (3 if config.mixer == "attention" else 2) + config.n_invocations
     assert found.divergence[-1].abs().max() < 1e-11 and (found.divergence > -1e-11).all() and found.divergence[0].min() > 0
     torch.testing.assert_close(found.loss[-1], lens.next_token_loss(model, ids))
+    assert torch.equal(lens.logit_lens(model, ids, top=1).tokens, found.tokens[..., :1])
     probs = model(ids).softmax(-1)
     torch.testing.assert_close(probs.gather(-1, found.tokens[-1]), found.probs[-1])
     assert (found.probs[..., :-1] >= found.probs[..., 1:]).all()
@@ -99,11 +100,21 @@ def test_a_translator_of_share_0_is_the_logit_lens_bitwise_and_other_sites_are_l
         assert [torch.equal(a, b) for a, b in zip(found.divergence, plain.divergence)] == same
 
 
+def test_the_rate_of_a_fit_falls_in_a_line_to_0():
+    """Adam's first step is its rate, and no step of two alike is longer."""
+    model, ids = make_model(BASE), random_ids(BASE, b=3)
+    one, two = (lens.fit_tuned_lens(model, ids, ids, ["embed"], steps=n, rate=1e-4).weight.abs().max() for n in (1, 2))
+    assert float(one) == pytest.approx(1e-4, rel=1e-3) and float(two) == pytest.approx(1.5e-4, rel=1e-2)
+
+
 def test_a_translation_is_affine():
     weight, bias = torch.tensor([[0.0, 2.0], [0.0, 0.0]]), torch.tensor([0.5, -1.0])
     torch.testing.assert_close(translated(torch.tensor([3.0, 4.0]), weight, bias, 0.5), torch.tensor([3 + 4.25, 4 - 0.5]))
 
 
-def test_a_fit_of_no_step_is_refused():
-    with pytest.raises(ValueError, match="1 or more: got 0 and 256"):
-        lens.fit_tuned_lens(make_model(BASE), random_ids(BASE), random_ids(BASE), steps=0)
+def test_a_fit_of_no_step_or_token_is_refused_and_of_one_is_none():
+    model, ids = make_model(BASE), random_ids(BASE)
+    assert lens.fit_tuned_lens(model, ids, ids, ["embed"], steps=1, tokens=1).sites == ("embed",)
+    for options, message in ((dict(steps=0), "0 and 256"), (dict(tokens=0), "200 and 0")):
+        with pytest.raises(ValueError, match=f"1 or more: got {message}"):
+            lens.fit_tuned_lens(model, ids, ids, **options)

@@ -115,6 +115,12 @@ def test_the_exchanges_stay_within_a_block():
     assert orders(case("one block")[0].config)["permute"] == (1, 2, 0)
 
 
+def test_blocks_used_once_have_nobody_to_exchange_with():
+    effects = {effect.name: effect for effect in lens.lora_effects(*case("unshared"))}
+    assert list(effects) == ["zero 0", "zero 1", "zero 2", "zero all", "permute"]
+    assert torch.equal(effects["permute"].changed, effects["permute"].whole)
+
+
 @pytest.mark.parametrize("call, message", [
     (lambda: lens.lora_change(case("no lora")[0]), "got 'mlp', this config has none"),
     (lambda: lens.lora_change(case("base")[0], "q"), r"got 'q', this config has mlp \(lora_rank 3, lora_rank_qkv 0\)"),

@@ -52,6 +52,9 @@ def test_a_needle_is_told_once_at_its_distance_and_asked_for_at_the_end():
     assert differs[:, 5].all() and differs.sum() == 9
     assert torch.equal(ids, lens.needles(FILLER, 5, 9, 4, seed=3)[0])
     assert not torch.equal(ids, lens.needles(FILLER, 5, 9, 4, seed=4)[0])
+    assert lens.needles(FILLER, 5, 1, lead=0)[0].shape == (1, 9)           # no text before it, and
+    assert lens.needles(FILLER[:9], 5, 1, lead=4)[0].shape == (1, 13)      # just enough filler
+    assert lens.needles(torch.arange(3).repeat(2), 1, 1, lead=0)[0].shape == (1, 5)        # three kinds are enough
     starts = torch.cat([ids[:, :4], ids[:, 6:11]], dim=1)               # the filler goes on behind the needle
     assert ((starts[:, 1:] - starts[:, :-1]) % 29 == 1).all()
 
@@ -79,5 +82,8 @@ def test_a_transplanted_memory_moves_what_is_said_where_there_is_one_and_ones_ow
         for i in range(5):
             assert bool((found[row, i] > 0).all()) == (i in depths) and (i in depths or (found[row, i] == 0).all())
     assert lens.who_carries(model, ids, ids).abs().max() < 1e-12
+    assert lens.who_carries(model, ids[:, :2], other[:, :2]).shape == (3, 5, 2)
+    with pytest.raises(ValueError, match=r"got \(2, 1\) and \(2, 1\)"):
+        lens.who_carries(model, ids[:, :1], other[:, :1])
     with pytest.raises(ValueError, match=r"got \(2, 19\) and \(2, 18\)"):
         lens.who_carries(model, ids, other[:, 1:])

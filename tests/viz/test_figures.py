@@ -28,9 +28,8 @@ def every_figure() -> dict[str, go.Figure]:
         "token_effect": viz.token_effect(RNG.normal(size=7), TOKENS, "effect", "change (nats)"),
         "effects": viz.effects([[0.3, 0.1], [-0.1, np.nan]], np.full((2, 2, 2), np.nan), ["first", "second"], "effects",
                                "nats"),
-        "table": viz.table([[0.3, -0.1]], ["ssm"], ["0", "1"], "memories", "memory", "depth", "loss (nats)"),
+        "table": viz.table([[0.3, -0.1]], ["ssm"], ["0", "1"], "memories", "memory", "depth", "loss (nats)", signed=True),
         "lens_map": viz.lens_map([TOKENS, TOKENS], RNG.uniform(size=(2, 7)), TOKENS, ["embed", "end"], "lens", "KL (nats)"),
-        "matrix": viz.matrix(RNG.uniform(size=(2, 3)), ["a", "b"], ["c", "d", "e"], "table", "input", "adapters", "distance"),
         "stacked_shares": viz.stacked_shares([[0.4, 1.2], [0.6, -0.2]], ["1", "3"], ["x", "x0"], "shares", "depth"),
         "principal_angles": viz.principal_angles(RNG.uniform(size=(2, 3)), ["0 and 2", "1 and 3"],
                                                  RNG.uniform(size=(9, 3)), "angles"),
@@ -141,13 +140,28 @@ def test_effects_stand_above_their_controls_with_their_intervals():
     assert "interval +0.0000 to +0.2000" in control.text[0] and "interval" not in control.text[1]
 
 
-def test_a_table_is_centred_on_zero_and_bold_where_the_interval_leaves_zero_out():
-    (trace,) = viz.table([[0.5, -0.2]], ["ssm"], ["0", "1"], "t", "memory", "depth", "nats", low=[[0.1, -0.4]],
+def test_a_table_shows_every_number_at_its_row_and_column():
+    values = RNG.uniform(size=(2, 3))
+    fig = viz.table(values, ["r", "r"], ["c0", "c1", "c2"], "table", "input", "adapters", "distance")
+    (trace,) = fig.data
+    np.testing.assert_array_equal(trace.z, values)
+    assert trace.text[1][2] == f"{values[1, 2]:.3f}" and trace.customdata[1][2][0] == "input r<br>adapters c2"
+    assert (trace.zmin, trace.zmax) == (0, values.max()) and trace.y == (0, 1)            # equal labels are two rows
+    assert fig.layout.yaxis.autorange == "reversed" and fig.layout.xaxis.ticktext == ("c0", "c1", "c2")
+    (wide,) = viz.table(np.zeros((1, 20)), ["r"], ["c"] * 20, "table", "a", "b", "c").data
+    assert wide.texttemplate is None and wide.zmax == 1
+    (blank,) = viz.table([[np.nan, 2.0]], ["r"], ["c", "d"], "table", "a", "b", "c", top=3.0).data
+    assert list(blank.text[0]) == ["", "2.000"] and blank.zmax == 3
+
+
+def test_a_signed_table_is_centred_on_zero_and_bold_where_the_interval_leaves_zero_out():
+    (trace,) = viz.table([[0.5, -0.2]], ["ssm"], ["0", "1"], "t", "memory", "depth", "nats", signed=True, low=[[0.1, -0.4]],
                          high=[[0.9, 0.1]]).data
     assert (trace.zmin, trace.zmax) == (-0.5, 0.5)
-    assert list(trace.text[0]) == ["<b>+0.500</b>", "-0.200"] and trace.customdata[0][1] == "-0.400 to +0.100"
-    (plain,) = viz.table([[0.0, 0.0]], ["kv"], ["0", "1"], "t", "memory", "depth", "nats").data
-    assert list(plain.text[0]) == ["0", "0"] and plain.zmax == 1
+    assert list(trace.text[0]) == ["<b>+0.500</b>", "-0.200"]
+    assert trace.customdata[0][1][1] == "<br>interval -0.400 to +0.100"
+    (plain,) = viz.table([[0.0, 0.0]], ["kv"], ["0", "1"], "t", "memory", "depth", "nats", signed=True).data
+    assert list(plain.text[0]) == ["0", "0"] and plain.zmax == 1 and plain.customdata[0][0][1] == ""
 
 
 def test_a_lens_map_says_each_sites_word_at_its_token():
@@ -167,17 +181,6 @@ def test_depth_diagram_has_a_box_for_each_layer_and_invocation():
     assert [boxes[i].fillcolor for i in (6, 7, 8)] == [theme.SERIES[0], theme.SERIES[1], theme.SERIES[0]]
     said = " ".join(trace.hovertext[0] for trace in fig.data if trace.hovertext)
     assert "invocation 2: block A, through its own link into depth 5" in said
-
-
-def test_matrix_shows_every_number_at_its_row_and_column():
-    values = RNG.uniform(size=(2, 3))
-    fig = viz.matrix(values, ["r0", "r1"], ["c0", "c1", "c2"], "table", "input", "adapters", "distance")
-    (trace,) = fig.data
-    np.testing.assert_array_equal(trace.z, values)
-    assert trace.text[1][2] == "input r1<br>adapters c2" and trace.texttemplate == "%{z:.2f}"
-    assert fig.layout.yaxis.autorange == "reversed" and fig.layout.xaxis.ticktext == ("c0", "c1", "c2")
-    (wide,) = viz.matrix(np.zeros((1, 20)), ["r"], ["c"] * 20, "table", "a", "b", "c").data
-    assert wide.texttemplate is None and wide.zmax == 1
 
 
 def test_stacked_shares_put_parts_side_by_side_and_negative_ones_left():
@@ -239,7 +242,7 @@ def test_long_sequences_get_fewer_labels():
     (lambda: viz.lens_map([TOKENS[:3]], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words of a site needs one label"),
     (lambda: viz.lens_map([], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words needs one label"),
     (lambda: viz.bars([1.0], ["a", "b"], "t", "nats", "part"), "names needs one label"),
-    (lambda: viz.matrix(np.ones((2, 2)), ["a"], ["b", "c"], "t", "r", "c", "v"), "rows needs one label"),
+    (lambda: viz.table(np.ones((2, 2)), ["a"], ["b", "c"], "t", "r", "c", "v"), "rows needs one label"),
     (lambda: viz.stacked_shares(np.ones((2, 2)), ["a", "b"], ["c"], "t", "depth"), "parts needs one label"),
     (lambda: viz.principal_angles(np.ones((1, 3)), ["a"], np.ones((4, 2)), "t"), "chance must have the angles .* 2 and 3"),
     (lambda: viz.agreement([1.0], [1.0], ["a"], [0, 1], "t", "x", "y", "g"), "groups needs one label"),

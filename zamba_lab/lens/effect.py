@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zamba_lab.lens.interventions import Edits, Intervened, Intervention, intervene
 from zamba_lab.lens.parts import parts
-from zamba_lab.lens.passes import next_token_loss, token_losses
+from zamba_lab.lens.passes import next_token_loss, run, token_losses
 from zamba_lab.lens.replace import zero
+from zamba_lab.lens.rewire import known_until
 from zamba_lab.model import Zamba
 from zamba_lab.trace import Trace
 
@@ -59,26 +61,30 @@ def _ends(interval: tuple[Tensor, Tensor]) -> tuple[float, float]:
 
 
 def bootstrap(values: Tensor, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """The percentile bootstrap interval of a mean over the first axis (Efron 1979).
+    """The bootstrap interval of a mean over the first axis, bias-corrected and accelerated (BCa: Efron 1987).
 
     Args:
-        values: (n, ...), one for each independent unit. level: in (0, 1).
+        values: (n, ...), one for each independent unit. level: in (0, 1). resamples: how often n of them are drawn.
 
-    Returns: its low and high ends, each of shape (...), float64; NaN if n < 2, of which nothing can be said. Of few units the
-    interval is too narrow.
+    Returns: its low and high ends, each of shape (...), float64. Where all n are equal, both ends are that value: nothing is
+    known of how others differ. NaN if n < 2, of which nothing can be said. Of few units the interval is too narrow.
     """
+    from scipy import stats
+
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1): got {level}")
     values = values.detach().double().cpu()
     if len(values) < 2:
         nothing = torch.full(values.shape[1:], torch.nan, dtype=values.dtype)
         return nothing, nothing
-    n = len(values)
-    drawn = torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))
-    shares = values.new_zeros(resamples, n).scatter_add_(1, drawn, values.new_full(drawn.shape, 1 / n))
-    means = torch.tensordot(shares, values, dims=1)
-    low, high = means.quantile((1 - level) / 2, dim=0), means.quantile((1 + level) / 2, dim=0)
-    return low, high
+    flat = values.reshape(len(values), -1)
+    low, high = flat[0].clone(), flat[0].clone()
+    differ = (flat != flat[0]).any(0)
+    if differ.any():
+        found = stats.bootstrap((flat[:, differ].numpy(),), np.mean, n_resamples=resamples, confidence_level=level, axis=0,
+                                batch=max(1, 10 ** 7 // flat.numel()), rng=np.random.default_rng(seed))
+        low[differ], high[differ] = map(torch.from_numpy, found.confidence_interval)
+    return low.view(values.shape[1:]), high.view(values.shape[1:])
 
 
 def divergence_from(whole: Tensor) -> Metric:
@@ -117,10 +123,26 @@ def effect(model: Zamba | Intervened, ids: Tensor, interventions: Intervention |
 
 def switch_off_each(model: Zamba, ids: Tensor) -> list[Effect]:
     """What each part of the shared blocks is worth: SWITCHED zeroed at each invocation alone, then at all. No controls."""
-    whole = next_token_loss(model, ids)
-    zeros = [zero(part, where) for part in SWITCHED if part in parts(model.config)
-             for where in (*range(model.config.n_invocations), None)]
-    return [Effect(one.name, whole, next_token_loss(intervene(model, one), ids), whole[None][:0]) for one in zeros]
+    places = (*range(model.config.n_invocations), None)
+    zeros = [zero(part, where) for part in SWITCHED if part in parts(model.config) for where in places]
+    whole, changed = losses_from(model, ids, [((one,), one.where or 0) for one in zeros])
+    return [Effect(one.name, whole, loss, whole[None][:0]) for one, loss in zip(zeros, changed)]
+
+
+def losses_from(model: Zamba, ids: Tensor, changes: Sequence[tuple[Sequence[Intervention], int]]
+                ) -> tuple[Tensor, list[Tensor]]:
+    """The next-token loss, (b, l - 1), of the model and under each of some changes, bitwise what `next_token_loss` gives.
+
+    changes: interventions, and the first invocation that they reach. The layers before that one run once for all.
+    """
+    depths = model.config.hybrid_layers
+    streams = [f"layers.{depth}.resid_in" for depth in depths]
+    trace = run(model, ids, keep=["logits", *streams])
+    found = []
+    for several, first in changes:
+        start = known_until(depths[first], trace[streams[first]])
+        found.append(next_token_loss(intervene(model, *several, start), ids))
+    return token_losses(trace["logits"], ids), found
 
 
 def _pass(model: Intervened, ids: Tensor, mask: Tensor | None, keep: tuple[str, ...]) -> Trace:

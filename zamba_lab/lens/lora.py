@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from zamba_lab.config import ZambaConfig
-from zamba_lab.lens.interventions import intervene
+from zamba_lab.lens.effect import losses_from
+from zamba_lab.lens.interventions import Intervention
 from zamba_lab.lens.mixers import weight_and_bias
-from zamba_lab.lens.passes import next_token_loss
 from zamba_lab.lens.replace import zero
 from zamba_lab.lens.rewire import permute_adapters
 from zamba_lab.model import Zamba
@@ -135,8 +135,10 @@ def lora_effects(model: Zamba, ids: Tensor) -> list[LoraEffect]:
     c = model.config
     if not lora_parts(c):
         raise ValueError("these effects need adapters: this config has lora_rank 0 and lora_rank_qkv 0, or no shared block")
-    whole = next_token_loss(model, ids)
-    return [LoraEffect(name, order, whole, loss_with(model, ids, order)) for name, order in orders(c).items()]
+    every = orders(c)
+    firsts = [next((k for k, one in enumerate(order) if one != k), 0) for order in every.values()]
+    whole, losses = losses_from(model, ids, list(zip(map(exchange, every.values()), firsts)))
+    return [LoraEffect(name, order, whole, changed) for (name, order), changed in zip(every.items(), losses)]
 
 
 def orders(config: ZambaConfig) -> dict[str, tuple[int | None, ...]]:
@@ -156,8 +158,7 @@ def orders(config: ZambaConfig) -> dict[str, tuple[int | None, ...]]:
     return found | {"permute": tuple(after[i] for i in own)}
 
 
-def loss_with(model: Zamba, ids: Tensor, order: Sequence[int | None]) -> Tensor:
-    """The next-token loss with adapters in another order, (b, l - 1); None: what an invocation's adapters add is 0."""
+def exchange(order: Sequence[int | None]) -> list[Intervention]:
+    """The adapters in another order, of which none comes twice; None: what that invocation's adapters add is 0."""
     own = [i if one is None else one for i, one in enumerate(order)]
-    zeros = [zero("adapter", i) for i, one in enumerate(order) if one is None]
-    return next_token_loss(intervene(model, permute_adapters(own), *zeros), ids)
+    return [permute_adapters(own), *(zero("adapter", i) for i, one in enumerate(order) if one is None)]

@@ -76,11 +76,11 @@ class MixerMatrix:
 
         h p l^2 numbers: for a long text or a wide model take `shares`.
         """
-        b, l, h, p = self.before.shape
-        total = self.before.new_zeros(b, h, p, l, l)
-        for j in range(self.taps.shape[-1]):
-            read = self.ssm[..., j:] * rearrange((self.before * self.taps[..., j])[:, j:], "b r h p -> b h p 1 r")
-            total[..., :read.shape[-1]] += read                     # column r comes from token r - j
+        weights = rearrange(self.before[..., None] * self.taps, "b r h p w -> w b h p 1 r")
+        total = self.ssm * weights[0]
+        for j in range(1, len(weights)):
+            later = self.ssm[..., j:]
+            total[..., :later.shape[-1]].addcmul_(later, weights[j][..., j:])       # column r comes from token r - j
         return total.mul_(rearrange(self.after, "b l h p -> b h p l 1"))
 
     def jacobian(self) -> Tensor:
@@ -95,11 +95,10 @@ class MixerMatrix:
                 `constant_share`, sum to 1. Any other: they sum to <toward_t, out_t>.
             part: (b, l, d), a part of the mixer's input instead of all of it: shares of parts add up.
         """
-        heard = self.heard(toward)
-        source, total = self.source(part), 0
-        for j in range(self.taps.shape[-1]):
-            x = self.before * self.taps[..., j] * delayed(source, j)
-            total = total + advanced(self.read(heard, x), j)
+        heard, source = self.heard(toward), self.source(part)
+        total = self.read(heard, self.before * self.taps[..., 0] * source)
+        for j in range(1, min(self.taps.shape[-1], source.shape[1])):
+            total[..., :-j] += self.read(heard, self.before[:, j:] * self.taps[..., j] * source[:, :-j], later=j)
         return total
 
     def constant_share(self, toward: Tensor | None = None) -> Tensor:
@@ -123,10 +122,10 @@ class MixerMatrix:
         total = sum(advanced(part, j) for j, part in enumerate(taken))
         return torch.einsum("bhpl,hpd->bld", total, self.into)
 
-    def read(self, heard: Tensor, x: Tensor) -> Tensor:
-        """sum over a head's channels of heard_l M_ls x_s, (b, h, l, s)."""
+    def read(self, heard: Tensor, x: Tensor, later: int = 0) -> Tensor:
+        """sum over a head's channels of heard_l M_l,s+later x_s, (b, h, l, s)."""
         products = torch.einsum("blhqi,bshqi->bhqls", self.grouped(heard), self.grouped(x))
-        return (products * self.ssm).sum(2)
+        return products.mul_(self.ssm[..., later:]).sum(2)
 
 
 def convolution(series: Tensor, taps: Tensor) -> Tensor:

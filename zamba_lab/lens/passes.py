@@ -39,4 +39,5 @@ def token_losses(logits: Tensor, ids: Tensor) -> Tensor:
     if ids.ndim != 2 or ids.shape[1] < 2:
         raise ValueError(f"a next-token loss needs ids of shape (batch, length >= 2): got {tuple(ids.shape)}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(rearrange(logits[:, :-1], "b l v -> b v l"), ids[:, 1:], reduction="none")
+    losses = F.cross_entropy(rearrange(logits[:, :-1], "b l v -> (b l) v"), ids[:, 1:].flatten(), reduction="none")
+    return rearrange(losses, "(b l) -> b l", b=len(ids))

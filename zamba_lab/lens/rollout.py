@@ -77,10 +77,10 @@ def flow_of(model: Zamba, trace: Trace, depth: int) -> Flow:
     factor = norm_factor(model.layers[depth].norm, stream + given)
     after = stream + matrix.out
     toward = after / after.square().sum(-1, keepdim=True)
-    block = matrix.shares(toward, factor * given)
+    mixed = matrix.shares(toward, factor * stream)
+    block = matrix.shares(toward, factor * given) if hybrid else torch.zeros_like(mixed)
     attended = block.sum(1) @ attention_shares(model, trace, depth) if hybrid else torch.zeros_like(block[:, 0])
-    return Flow(depth, (stream * toward).sum(-1), matrix.shares(toward, factor * stream), block, attended,
-                matrix.constant_share(toward))
+    return Flow(depth, (stream * toward).sum(-1), mixed, block, attended, matrix.constant_share(toward))
 
 
 @torch.no_grad()

@@ -12,13 +12,19 @@ from zamba_lab.viz.arrays import array, must_match
 from zamba_lab.viz.tokens import places, printable, short, token_axis
 
 
+MAX_NUMBERS = 14              # columns; with more of them numbers do not fit and only the hover text has them
+
+
 def table(values, rows: Sequence[str], columns: Sequence[str], title: str, row_label: str, column_label: str, value_label: str,
-          subtitle: str = "", low=None, high=None) -> go.Figure:
-    """A signed number for each row and column, with its interval, if given, in the hover text; the first row on top.
+          subtitle: str = "", signed: bool = False, top: float | None = None, low=None, high=None) -> go.Figure:
+    """A number for each row and column, with its interval, if given, in the hover text; the first row on top.
 
     Args:
-        values: (row, column). low, high: intervals of that shape, or None. A number whose interval leaves out 0 is
-            bold; one that is exactly 0 stands as 0.
+        values: (row, column); NaN is left blank.
+        rows, columns: one label each. row_label, column_label: the titles of the axes. value_label: with its unit.
+        signed: colours diverge from 0 instead of growing from it; a number that is exactly 0 stands as 0.
+        top: the value of the strongest colour; None: the largest magnitude here.
+        low, high: intervals, of the shape of values, or None. A number whose interval leaves out 0 is bold.
 
     Raises ValueError if shapes or labels do not fit.
     """
@@ -30,17 +36,28 @@ def table(values, rows: Sequence[str], columns: Sequence[str], title: str, row_l
         raise ValueError(f"low and high must have the shape of values: got {ends[0].shape} and {ends[1].shape}, values "
                          f"{values.shape}")
     sure = (low is not None) & ((ends[0] > 0) | (ends[1] < 0))
-    text = [[f"<b>{v:+.3f}</b>" if s else f"{v:+.3f}" if v else "0" for v, s in zip(*line)] for line in zip(values, sure)]
-    hover = [[f"{a:+.3f} to {b:+.3f}" for a, b in zip(*line)] for line in zip(*ends)]
-    top = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    words = "" if low is None else "<br>interval %{customdata}"
+    spans = np.full(values.shape, "") if low is None else np.vectorize("<br>interval {:+.3f} to {:+.3f}".format)(*ends)
+    top = (float(np.nanmax(np.abs(values), initial=0.0)) if top is None else top) or 1.0
     fig = go.Figure(go.Heatmap(
-        z=values, x=list(columns), y=list(rows), text=text, customdata=hover, texttemplate="%{text}", textfont=dict(size=12),
-        hovertemplate=f"{row_label} %{{y}}, {column_label} %{{x}}<br>{value_label} <b>%{{z:+.4f}}</b>{words}<extra></extra>",
-        zmin=-top, zmax=top, colorscale=theme.DIVERGING, colorbar=theme.color_bar(value_label), xgap=2, ygap=2))
-    fig.update_xaxes(title_text=column_label, type="category")
-    fig.update_yaxes(title_text=row_label, type="category", autorange="reversed")
-    return theme.titled(fig, title, subtitle, height=200 + 44 * len(rows))
+        z=values, x=list(range(len(columns))), y=list(range(len(rows))), zmin=-top if signed else 0, zmax=top,
+        hoverongaps=False, text=[[number(*cell, signed) for cell in zip(*line)] for line in zip(values, sure)],
+        texttemplate="%{text}" if len(columns) <= MAX_NUMBERS else None, textfont=dict(size=12.5), xgap=2, ygap=2,
+        customdata=[[(f"{row_label} {r}<br>{column_label} {c}", span) for c, span in zip(columns, line)]
+                    for r, line in zip(rows, spans.tolist())],
+        hovertemplate=f"%{{customdata[0]}}<br>{value_label} <b>%{{z:{'+' * signed}.4f}}</b>%{{customdata[1]}}<extra></extra>",
+        colorscale=theme.DIVERGING if signed else theme.SEQUENTIAL, colorbar=theme.color_bar(value_label)))
+    ticks = dict(tickmode="array", showline=False, ticks="")
+    fig.update_xaxes(title_text=column_label, tickvals=list(range(len(columns))), ticktext=list(columns), **ticks)
+    fig.update_yaxes(title_text=row_label, tickvals=list(range(len(rows))), ticktext=list(rows), autorange="reversed", **ticks)
+    return theme.titled(fig, title, subtitle, height=195 + 50 * len(rows))
+
+
+def number(value: float, sure: bool, signed: bool) -> str:
+    """What stands in a cell."""
+    if np.isnan(value):
+        return ""
+    words = f"{value:.3f}" if not signed else f"{value:+.3f}" if value else "0"
+    return f"<b>{words}</b>" if sure else words
 
 
 def lens_map(words: Sequence[Sequence[str]], values, tokens: Sequence[str], sites: Sequence[str], title: str,

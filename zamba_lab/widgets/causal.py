@@ -31,7 +31,8 @@ def lens_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) -
         found = reading(added)
         words = [labels(model, best[:, :, 0], None) for best in found.tokens]
         names = [site.removeprefix("layers.") for site in found.sites]
-        return viz.lens_map(words, found.divergence[:, 0], tokens, names, "The logit lens", "KL from the model's own (nats)",
+        title = f"The logit lens: {'what is added to the stream' if added else 'the stream'}"
+        return viz.lens_map(words, found.divergence[:, 0], tokens, names, title, "KL from the model's own (nats)",
                             subtitle="the likeliest next token at each site; the lighter, the closer to what the model says")
 
     return Panel(draw, added=choice("sites", [("the stream", False), ("what is added to it", True)],
@@ -75,8 +76,8 @@ def recall_panel(model: Zamba, filler: Tensor, distances: Sequence[int] = (4, 16
     def draw(distance: int):
         i = found.distances.index(distance)
         rows, columns = [WORDS[part] for part in found.parts], [str(depth) for depth in range(model.config.n_layers)]
-        return viz.table(found.loss[i].mean(-1), rows, columns, f"Who remembers a needle {distance} tokens back", "wiped", "depth", "recall lost (nats)",
-                         low=low[i], high=high[i], subtitle=(
+        return viz.table(found.loss[i].mean(-1), rows, columns, f"Who remembers a needle {distance} tokens back", "wiped",
+                         "depth", "recall lost (nats)", signed=True, low=low[i], high=high[i], subtitle=(
                              f"its value costs {found.whole[i].mean():.2f} nats; had it not been told, "
                              f"{found.recall[i].mean():+.2f}; "
                              f"{count} prompts, bold where the 95 % interval leaves 0 out"))

@@ -77,10 +77,10 @@ def drift_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) 
         whole = float(found.total.sum()) or 1.0
         inputs, adapters, both = (100 * float(part.sum()) / whole for part in (found.inputs, found.adapters, found.both))
         uses = [f"depth {depth}" for depth in found.depths]
-        return viz.matrix(found.distance[..., 0], uses, uses, f"Block {block_name(block)} with other adapters: {NAMES[point]}",
-                          "input of", "adapters of", "relative change",
-                          subtitle=f"what differs between all cells: {inputs:.0f} % by the input, {adapters:.0f} % by the "
-                                   f"adapters{' and the link' if point == 'link_out' else ''}, {both:.0f} % by both together")
+        return viz.table(found.distance[..., 0], uses, uses, f"Block {block_name(block)} with other adapters: {NAMES[point]}",
+                         "input of", "adapters of", "relative change",
+                         subtitle=f"what differs between all cells: {inputs:.0f} % by the input, {adapters:.0f} % by the "
+                                  f"adapters{' and the link' if point == 'link_out' else ''}, {both:.0f} % by both together")
 
     blocks = [(block_name(block), block) for block in range(c.n_shared_blocks)]
     return Panel(draw, block=choice("shared block", blocks, "which set of shared weights"),
@@ -97,7 +97,8 @@ def xray_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) -
         found = find(invocation)
         maps = [found.parts[q, k, 0, head].tolist() for _, (q, k) in SOURCES]
         return viz.attention_grid(maps, tokens, [name for name, _ in SOURCES], f"Scores of head {head}, depth {found.depth}",
-                                  value_label="part of the score", signed=True, subtitle="before the softmax; the four sum to the score, adapters and rotation included")
+                                  value_label="part of the score", signed=True,
+                                  subtitle="before the softmax; the four sum to the score, adapters and rotation included")
 
     return Panel(draw, invocation=slider("invocation", c.n_invocations, "which use of a shared block"),
                  head=slider("head", c.attn_heads, "which attention head"))
