@@ -20,6 +20,7 @@ from zamba_lab.blocks.lora import adapted
 from zamba_lab.blocks.mlp import GatedMLP
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.lens.mixers import matrix_of, names_for_matrix, weight_and_bias
+from zamba_lab.lens.parts import require_link_into_mixer
 from zamba_lab.lens.passes import run
 from zamba_lab.lens.terms import require_index, require_ssm, widened
 from zamba_lab.model import Zamba
@@ -59,6 +60,7 @@ def layer_flow(model: Zamba, ids: Tensor, depth: int) -> Flow:
     """
     require_ssm(model)
     require_index("depth", depth, model.config.n_layers)
+    require_link_into_mixer(model.config)
     return flow_of(model, run(model, ids, keep=names_for_flow(model, depth)), depth)
 
 
@@ -146,6 +148,7 @@ def through_attention(model: Zamba, ids: Tensor, depth: int, at: int) -> Tensor:
     if depth not in model.config.hybrid_layers:
         raise ValueError(f"depth must be one of hybrid_layers {model.config.hybrid_layers}: got {depth}")
     require_index("at", at, ids.shape[1])
+    require_link_into_mixer(model.config)
     trace = run(model, ids, keep=names_for_flow(model, depth) + [f"layers.{depth}.shared.mlp_in"])
     stream, given, a, probs = (widened(trace[f"layers.{depth}.{name}"]) for name in (
         "resid_in", "shared.link_out", "shared.attn_out", "shared.attn_probs"))
