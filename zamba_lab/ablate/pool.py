@@ -47,8 +47,9 @@ class Worker:
 
     def stop(self) -> None:
         """Have it write a checkpoint and end; kill it if it does not."""
-        self.line.close()
-        self.process.terminate()
+        self.line.close()                                   # the end, for one that waits
+        if self.cell is not None:
+            self.process.terminate()
         self.process.join(20)
         if self.process.is_alive():
             self.process.kill()

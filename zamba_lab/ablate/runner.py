@@ -36,51 +36,46 @@ def run(study: Study, folder: str | Path, workers: int | None = None, show: Live
         OSError: the disk is full; SweepStopped: a cell failed. The store is whole, and the same call goes on from there.
         KeyboardInterrupt: Ctrl-C; workers write a checkpoint first.
     """
-    store, show = Store(folder), Live() if show is None else show
+    store, show, team = Store(folder), Live() if show is None else show, []
     count = workers or os.cpu_count() or 1
-    while True:
-        todo = plan(study, store)
-        left = todo.left(store)
-        if not left:
-            if todo.waiting:
-                raise SweepStopped(f"no learning rate could be chosen for {', '.join(todo.waiting)}")
-            return todo
-        show.begin(todo, {one.cell.address for one in todo.cells} - {one.cell.address for one in left}, min(count, len(left)))
-        try:
-            sweep(store, left, min(count, len(left)), show)
-        finally:
-            show.end()
+    try:
+        while left := (todo := plan(study, store)).left(store):
+            show.begin(todo, {one.cell.address for one in todo.cells} - {one.cell.address for one in left}, min(count, len(left)))
+            try:
+                team += [Worker(store.folder, number) for number in range(len(team), min(count, len(left)))]
+                sweep(store, left, team, show)
+            finally:
+                show.end()
+    finally:
+        for worker in team:
+            worker.stop()
+    return todo
 
 
-def sweep(store: Store, cells: list[Planned], count: int, show: Live | Quiet) -> None:
-    """Run these cells, the largest first: the last ones to end are then short."""
+def sweep(store: Store, cells: list[Planned], workers: list[Worker], show: Live | Quiet) -> None:
+    """Run these cells, the largest first: the last ones to end are then short. A worker that died is replaced in the list."""
     waiting = deque(sorted(cells, key=lambda one: -one.cell.flops))
     tries: dict[str, int] = {}
     again: list[tuple[float, Planned]] = []                 # cells that another runner is at
-    workers = [Worker(store.folder, number) for number in range(count)]
-    try:
-        while waiting or again or any(worker.cell is not None for worker in workers):
-            waiting.extend(one for due, one in again if due <= time.monotonic())
-            again = [(due, one) for due, one in again if due > time.monotonic()]
-            for worker in workers:
-                if worker.cell is None and waiting:
-                    worker.give(waiting.popleft())          # to one that died idle, too: it will say so
-            if all(worker.cell is None for worker in workers):
-                time.sleep(0.1)
-            for worker, kind, content in said(workers, 0.5):
-                one = worker.cell
-                if kind == "row":
-                    show.row(one, content)
-                    continue
-                worker.cell = None
-                if kind == "died":
-                    tries[one.cell.address] = tries.get(one.cell.address, 0) + 1
-                    workers[workers.index(worker)] = Worker(store.folder, len(workers))
-                _settle(kind, content, one, tries, waiting, again, show)
-            show.draw()
-    finally:
+    while waiting or again or any(worker.cell is not None for worker in workers):
+        waiting.extend(one for due, one in again if due <= time.monotonic())
+        again = [(due, one) for due, one in again if due > time.monotonic()]
         for worker in workers:
-            worker.stop()
+            if worker.cell is None and waiting:
+                worker.give(waiting.popleft())              # to one that died idle, too: it will say so
+        if all(worker.cell is None for worker in workers):
+            time.sleep(0.1)
+        for worker, kind, content in said(workers, 0.5):
+            one = worker.cell
+            if kind == "row":
+                show.row(one, content)
+                continue
+            worker.cell = None
+            if kind == "died":
+                tries[one.cell.address] = tries.get(one.cell.address, 0) + 1
+                workers[workers.index(worker)] = Worker(store.folder, len(workers))
+            _settle(kind, content, one, tries, waiting, again, show)
+        show.draw()
 
 
 def _settle(kind: str, content: Any, one: Planned, tries: dict[str, int], waiting: deque, again: list, show: Live | Quiet) -> None:

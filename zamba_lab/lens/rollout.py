@@ -60,7 +60,6 @@ def layer_flow(model: Zamba, ids: Tensor, depth: int) -> Flow:
     """
     require_ssm(model)
     require_index("depth", depth, model.config.n_layers)
-    require_link_into_mixer(model.config)
     return flow_of(model, run(model, ids, keep=names_for_flow(model, depth)), depth)
 
 
@@ -73,6 +72,7 @@ def names_for_flow(model: Zamba, depth: int) -> list[str]:
 @torch.no_grad()
 def flow_of(model: Zamba, trace: Trace, depth: int) -> Flow:
     """`layer_flow` from a trace that kept `names_for_flow(model, depth)`."""
+    require_link_into_mixer(model.config)
     matrix, stream = matrix_of(model, trace, depth), widened(trace[f"layers.{depth}.resid_in"])
     hybrid = depth in model.config.hybrid_layers
     given = widened(trace[f"layers.{depth}.shared.link_out"]) if hybrid else torch.zeros_like(stream)
