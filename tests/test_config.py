@@ -29,7 +29,8 @@ def test_kv_bytes_of_a_token_are_the_published_shapes():
         assert grown == size
 
 
-@pytest.mark.parametrize("variant", ["base", "mamba1 one head", "lora on qkv", "one kv head, wide head", "transformer"])
+@pytest.mark.parametrize("variant", ["base", "mamba1 one head", "no convolution", "link into the stream",
+                                     "lora on qkv", "one kv head, wide head", "transformer"])
 def test_flops_equal_what_torch_counts_plus_the_scan(variant):
     """torch counts matrix products; the step's element-wise state update, read and convolution are added by hand."""
     config, context = VARIANTS[variant], 12
@@ -76,6 +77,7 @@ def test_attention_is_scaled_as_released():
     assert zl.ZambaConfig.preset("zamba2-2.7b").attn_scale == 80 ** -0.5
     assert VARIANTS["no concat"].attn_scale == 4 ** -0.5 and VARIANTS["transformer"].attn_scale == 4 ** -0.5
     assert VARIANTS["one kv head, wide head"].attn_scale == 5 ** -0.5
+    assert VARIANTS["usual attention scale"].attn_scale == pytest.approx(VARIANTS["usual attention scale"].head_dim ** -0.5)
 
 
 BROKEN = {
@@ -88,6 +90,10 @@ BROKEN = {
     "rope_theta must be above 0, or None for no positions: got 0": dict(rope_theta=0),
     "hybrid_layers must lie in 0..4 (n_layers 5): got (1, 5)": dict(hybrid_layers=(1, 5)),
     "hybrid_layers must increase strictly: got (2, 1)": dict(hybrid_layers=(2, 1)),
+    "norm_groups must divide ssm_heads: got norm_groups = 3, ssm_heads = 8": dict(norm_groups=3),
+    "link_into must be one of mixer, stream: got 'head'": dict(link_into="head"),
+    "attn_gain must be above 0: got 0": dict(attn_gain=0),
+    "d_conv must be an integer of 0 or more: got -1": dict(d_conv=-1),
     "got 4 blocks, 3 hybrid_layers (1, 2, 4)": dict(n_shared_blocks=4),
     "block_order names a block for each of the 3 invocations": dict(block_order=(0, 1)),
     "uses each of the 2 blocks 0..1: got (0, 0, 0)": dict(block_order=(0, 0, 0)),

@@ -21,7 +21,7 @@ ROWS = (
     ("train",),
     ("ablate",),
     ("viz",),
-    ("widgets",),
+    ("widgets", "report"),
     ("cli",),
 )
 ROW = {module: row for row, modules in enumerate(ROWS) for module in modules}

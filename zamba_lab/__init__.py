@@ -21,7 +21,7 @@ _HOME = {
     "generate": "generation", "stream": "generation", "Tokenizer": "tokenizer",
     "quantize": "quantization",
 }
-_MODULES = ("ablate", "blocks", "corpora", "lens", "ops", "tasks", "train", "viz", "widgets")
+_MODULES = ("ablate", "blocks", "corpora", "lens", "ops", "report", "tasks", "train", "viz", "widgets")
 __all__ = list(_HOME)
 
 

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, add in (("info", _add_info), ("doctor", _add_doctor),
                       ("generate", _add_generate), ("corpus", _add_corpus), ("train", _add_train),
-                      ("bench", _add_bench)):
+                      ("ablate", _add_ablate), ("bench", _add_bench)):
         add(commands.add_parser(name, help=add.__doc__, description=add.__doc__))
     given = parser.parse_args(arguments)
     try:
@@ -148,6 +148,22 @@ def _train(given: argparse.Namespace) -> int:
     from zamba_lab.train.command import main as train
 
     return train(given)
+
+
+def _add_ablate(parser: argparse.ArgumentParser) -> None:
+    """plan, run or report an ablation study; a run goes on where it was stopped"""
+    from zamba_lab.ablate.command import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(run=_ablate)
+
+
+def _ablate(given: argparse.Namespace) -> int:
+    from zamba_lab.ablate.command import main as ablate
+    from zamba_lab.report import write
+
+    given.write = write
+    return ablate(given)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:

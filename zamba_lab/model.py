@@ -5,7 +5,8 @@
       every depth       |   x = x + mixer( norm(x) )                      a Mamba layer (blocks/mamba2.py, mamba1.py)
                         |
       hybrid depths     |   t = link_k( block( [x, x0], adapters_k ) )    k-th invocation of a shared block
-                        |   x = x + mixer( norm(x + t) )                  (blocks/shared.py)
+                        |   x = x + mixer( norm(x + t) )                  (blocks/shared.py); with link_into="stream"
+                        |                                                 x = x + t, then the line for every depth
                         v
                   final norm --> head --> logits
 

@@ -10,7 +10,7 @@ from variants import VARIANTS, make_model, random_ids
 from zamba_lab import lens
 from zamba_lab.lens.attribution import KEEP
 
-MAMBAS = {name: config for name, config in VARIANTS.items() if config.mixer != "attention"}
+MAMBAS = {name: config for name, config in VARIANTS.items() if config.mixer != "attention" and config.link_into == "mixer"}
 CASES = {name: (make_model(config), random_ids(config)) for name, config in MAMBAS.items()} | {"nano": (nano(), nano_ids(2))}
 every_mamba = pytest.mark.parametrize("model, ids", CASES.values(), ids=CASES.keys())
 
@@ -121,3 +121,11 @@ def test_a_model_without_mixers_and_a_wrong_shape_are_refused():
     model, ids = CASES["base"]
     with pytest.raises(ValueError, match=r"got \(2, 18\), ids \(2, 19\)"):
         lens.attribution(model, ids, of=ids[:, 1:])
+
+
+def test_a_link_that_stays_in_the_stream_is_refused():
+    config = VARIANTS["link into the stream"]
+    for ask in (lambda model, ids: lens.attribution(model, ids), lambda model, ids: lens.layer_flow(model, ids, 1),
+                lambda model, ids: lens.effect(model, ids, lens.path(0, "z"))):
+        with pytest.raises(ValueError, match="speak through a mixer only: it has link_into='stream'"):
+            ask(make_model(config), random_ids(config))

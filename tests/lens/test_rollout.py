@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from lens_frozen import frozen_layer
-from lens_cases import HYBRID, SSM, TRAINED, case
+from lens_cases import HYBRID, LISTENING, TRAINED, case
 
 from zamba_lab import lens
 from zamba_lab.lens.rollout import attention_shares, names_for_flow
@@ -18,7 +18,7 @@ def depths_of(model) -> list[int]:
     return [*c.hybrid_layers[1:2], *plain[:1]]
 
 
-@pytest.mark.parametrize("name", [*SSM, TRAINED])
+@pytest.mark.parametrize("name", [*LISTENING, TRAINED])
 def test_the_parts_of_a_stream_sum_to_it(name):
     model, ids = case(name)
     for depth in depths_of(model):
@@ -53,7 +53,7 @@ def test_what_comes_by_the_block_goes_when_the_link_is_cut(name):
     assert flow.block.abs().max() == 0 and flow.attended.abs().max() == 0 and flow.mixed.abs().max() > 0
 
 
-@pytest.mark.parametrize("name", [name for name in HYBRID if name in SSM] + [TRAINED])
+@pytest.mark.parametrize("name", [name for name in HYBRID if name in LISTENING] + [TRAINED])
 def test_attention_shares_sum_to_one_and_are_each_source_s_part(name):
     model, ids = case(name)
     depth = model.config.hybrid_layers[-1]
@@ -67,7 +67,7 @@ def test_attention_shares_sum_to_one_and_are_each_source_s_part(name):
     torch.testing.assert_close(shares[:, 4, 2], (part * a[:, 4]).sum(-1) / a[:, 4].square().sum(-1))
 
 
-@pytest.mark.parametrize("name", [name for name in HYBRID if name in SSM] + [TRAINED])
+@pytest.mark.parametrize("name", [name for name in HYBRID if name in LISTENING] + [TRAINED])
 def test_through_attention_is_the_gradient_at_frozen_steering_times_the_values(name):
     model, ids = case(name)
     depth, at = model.config.hybrid_layers[-1], 6
@@ -81,7 +81,7 @@ def test_through_attention_is_the_gradient_at_frozen_steering_times_the_values(n
     torch.testing.assert_close(found[:, at + 1:], torch.zeros_like(found[:, at + 1:]))
 
 
-@pytest.mark.parametrize("name", [name for name in HYBRID if name in SSM and name != "biases"] + [TRAINED])
+@pytest.mark.parametrize("name", [name for name in HYBRID if name in LISTENING and name != "biases"] + [TRAINED])
 def test_through_attention_sums_to_what_the_mixer_took_from_the_block(name):
     model, ids = case(name)
     depth, at = model.config.hybrid_layers[-1], 8
@@ -93,7 +93,7 @@ def test_through_attention_sums_to_what_the_mixer_took_from_the_block(name):
     torch.testing.assert_close(lens.through_attention(model, ids, depth, at).sum(-1), expected)
 
 
-@pytest.mark.parametrize("name", [*SSM, TRAINED])
+@pytest.mark.parametrize("name", [*LISTENING, TRAINED])
 def test_a_rollout_is_the_product_of_its_layers_and_keeps_its_rows(name):
     model, ids = case(name)
     found = lens.rollout(model, ids)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zamba_lab.train import Mixture, TrainConfig
-from zamba_lab.train.batches import IGNORE, ahead, batch_at, by_documents, pieces_at
+from zamba_lab.train.batches import IGNORE, ahead, by_documents, pieces_at
 
 TOKENS = np.arange(1000, dtype=np.uint16)
 DATA = Mixture.of(TOKENS)
@@ -12,16 +12,16 @@ CONFIG = TrainConfig(batch=6, length=37, seed=5)
 
 
 def test_targets_are_the_next_tokens():
-    ids, targets = batch_at(DATA, 4, CONFIG)
+    ids, targets = DATA.batch(4, CONFIG)
     assert ids.shape == targets.shape == (6, 37) and ids.dtype == torch.int64
     torch.testing.assert_close(targets, ids + 1)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_processes_together_see_what_one_would(size):
-    whole = batch_at(DATA, 3, CONFIG)[0]
+    whole = DATA.batch(3, CONFIG)[0]
     for rank in range(size):
-        torch.testing.assert_close(batch_at(DATA, 3, CONFIG, rank, size)[0], whole[rank::size])
+        torch.testing.assert_close(DATA.batch(3, CONFIG, rank, size)[0], whole[rank::size])
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 4, 6])
@@ -29,7 +29,7 @@ def test_pieces_joined_are_the_batch(accumulate):
     from dataclasses import replace
     pieces = pieces_at(DATA, 2, replace(CONFIG, accumulate=accumulate), None)
     assert len(pieces) == accumulate
-    torch.testing.assert_close(torch.cat([ids for ids, _ in pieces]), batch_at(DATA, 2, CONFIG)[0])
+    torch.testing.assert_close(torch.cat([ids for ids, _ in pieces]), DATA.batch(2, CONFIG)[0])
 
 
 @pytest.mark.parametrize("alike", [True, False])

@@ -9,7 +9,7 @@ from torch import nn
 from train.tiny import periodic, tiny_model, with_documents
 from zamba_lab.ops import kernels
 from zamba_lab.train import Mixture, TrainConfig
-from zamba_lab.train.batches import batch_at, by_documents, pieces_at
+from zamba_lab.train.batches import by_documents, pieces_at
 from zamba_lab.train.optimiser import adamw, decayed
 from zamba_lab.train.step import autocasting, gradient, resolved, train_step
 
@@ -34,8 +34,8 @@ def equal(found, expected, **more) -> None:
 def test_pieces_give_the_loss_and_gradient_of_the_joined_batch(accumulate):
     model = tiny_model().double()
     whole = gradients(model, pieces_at(DATA, 2, CONFIG, 1))
-    assert whole[0] == pytest.approx(float(F.cross_entropy(model(batch_at(DATA, 2, CONFIG)[0]).flatten(0, 1),
-                                                           batch_at(DATA, 2, CONFIG)[1].flatten()).detach()))
+    assert whole[0] == pytest.approx(float(F.cross_entropy(model(DATA.batch(2, CONFIG)[0]).flatten(0, 1),
+                                                           DATA.batch(2, CONFIG)[1].flatten()).detach()))
     equal(gradients(model, pieces_at(DATA, 2, replace(CONFIG, accumulate=accumulate), 1)), whole, rtol=1e-10, atol=1e-12)
 
 
@@ -44,7 +44,7 @@ def test_pieces_give_the_loss_and_gradient_of_the_joined_batch(accumulate):
 def test_each_document_of_a_window_is_as_if_it_were_alone(changes, native):
     """State, convolution and attention: every logit, and the gradient of the sum of all losses."""
     model = tiny_model(**changes).double()
-    ids, targets = batch_at(DATA, 1, CONFIG)
+    ids, targets = DATA.batch(1, CONFIG)
     alone, logits = 0.0, []
     with kernels.off() if not native else torch.enable_grad():
         for row, aims in zip(ids, targets):
@@ -87,7 +87,7 @@ def test_checkpointing_changes_no_value_and_no_gradient(changes, native):
 def test_checkpointing_keeps_only_what_enters_a_layer():
     """Counted in numbers that autograd keeps between the passes: those of one layer's input for each layer, and the ends'."""
     model, kept = tiny_model(n_layers=12, hybrid_layers=(2, 5, 8, 11)), {}
-    ids = batch_at(DATA, 0, CONFIG)[0]
+    ids = DATA.batch(0, CONFIG)[0]
     owned = {parameter.data_ptr() for parameter in model.parameters()}
 
     def keep(t):
@@ -107,7 +107,7 @@ def test_checkpointing_keeps_only_what_enters_a_layer():
 
 def test_a_cache_is_carried_though_checkpointing_is_on():
     model = tiny_model()
-    ids = batch_at(DATA, 0, CONFIG)[0]
+    ids = DATA.batch(0, CONFIG)[0]
     model.checkpointing(True)
     _, cache = model.extend(ids[:, :9])
     torch.testing.assert_close(model.extend(ids[:, 9:], cache)[0], model(ids)[:, 9:], rtol=1e-4, atol=1e-4)

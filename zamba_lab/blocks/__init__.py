@@ -1,7 +1,7 @@
 """nn.Modules: parameters, and one readable forward each. `make_layer` chooses a depth's kind, `layers.MIXERS` its mixer."""
 
 from zamba_lab.blocks.context import Context
-from zamba_lab.blocks.layers import HybridLayer, MambaLayer, TransformerLayer
+from zamba_lab.blocks.layers import HYBRIDS, HybridLayer, MambaLayer, TransformerLayer
 from zamba_lab.blocks.shared import SharedBlock
 from zamba_lab.config import ZambaConfig
 
@@ -13,5 +13,5 @@ def make_layer(config: ZambaConfig, depth: int):
     if config.mixer == "attention":
         return TransformerLayer(config)
     if depth in config.hybrid_layers:
-        return HybridLayer(config, k=config.hybrid_layers.index(depth))
+        return HYBRIDS[config.link_into](config, k=config.hybrid_layers.index(depth))
     return MambaLayer(config)

@@ -54,10 +54,11 @@ def initialise(model: nn.Module, config: ZambaConfig) -> None:
 
 
 def _initialise_mixer(mixer: nn.Module, config: ZambaConfig) -> None:
-    if config.init == "reference":
-        nn.init.normal_(mixer.conv_weight, std=0.02)
-    else:
-        _uniform(mixer.conv_weight, fan_in=config.d_conv)
+    if config.d_conv:
+        if config.init == "reference":
+            nn.init.normal_(mixer.conv_weight, std=0.02)
+        else:
+            _uniform(mixer.conv_weight, fan_in=config.d_conv)
     if mixer.conv_bias is not None:
         nn.init.zeros_(mixer.conv_bias)
     nn.init.ones_(mixer.D)

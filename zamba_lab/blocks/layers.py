@@ -49,6 +49,20 @@ class HybridLayer(MambaLayer):
         return plus(x, y), LayerCache(conv, ssm, kv.k, kv.v, kv.room)
 
 
+class StreamHybridLayer(HybridLayer):
+    """x = x + t, then x + mixer( norm(x) ): the usual residual connection in the place of the released one."""
+
+    def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
+                ) -> tuple[Tensor, LayerCache]:
+        t, kv = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
+        x = plus(x, t)
+        y, conv, ssm = self.mamba(self.norm(x), ctx, cache, trace.at("mamba"))
+        return plus(x, y), LayerCache(conv, ssm, kv.k, kv.v, kv.room)
+
+
+HYBRIDS = {"mixer": HybridLayer, "stream": StreamHybridLayer}
+
+
 class TransformerLayer(nn.Module):
     """x + attention( norm(x) ), then x + mlp( norm(x) ): the standard pre-norm layer, nothing shared."""
 

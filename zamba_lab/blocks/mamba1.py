@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zamba_lab.blocks.context import Context
 from zamba_lab.blocks.linear import Linear
-from zamba_lab.blocks.mamba2 import step_size
+from zamba_lab.blocks.mamba2 import step_size, taps
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops import kernels
@@ -32,8 +32,8 @@ class Mamba1(nn.Module):
         c = self.config = config
         h, p, n, rank = c.ssm_heads, c.headdim, c.d_state, c.dt_width
         self.in_proj = Linear(c.d_model, 2 * c.d_inner, bias=c.proj_bias)    # x | z
-        self.conv_weight = nn.Parameter(torch.empty(c.d_inner, c.d_conv))
-        self.conv_bias = nn.Parameter(torch.empty(c.d_inner)) if c.conv_bias else None
+        self.conv_weight = nn.Parameter(torch.empty(c.d_inner, c.d_conv)) if c.d_conv else None
+        self.conv_bias = nn.Parameter(torch.empty(c.d_inner)) if c.d_conv and c.conv_bias else None
         self.x_proj = nn.Parameter(torch.empty(h, rank + 2 * n, p))             # dt's low rank | B | C
         self.dt_proj = nn.Parameter(torch.empty(h, p, rank))
         self.dt_bias = nn.Parameter(torch.empty(h, p))
@@ -57,7 +57,7 @@ class Mamba1(nn.Module):
         """From the input projection to the output projection, operation by operation. (b, l, 2e) -> (b, l, e)."""
         c = self.config
         x, z = trace("projected", xz).chunk(2, dim=-1)
-        x, conv = conv_silu(x, self.conv_weight, self.conv_bias, cache.conv, ctx.mask)
+        x, conv = conv_silu(x, taps(self), self.conv_bias, cache.conv, ctx.mask)
         z, x = trace("z", z), trace("x", rearrange(x, "b l (h p) -> b l h p", p=c.headdim))
         low, B, C = einsum(x, self.x_proj, "b l h p, h i p -> b l h i").split((c.dt_width, c.d_state, c.d_state), dim=-1)
         B, C = trace("B", B), trace("C", C)                                     # (b, l, h, n)
@@ -69,12 +69,12 @@ class Mamba1(nn.Module):
 
     def fused(self, native: Callable, xz: Tensor, cache: LayerCache) -> tuple[Tensor, Tensor, Tensor]:
         """`spelt_out` in one native call, for one token or for many, where nobody looks in and there is no padding."""
-        return native(xz, self.conv_weight, self.conv_bias, self.x_proj, self.dt_proj, self.dt_bias, self.A_log, self.D,
+        return native(xz, taps(self), self.conv_bias, self.x_proj, self.dt_proj, self.dt_bias, self.A_log, self.D,
                       cache.conv, cache.ssm, self.config.dt_min)
 
     def fusible(self, xz: Tensor, ctx: Context, trace) -> bool:
         return (trace is OFF and ctx.mask is None and xz.shape[1] > 1 and self.config.d_conv <= kernels.MOST_TAPS
-                and kernels.serves(xz, self.conv_weight, self.x_proj, self.dt_proj))
+                and kernels.serves(xz, taps(self), self.x_proj, self.dt_proj))
 
     def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF
              ) -> tuple[Tensor, Tensor]:

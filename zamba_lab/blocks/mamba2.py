@@ -31,8 +31,8 @@ class Mamba2(nn.Module):
         c = self.config = config
         self.widths = (c.d_inner, c.conv_dim, c.ssm_heads)                      # z | x, B, C | dt
         self.in_proj = Linear(c.d_model, sum(self.widths), bias=c.proj_bias)
-        self.conv_weight = nn.Parameter(torch.empty(c.conv_dim, c.d_conv))
-        self.conv_bias = nn.Parameter(torch.empty(c.conv_dim)) if c.conv_bias else None
+        self.conv_weight = nn.Parameter(torch.empty(c.conv_dim, c.d_conv)) if c.d_conv else None
+        self.conv_bias = nn.Parameter(torch.empty(c.conv_dim)) if c.d_conv and c.conv_bias else None
         self.dt_bias = nn.Parameter(torch.empty(c.ssm_heads))
         self.A_log = nn.Parameter(torch.empty(c.ssm_heads))
         self.D = nn.Parameter(torch.empty(c.ssm_heads))
@@ -41,8 +41,8 @@ class Mamba2(nn.Module):
 
     def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""
-        zxBCdt = self.in_proj(trace("input", u))
-        if ctx.step:
+        c, zxBCdt = self.config, self.in_proj(trace("input", u))
+        if ctx.step and c.norm_groups is None:
             inner = partial(self.fused, mamba2_step)
         elif self.fusible(zxBCdt, ctx, trace):
             inner = partial(self.fused, kernels.mamba2)
@@ -55,7 +55,7 @@ class Mamba2(nn.Module):
         """From the input projection to the output projection, operation by operation. (b, l, e + ...) -> (b, l, e)."""
         c = self.config
         z, xBC, dt = trace("projected", zxBCdt).split(self.widths, dim=-1)
-        xBC, conv = conv_silu(xBC, self.conv_weight, self.conv_bias, cache.conv, ctx.mask)
+        xBC, conv = conv_silu(xBC, taps(self), self.conv_bias, cache.conv, ctx.mask)
         x, B, C = xBC.split((c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state), dim=-1)
         z, x = trace("z", z), trace("x", rearrange(x, "b l (h p) -> b l h p", p=c.headdim))
         B, C = (trace(name, rearrange(part, "b l (g n) -> b l g n", g=c.n_groups)) for name, part in (("B", B), ("C", C)))
@@ -63,17 +63,19 @@ class Mamba2(nn.Module):
 
         y, ssm = self.scan(x, dt, -torch.exp(self.A_log.to(dt.dtype)), B, C, cache.ssm, trace)
         y = rearrange(trace("y", y), "b l h p -> b l (h p)")
-        return gated_rms_norm(y, z, self.norm_weight, GATED_NORM_EPS, c.n_groups), conv, ssm
+        return gated_rms_norm(y, z, self.norm_weight, GATED_NORM_EPS, c.gated_norm_groups), conv, ssm
 
     def fused(self, native: Callable, zxBCdt: Tensor, cache: LayerCache) -> tuple[Tensor, Tensor, Tensor]:
         """`spelt_out` in one native call, for one token or for many, where nobody looks in and there is no padding."""
         c = self.config
-        return native(zxBCdt, self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D, self.norm_weight,
+        return native(zxBCdt, taps(self), self.conv_bias, self.dt_bias, self.A_log, self.D, self.norm_weight,
                       cache.conv, cache.ssm, c.n_groups, c.d_state, GATED_NORM_EPS, c.dt_min)
 
     def fusible(self, zxBCdt: Tensor, ctx: Context, trace) -> bool:
-        return (trace is OFF and ctx.mask is None and self.config.d_conv <= kernels.MOST_TAPS
-                and kernels.serves(zxBCdt, self.conv_weight, self.norm_weight))
+        """The native form norms within the groups that share B and C, and within no others."""
+        c = self.config
+        return (trace is OFF and ctx.mask is None and c.norm_groups is None and c.d_conv <= kernels.MOST_TAPS
+                and kernels.serves(zxBCdt, taps(self), self.norm_weight))
 
     def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF
              ) -> tuple[Tensor, Tensor]:
@@ -86,6 +88,12 @@ class Mamba2(nn.Module):
             y, state = ssd_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
             return skip(y[:, None], x, self.D), state
         return ssd(x, dt, A, B, C, state, self.config.chunk_size, self.D)
+
+
+def taps(mixer: nn.Module) -> Tensor:
+    """The weights of a mixer's convolution, (channels, w); where there is none, one tap of 1, which changes nothing."""
+    c = mixer.config
+    return mixer.conv_weight if c.d_conv else mixer.D.new_ones(c.conv_dim, 1)
 
 
 def step_size(raw: Tensor, bias: Tensor, least: float, mask: Tensor | None) -> Tensor:

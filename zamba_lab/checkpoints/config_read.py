@@ -51,13 +51,15 @@ def meaning(config: ZambaConfig) -> dict:
     """What the forward pass depends on, spelled out: equal for two configs that compute the same function."""
     c = config
     values = asdict(c) | {"dt_rank": c.dt_width, "attn_kv_heads": c.kv_heads, "block_order": c.blocks_by_invocation,
-                          "attn_head_dim": c.head_dim}
-    drop = {*SILENT, *{"mamba1": ("n_groups",), "mamba2": ("dt_rank",), "attention": (
-        "n_groups", "dt_rank", "d_state", "d_conv", "expand", "headdim", "conv_bias", "proj_bias")}[c.mixer]}
+                          "attn_head_dim": c.head_dim, "norm_groups": c.gated_norm_groups}
+    drop = {*SILENT, *{"mamba1": ("n_groups", "norm_groups"), "mamba2": ("dt_rank",), "attention": (
+        "n_groups", "norm_groups", "dt_rank", "d_state", "d_conv", "expand", "headdim", "conv_bias", "proj_bias")}[c.mixer]}
+    if not c.d_conv:
+        drop |= {"conv_bias"}
     if not c.hybrid_layers:
-        drop |= {"concat_embedding", "lora_rank", "lora_rank_qkv"}
+        drop |= {"concat_embedding", "lora_rank", "lora_rank_qkv", "link_into"}
         if c.mixer != "attention":
-            drop |= {"attn_heads", "attn_kv_heads", "attn_head_dim", "rope_theta", "d_mlp", "activation", "mlp_bias"}
+            drop |= {"attn_heads", "attn_kv_heads", "attn_head_dim", "rope_theta", "d_mlp", "activation", "mlp_bias", "attn_gain"}
     return {name: value for name, value in values.items() if name not in drop}
 
 

@@ -47,6 +47,10 @@ def limits(config: ZambaConfig, model_type: str) -> list[str]:
         "mamba": ((c.headdim != c.d_inner, "there is one head: headdim"), (c.dt_min > 0, "there is no clamp: dt_min")),
     }[model_type]
     common = (
+        (not c.d_conv, "there is always a convolution: d_conv=0"),
+        (c.mixer == "mamba2" and c.norm_groups is not None, "the gated norm has the groups of B and C: norm_groups"),
+        (hybrid and c.attn_gain != 1, "the scores' scale is fixed: attn_gain"),
+        (hybrid and c.link_into != "mixer", "the link is added to the mixer's input: link_into"),
         (hybrid and not c.concat_embedding, "the block always reads [x, x0]: concat_embedding=False"),
         (hybrid and c.block_order is not None, "the blocks always alternate: block_order"),
         (hybrid and not c.tie_embeddings and c.n_shared_blocks < c.n_invocations,

@@ -12,6 +12,7 @@ from zamba_lab.config import cost
 MIXERS = ("mamba2", "mamba1", "attention")
 ACTIVATIONS = ("gelu", "gelu_tanh", "silu", "relu")
 INITS = ("small", "authors", "reference")
+LINKS = ("mixer", "stream")
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,11 @@ class ZambaConfig:
     n_layers: int = 12
     mixer: str = "mamba2"                     # "mamba1", or "attention": a pre-norm transformer, the opponent
     d_state: int = 64
-    d_conv: int = 4
+    d_conv: int = 4                           # taps; 0: no convolution, SiLU alone
     expand: int = 2
     headdim: int = 64                         # channels in one SSM head; Zamba-7B: 3712, so two heads
     n_groups: int = 1                         # Mamba-2: heads in one group share B and C
+    norm_groups: int | None = None            # Mamba-2: slices that the gated norm takes apart; None: n_groups
     dt_rank: int | None = None                # Mamba-1; None: ceil(d_model / 16)
     chunk_size: int = 64                      # tokens per chunk of the scan: speed only, the result is the same
     dt_min: float = 0.0                       # lower clamp on the step size; 0.0 is what the released weights expect
@@ -49,6 +51,8 @@ class ZambaConfig:
     attn_head_dim: int | None = None          # None: the block's width / attn_heads
     rope_theta: float | None = 10000.0        # None: no positions in attention (Zamba-7B, Zamba2-2.7B)
     d_mlp: int = 1024
+    attn_gain: float = 1.0                    # scale of the attention scores against the released one
+    link_into: str = field(default="mixer", metadata={"choices": LINKS})     # what the link is added to; "stream": it stays
     activation: str = "gelu"                  # of the gated MLP; "gelu" is the exact, erf one
     lora_rank: int = 16                       # adapter on the MLP's first product, one per invocation; 0: none
     lora_rank_qkv: int = 0                    # the same on each of q, k, v
@@ -79,6 +83,8 @@ class ZambaConfig:
         check(self)
         if self.block_order == tuple(k % self.n_shared_blocks for k in range(self.n_invocations)):
             object.__setattr__(self, "block_order", None)
+        if self.norm_groups == self.n_groups:
+            object.__setattr__(self, "norm_groups", None)
 
     # --- what follows from the fields ---------------------------------------------------------------------------
     @property
@@ -94,6 +100,16 @@ class ZambaConfig:
     def conv_dim(self) -> int:
         """Channels of the convolution: x, and for Mamba-2 also B and C."""
         return self.d_inner + (2 * self.n_groups * self.d_state if self.mixer == "mamba2" else 0)
+
+    @property
+    def gated_norm_groups(self) -> int:
+        """Slices of d_inner that the norm at a Mamba-2 mixer's end takes apart."""
+        return self.n_groups if self.norm_groups is None else self.norm_groups
+
+    @property
+    def conv_state(self) -> int:
+        """Inputs that the convolution carries from token to token."""
+        return max(self.d_conv, 1) - 1
 
     @property
     def dt_width(self) -> int:
@@ -127,11 +143,11 @@ class ZambaConfig:
 
     @property
     def attn_scale(self) -> float:
-        """What the scores are multiplied by: (head_dim / 2)^-0.5 with the concatenation, head_dim^-0.5 without.
+        """What the scores are multiplied by: attn_gain (head_dim / 2)^-0.5 with the concatenation, head_dim^-0.5 without.
 
         The halving is the released models': their trainer took d_model / attn_heads for the head's width.
         """
-        return (self.head_dim * self.d_model / self.d_attn) ** -0.5
+        return self.attn_gain * (self.head_dim * self.d_model / self.d_attn) ** -0.5
 
     # --- what it costs --------------------------------------------------------------------------------------------
     @property
@@ -166,15 +182,16 @@ def check(config: ZambaConfig) -> None:
     _choice("mixer", c.mixer, MIXERS)
     _choice("activation", c.activation, ACTIVATIONS)
     _choice("init", c.init, INITS)
-    for name in ("vocab_size", "d_model", "n_layers", "d_state", "d_conv", "expand", "headdim", "n_groups",
+    _choice("link_into", c.link_into, LINKS)
+    for name in ("vocab_size", "d_model", "n_layers", "d_state", "expand", "headdim", "n_groups",
                  "chunk_size", "attn_heads", "d_mlp", "max_context"):
         _at_least(name, getattr(c, name), 1)
-    for name in ("n_shared_blocks", "lora_rank", "lora_rank_qkv"):
+    for name in ("d_conv", "n_shared_blocks", "lora_rank", "lora_rank_qkv"):
         _at_least(name, getattr(c, name), 0)
-    for name in ("attn_kv_heads", "attn_head_dim", "dt_rank"):
+    for name in ("attn_kv_heads", "attn_head_dim", "dt_rank", "norm_groups"):
         if getattr(c, name) is not None:
             _at_least(name, getattr(c, name), 1)
-    for name in ("norm_eps", "link_gain"):
+    for name in ("norm_eps", "link_gain", "attn_gain"):
         _rule(getattr(c, name) > 0, f"{name} must be above 0: got {getattr(c, name)}")
     _rule(c.dt_min >= 0, f"dt_min must be 0 or more: got {c.dt_min}")
     _check_mixer(c)
@@ -190,6 +207,7 @@ def _check_mixer(c: ZambaConfig) -> None:
     _divides("headdim", c.headdim, "d_inner", c.d_inner, f" (expand {c.expand} * d_model {c.d_model})")
     if c.mixer == "mamba2":
         _divides("n_groups", c.n_groups, "ssm_heads", c.ssm_heads, f" (d_inner {c.d_inner} / headdim {c.headdim})")
+        _divides("norm_groups", c.gated_norm_groups, "ssm_heads", c.ssm_heads)
 
 
 def _check_attention(c: ZambaConfig) -> None:

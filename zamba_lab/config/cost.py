@@ -29,7 +29,7 @@ def params_by_part(c) -> dict[str, int]:
 def mixer_params(c) -> int:
     """One Mamba mixer, its input norm not included."""
     d, e, n, h = c.d_model, c.d_inner, c.d_state, c.ssm_heads
-    conv = c.conv_dim * (c.d_conv + c.conv_bias)
+    conv = c.conv_dim * (c.d_conv + c.conv_bias) if c.d_conv else 0
     if c.mixer == "mamba2":
         width = e + c.conv_dim + h
         own = 3 * h + e                                                   # dt_bias, A_log, D; gated norm
@@ -66,7 +66,7 @@ def flops_per_token(c, context: int) -> float:
         layers = c.n_layers * block
     else:
         e, n = c.d_inner, c.d_state
-        ssm = 3 * e * n + c.conv_dim * c.d_conv
+        ssm = 3 * e * n + c.conv_dim * max(c.d_conv, 1)              # without a convolution there is one tap, of 1
         if c.mixer == "mamba2":
             products = d * (e + c.conv_dim + c.ssm_heads) + e * d
         else:
@@ -81,5 +81,5 @@ def cache_bytes(c, context: int, batch: int, dtype: torch.dtype) -> int:
     total = kv_layers * 2 * c.kv_heads * c.head_dim * context * dtype.itemsize
     if c.mixer != "attention":
         wide = torch.promote_types(dtype, torch.float32)
-        total += c.n_layers * ((c.d_conv - 1) * c.conv_dim * dtype.itemsize + c.d_inner * c.d_state * wide.itemsize)
+        total += c.n_layers * (c.conv_state * c.conv_dim * dtype.itemsize + c.d_inner * c.d_state * wide.itemsize)
     return batch * total

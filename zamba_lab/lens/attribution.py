@@ -21,13 +21,15 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
+from zamba_lab.blocks.mamba2 import GATED_NORM_EPS
+from zamba_lab.blocks.mamba2 import taps as conv_taps
+from zamba_lab.lens.parts import require_link_into_mixer
 from zamba_lab.lens.passes import run
 from zamba_lab.lens.states import decay_rates, require_ssm
 from zamba_lab.model import Zamba
 from zamba_lab.ops.conv import causal_conv
 from zamba_lab.ops.scan import selective_scan
 from zamba_lab.ops.ssd import skip, ssd
-from zamba_lab.blocks.mamba2 import GATED_NORM_EPS
 from zamba_lab.trace import Trace
 
 SCAN = {"mamba1": selective_scan, "mamba2": ssd}
@@ -60,7 +62,7 @@ def frozen_mixer(model: Zamba, trace: Trace, depth: int) -> Callable[[Tensor], T
     link = f"{at}.shared.link_out"
     x = trace[f"{at}.resid_in"] + (trace[link] if link in trace else 0)
     before = _scale(x, layer.norm.eps) * layer.norm.weight                                # (b, l, d)
-    taps, bias = mamba.conv_weight[:c.d_inner], None if mamba.conv_bias is None else mamba.conv_bias[:c.d_inner]
+    taps, bias = conv_taps(mamba)[:c.d_inner], None if mamba.conv_bias is None else mamba.conv_bias[:c.d_inner]
     columns = slice(c.d_inner, 2 * c.d_inner) if c.mixer == "mamba2" else slice(c.d_inner)
     slope = torch.sigmoid(causal_conv(trace[f"{at}.mamba.projected"][..., columns], taps, bias)[0])
     after = _gate(model, trace, depth)
@@ -87,7 +89,7 @@ def _gate(model: Zamba, trace: Trace, depth: int) -> Tensor:
     gate = F.silu(trace[f"{at}.projected"][..., columns])
     if c.mixer == "mamba1":
         return gate
-    gated = rearrange(rearrange(trace[f"{at}.y"], "b l h p -> b l (h p)") * gate, "b l (g i) -> b l g i", g=c.n_groups)
+    gated = rearrange(rearrange(trace[f"{at}.y"], "b l h p -> b l (h p)") * gate, "b l (g i) -> b l g i", g=c.gated_norm_groups)
     scale = repeat(_scale(gated, GATED_NORM_EPS), "b l g 1 -> b l (g i)", i=gated.shape[-1])
     return gate * scale * mamba.norm_weight
 
@@ -114,6 +116,7 @@ def attribution(model: Zamba, ids: Tensor, of: Tensor | None = None, direct: boo
     `invocation.k` (what it made of t). Raises ValueError if the model has no SSM, or `of` not the shape of ids.
     """
     require_ssm(model)
+    require_link_into_mixer(model.config)
     if of is not None and of.shape != ids.shape:
         raise ValueError(f"of must have the shape of ids: got {tuple(of.shape)}, ids {tuple(ids.shape)}")
     c = model.config

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from einops import einsum
 from torch import Tensor
 
+from zamba_lab.blocks.mamba2 import taps
 from zamba_lab.cache import Cache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.interventions import Edits, Intervention
@@ -106,8 +107,9 @@ def _beside(projected: Tensor, seen: dict[str, Tensor], mamba, window: Tensor) -
     c = mamba.config
     first = c.d_inner if c.mixer == "mamba2" else 0
     own = projected[..., first:first + c.conv_dim]
-    before = einsum(window, mamba.conv_weight[:, :-1], "b i e, e i -> b e")[:, None]
-    y = F.silu(before + own * mamba.conv_weight[:, -1] + (0 if mamba.conv_bias is None else mamba.conv_bias))
+    weight = taps(mamba)
+    before = einsum(window, weight[:, :-1], "b i e, e i -> b e")[:, None]
+    y = F.silu(before + own * weight[:, -1] + (0 if mamba.conv_bias is None else mamba.conv_bias))
     widths = (c.d_inner, (c.conv_dim - c.d_inner) // 2, (c.conv_dim - c.d_inner) // 2)
     seen.update(zip("xBC", y.split(widths, dim=-1)))
     return projected
@@ -163,7 +165,7 @@ class Overwrite(Memory):
     def check(self, model: Zamba) -> None:
         super().check(model)
         c, layers = model.config, self.donor.layers
-        shape = {"conv": (c.d_conv - 1, c.conv_dim), "ssm": (c.ssm_heads, c.headdim, c.d_state),
+        shape = {"conv": (c.conv_state, c.conv_dim), "ssm": (c.ssm_heads, c.headdim, c.d_state),
                  "kv": (c.kv_heads, self.at, c.head_dim)}[self.part]
         depths = attention_depths(c) if self.part == "kv" else mixer_depths(c)
         for i in memory_places(c, self.part, self.where):

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from zamba_lab.blocks.linear import Int8Linear
 from zamba_lab.blocks.mamba2 import GATED_NORM_EPS
+from zamba_lab.blocks.mamba2 import taps as conv_taps
 from zamba_lab.lens.passes import run
 from zamba_lab.lens.terms import names_of_inputs, require_index, require_ssm, ssm_rows, terms, widened
 from zamba_lab.model import Zamba
@@ -171,12 +172,12 @@ def matrix_of(model: Zamba, trace: Trace, depth: int) -> MixerMatrix:
     found = terms(model, trace, depth)
     gate = rearrange(F.silu(z), "b l (h p) -> b l h p", p=c.headdim)
     if c.mixer == "mamba2":
-        gate = gate * norm_factor(widened(trace[f"layers.{depth}.mamba.y"]) * gate, mixer.norm_weight, c.n_groups)
+        gate = gate * norm_factor(widened(trace[f"layers.{depth}.mamba.y"]) * gate, mixer.norm_weight, c.gated_norm_groups)
     rows = slice(c.d_inner, 2 * c.d_inner) if c.mixer == "mamba2" else slice(0, c.d_inner)
     into, in_bias = weight_and_bias(mixer.in_proj)
     out_of, bias = weight_and_bias(mixer.out_proj)
     heads = dict(p=c.headdim)
-    taps = rearrange(widened(mixer.conv_weight.detach())[:c.d_inner].flip(-1), "(h p) w -> h p w", **heads)
+    taps = rearrange(widened(conv_taps(mixer).detach())[:c.d_inner].flip(-1), "(h p) w -> h p w", **heads)
     conv_bias = into.new_zeros(c.d_inner) if mixer.conv_bias is None else widened(mixer.conv_bias.detach())[:c.d_inner]
     into = rearrange(into[rows], "(h p) d -> h p d", **heads)
     in_bias, conv_bias = (rearrange(part, "(h p) -> 1 1 h p", **heads) for part in (in_bias[rows], conv_bias))

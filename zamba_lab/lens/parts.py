@@ -107,5 +107,12 @@ def numbered(part: str, where: int | None, count: int) -> tuple[int, ...]:
     return tuple(range(count)) if where is None else (where,)
 
 
+def require_link_into_mixer(config: ZambaConfig) -> None:
+    """Raise ValueError if what a shared block gives stays in the stream, where the caller's mathematics has no place for it."""
+    if config.n_invocations and config.link_into != "mixer":
+        raise ValueError("this takes a model apart whose shared blocks speak through a mixer only: it has link_into="
+                         f"{config.link_into!r}")
+
+
 def phrase(part: str, where: int | None) -> str:
     return f"every {part}" if where is None else f"{part} {where}"

@@ -17,7 +17,7 @@ from torch import Tensor
 from zamba_lab.cache import Cache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.interventions import Edits, Intervention
-from zamba_lab.lens.parts import numbered
+from zamba_lab.lens.parts import numbered, require_link_into_mixer
 from zamba_lab.lens.passes import run
 from zamba_lab.lens.replace import checked
 from zamba_lab.model import Zamba
@@ -53,6 +53,7 @@ class Path(Intervention):
         c = model.config
         if not c.n_invocations:
             raise ValueError("there is no path from attention to a mixer: the model has no shared block (n_shared_blocks 0)")
+        require_link_into_mixer(c)
         numbered("invocation", self.invocation, c.n_invocations)
         if not self.to or set(self.to) - set(columns(c)):
             raise ValueError(f"a path leads to {', '.join(columns(c))} of a {c.mixer} mixer: got {self.to}")

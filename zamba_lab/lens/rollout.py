@@ -20,6 +20,7 @@ from zamba_lab.blocks.lora import adapted
 from zamba_lab.blocks.mlp import GatedMLP
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.lens.mixers import matrix_of, names_for_matrix, weight_and_bias
+from zamba_lab.lens.parts import require_link_into_mixer
 from zamba_lab.lens.passes import run
 from zamba_lab.lens.terms import require_index, require_ssm, widened
 from zamba_lab.model import Zamba
@@ -71,6 +72,7 @@ def names_for_flow(model: Zamba, depth: int) -> list[str]:
 @torch.no_grad()
 def flow_of(model: Zamba, trace: Trace, depth: int) -> Flow:
     """`layer_flow` from a trace that kept `names_for_flow(model, depth)`."""
+    require_link_into_mixer(model.config)
     matrix, stream = matrix_of(model, trace, depth), widened(trace[f"layers.{depth}.resid_in"])
     hybrid = depth in model.config.hybrid_layers
     given = widened(trace[f"layers.{depth}.shared.link_out"]) if hybrid else torch.zeros_like(stream)
@@ -146,6 +148,7 @@ def through_attention(model: Zamba, ids: Tensor, depth: int, at: int) -> Tensor:
     if depth not in model.config.hybrid_layers:
         raise ValueError(f"depth must be one of hybrid_layers {model.config.hybrid_layers}: got {depth}")
     require_index("at", at, ids.shape[1])
+    require_link_into_mixer(model.config)
     trace = run(model, ids, keep=names_for_flow(model, depth) + [f"layers.{depth}.shared.mlp_in"])
     stream, given, a, probs = (widened(trace[f"layers.{depth}.{name}"]) for name in (
         "resid_in", "shared.link_out", "shared.attn_out", "shared.attn_probs"))

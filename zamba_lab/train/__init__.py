@@ -5,7 +5,7 @@ Read in this order:
     loop.py          the loop: a batch, a step, a row of metrics, a checkpoint
     step.py          loss, gradient, AdamW;  optimiser.py what is decayed
     config.py        the arguments;  schedules.py the learning rate as a value
-    mixture.py       which windows a step sees;  batches.py as tensors, cut at documents or not
+    mixture.py       which windows a step sees;  labelled.py a task's batches in their place;  batches.py in pieces
     state.py         what a checkpoint holds;  files.py how it gets to the disk and back
     checks.py        what must hold before the first step;  holding.py the folder's lock and Ctrl-C
     metrics.py       the rows as parquet;  writers.py TensorBoard and others
@@ -18,7 +18,7 @@ Tensor- and context-parallel training are out of scope.
 from importlib import import_module
 
 _HOME = {
-    "train": "loop", "TrainConfig": "config", "annealing": "config", "Mixture": "mixture", "REPLAY": "mixture",
+    "train": "loop", "TrainConfig": "config", "annealing": "config", "Mixture": "mixture", "Labelled": "labelled", "REPLAY": "mixture",
     "Schedule": "schedules", "Constant": "schedules", "Linear": "schedules", "Cosine": "schedules", "WSD": "schedules",
     "Exponential": "schedules", "read_metrics": "metrics", "tensorboard": "writers", "trackio": "writers", "wandb": "writers",
     "from_torchrun": "several", "save_sharded": "several", "load_sharded": "several",

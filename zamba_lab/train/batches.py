@@ -1,4 +1,4 @@
-"""From windows to the tensors of a step: which rows, cut at documents or not, in how many pieces; and one step ahead."""
+"""A step's batch in pieces: cut at documents or not, in how many; and one step ahead."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
@@ -8,29 +8,19 @@ import torch
 from torch import Tensor
 
 from zamba_lab.train.config import TrainConfig
-from zamba_lab.train.mixture import Mixture, Window
+from zamba_lab.train.labelled import Labelled
+from zamba_lab.train.mixture import Mixture
 
 IGNORE = -100                   # the target of padding: it has no part in the loss
 Piece = tuple[Tensor, Tensor]   # ids (b, l) and targets (b, l), int64
 
 
-def windows_at(data: Mixture, step: int, config: TrainConfig, rank: int = 0, size: int = 1) -> list[Window]:
-    """The windows of one step; of `size` processes each takes every size-th, so that together they see what one would."""
-    return data.windows(step * config.batch, config.batch, config.length, config.seed)[rank::size]
-
-
-def batch_at(data: Mixture, step: int, config: TrainConfig, rank: int = 0, size: int = 1) -> Piece:
-    """The inputs of one step and, as targets, the ids one position later; a function of its arguments alone."""
-    rows = torch.from_numpy(data.rows(windows_at(data, step, config, rank, size), config.length))
-    return rows[:, :-1], rows[:, 1:]
-
-
-def pieces_at(data: Mixture, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> list[Piece]:
-    """`batch_at` in the pieces that are computed one after the other: `accumulate` of them, or more with `documents`.
+def pieces_at(data: Mixture | Labelled, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> list[Piece]:
+    """A step's batch in the pieces that are computed one after the other: `accumulate` of them, or more with `documents`.
 
     Processes go in step, so if there are several each makes the same number of pieces.
     """
-    ids, targets = batch_at(data, step, config, rank, size)
+    ids, targets = data.batch(step, config, rank, size)
     pieces = list(zip(ids.tensor_split(config.accumulate), targets.tensor_split(config.accumulate)))
     pieces = [piece for piece in pieces if len(piece[0])]
     if config.documents:

@@ -8,17 +8,17 @@ import torch
 from torch import nn
 
 from zamba_lab.corpora import Packed
-from zamba_lab.train.batches import batch_at, windows_at
 from zamba_lab.train.config import TrainConfig
-from zamba_lab.train.mixture import Mixture, Window, pieces
+from zamba_lab.train.labelled import Labelled
+from zamba_lab.train.mixture import Mixture, pieces
 from zamba_lab.train.step import summed_loss
 from zamba_lab.train.team import ALONE, Alone
 
 
-def check_run(model: nn.Module, data: Mixture, config: TrainConfig, held_out: Mapping[str, Packed],
+def check_run(model: nn.Module, data: Mixture | Labelled, config: TrainConfig, held_out: Mapping[str, Packed],
               prompts: Sequence[str] = (), team: Alone = ALONE) -> None:
     """Raise ValueError on the first rule that the parts of a run break together."""
-    _check_data(data, config)
+    data.check(config)
     bos_id = getattr(getattr(model, "config", None), "bos_token_id", None)
     vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
     tokenizer = getattr(model, "tokenizer", None)
@@ -47,18 +47,6 @@ def check_run(model: nn.Module, data: Mixture, config: TrainConfig, held_out: Ma
                          f"{team.size} processes, accumulate={config.accumulate}")
 
 
-def _check_data(data: Mixture, config: TrainConfig) -> None:
-    """That each corpus is long enough for a window, and all of them for the schedule."""
-    n_windows = config.steps * config.batch
-    for name, epochs in data.epochs(n_windows, config.length).items():
-        if config.max_epochs is not None and epochs > config.max_epochs:
-            fits = config.steps * config.max_epochs / epochs
-            raise ValueError(
-                f"the run is longer than its data: {config.steps} steps of {config.batch} windows of {config.length} tokens "
-                f"are {epochs:.2f} epochs of {name!r} ({len(data.corpora[name]):,} tokens, share {data.shares[name]:g}), "
-                f"max_epochs={config.max_epochs:g}: at most {int(fits)} steps, or allow max_epochs={np.ceil(epochs):g}")
-
-
 def _check_ids(name: str, tokens: np.ndarray, vocab_size: int) -> None:
     lows, highs = zip(*((int(piece.min()), int(piece.max())) for piece in pieces(tokens)))
     low, high = min(lows), max(highs)
@@ -68,28 +56,17 @@ def _check_ids(name: str, tokens: np.ndarray, vocab_size: int) -> None:
 
 
 @torch.no_grad()
-def what_went_wrong(module: nn.Module, data: Mixture, step: int, config: TrainConfig, bos_id: int | None, loss: float,
+def what_went_wrong(module: nn.Module, data: Mixture | Labelled, step: int, config: TrainConfig, bos_id: int | None, loss: float,
                     norm: float, team: Alone = ALONE, most: int = 5) -> str:
     """A sentence on a step whose loss or gradient is no number: its windows, where they are from, and the loss of each."""
     device = next(module.parameters()).device
-    ids, targets = batch_at(data, step, config, team.rank, team.size)
+    ids, targets = data.batch(step, config, team.rank, team.size)
     found = []
-    for window, row, aims in zip(windows_at(data, step, config, team.rank, team.size), ids, targets):
+    for place, row, aims in zip(data.places(step, config, bos_id, team.rank, team.size), ids, targets):
         nats = float(summed_loss(module(row[None].to(device)), aims[None].to(device))) / config.length
-        found.append((np.isfinite(nats), f"{_place(data, window, config.length, bos_id)}: loss {nats:.4g}"))
+        found.append((np.isfinite(nats), f"{place}: loss {nats:.4g}"))
     found.sort(key=lambda one: one[0])                     # those with no number first
     windows = "; ".join(text for _, text in found[:most]) + ("; ..." if len(found) > most else "")
     return (f"step {step} has loss {loss} and a gradient of norm {norm} at lr={config.lr_at(step):.3g}: the peak "
             f"lr={config.lr} is too high, or the weights were not finite before. The step was not made; the last checkpoint "
             f"is from before it. Its windows: {windows}")
-
-
-def _place(data: Mixture, window: Window, length: int, bos_id: int | None) -> str:
-    tokens, end = data.corpora[window.corpus], window.start + length
-    text = f"{window.corpus!r} tokens {window.start}..{end}"
-    if bos_id is None:
-        return text
-    before = sum(int(np.count_nonzero(piece == bos_id)) for piece in pieces(tokens[:window.start + 1]))
-    inside = int(np.count_nonzero(np.asarray(tokens[window.start + 1:end]) == bos_id))
-    first, last = max(0, before - 1), max(0, before + inside - 1)
-    return f"{text} (document {first})" if first == last else f"{text} (documents {first}..{last})"

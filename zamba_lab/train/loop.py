@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from zamba_lab.train.checks import check_run, what_went_wrong
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.heldout import packed_bits_per_byte
 from zamba_lab.train.holding import alone_in, held_interrupts
-from zamba_lab.train.metrics import Metrics, Writer
+from zamba_lab.train.metrics import Metrics, Row, Writer
+from zamba_lab.train.labelled import Labelled
 from zamba_lab.train.mixture import Mixture
 from zamba_lab.train.optimiser import adamw
 from zamba_lab.train.state import Store, run_facts
@@ -29,15 +30,28 @@ from zamba_lab.train.step import autocasting, resolved, train_step
 from zamba_lab.train.team import ALONE, Alone
 
 
-def train(model: nn.Module, data: np.ndarray | Mixture, config: TrainConfig, folder: str | Path,
+Measure = Callable[[nn.Module, int], Mapping[str, Any]]
+
+
+def nothing(model: nn.Module, step: int) -> dict[str, Any]:
+    """What is measured besides bits per byte, unless it is said."""
+    return {}
+
+
+def never(row: Row) -> bool:
+    """A run goes to its last step."""
+    return False
+
+
+def train(model: nn.Module, data: np.ndarray | Mixture | Labelled, config: TrainConfig, folder: str | Path,
           validation: Packed | Mapping[str, Packed] | None = None, *, branch_from: str | Path | None = None,
-          branch_step: int | None = None, prompts: Sequence[str] = (), on_row: Sequence[Writer] = (), team: Alone = ALONE
-          ) -> nn.Module:
+          branch_step: int | None = None, prompts: Sequence[str] = (), on_row: Sequence[Writer] = (), team: Alone = ALONE,
+          measure: Measure = nothing, until: Callable[[Row], bool] = never) -> nn.Module:
     """Train a model in place, or go on with a run that was stopped; the weights come out the same, bit by bit.
 
     Args:
         model: (b, l) ids -> (b, l, v) logits. A run that goes on, or branches, takes its weights from the checkpoint.
-        data: (n,) ids, every document after a start token, memory-mapped or not; or several such arrays with shares.
+        data: (n,) ids, every document after a start token; or several such arrays with shares; or batches with labels.
         config: the arguments; a run goes on only with those it began with, but for its end and what changes no number
             (`state.MOVABLE`), as long as the steps done had the same learning rate.
         folder: gets the checkpoints, `metrics/` (`read_metrics`) and `run.log`.
@@ -47,6 +61,7 @@ def train(model: nn.Module, data: np.ndarray | Mixture, config: TrainConfig, fol
         prompts: what the model continues every `config.sample_every` steps; it needs its tokenizer.
         on_row: called with each row of metrics: `writers.py`, or a figure's update.
         team: the processes that train (`several.py`).
+        measure: (model, steps done) -> more numbers for an evaluation's row. until: whether a row is the last, by itself.
 
     Returns: the model. Raises:
         ValueError: before the first step, if anything does not fit, or the folder holds another run or is in use.
@@ -62,10 +77,11 @@ def train(model: nn.Module, data: np.ndarray | Mixture, config: TrainConfig, fol
     facts = run_facts(model, data, config, {"precision": precision, **trunk})
     folder.mkdir(parents=True, exist_ok=True)
     module = team.wrap(model, config)
-    run = Run(model, module, adamw(model, config), data, config, held_out, prompts, autocasting(precision, device), team)
+    how = autocasting(precision, device)
+    run = Run(model, module, adamw(model, config), data, config, held_out, prompts, how, team, measure)
     with alone_in(folder) if team.rank == 0 else nullcontext(), held_interrupts() as interrupts, run.training():
         store = Store(folder, model, run.optimiser, facts, config, team)
-        walk(run, store, Metrics(folder, store.begin(branch_from, branch_step), team.rank == 0), interrupts, on_row)
+        walk(run, store, Metrics(folder, store.begin(branch_from, branch_step), team.rank == 0), interrupts, on_row, until)
     return model.eval()
 
 
@@ -75,10 +91,12 @@ def named(validation: Packed | Mapping[str, Packed] | None) -> dict[str, Packed]
     return single if isinstance(validation, Packed | None) else dict(validation)
 
 
-def walk(run: Run, store: Store, metrics: Metrics, interrupts: list[int], on_row: Sequence[Writer]) -> None:
+def walk(run: Run, store: Store, metrics: Metrics, interrupts: list[int], on_row: Sequence[Writer],
+         until: Callable[[Row], bool]) -> None:
     """All steps that are left."""
     config, team = run.config, run.team
-    steps, said = range(metrics.step, config.steps), ""
+    over, said = until(metrics.last() or {}), ""
+    steps = range(metrics.step, metrics.step if over else config.steps)
     bar = tqdm(total=config.steps, initial=metrics.step, unit="step", disable=team.rank > 0)
     try:
         began = time.perf_counter()
@@ -90,13 +108,15 @@ def walk(run: Run, store: Store, metrics: Metrics, interrupts: list[int], on_row
             said = _headline(row, said)
             bar.set_description_str(said, refresh=False)
             bar.update()
-            stopping = team.any(bool(interrupts))
-            if row["step"] % config.checkpoint_every == 0 or row["step"] == config.steps or stopping:
+            stopping, over = team.any(bool(interrupts)), until(row)
+            if row["step"] % config.checkpoint_every == 0 or row["step"] == config.steps or stopping or over:
                 metrics.flush()
                 store.save(row["step"])
             if stopping:
                 store.note(f"stopped after step {row['step']}")
                 raise KeyboardInterrupt(f"stopped after step {row['step']} of {config.steps}: {store.folder} has it all")
+            if over:
+                break
             began = time.perf_counter()
     except FloatingPointError as error:
         store.note(str(error))
@@ -113,12 +133,13 @@ class Run:
     model: nn.Module
     module: nn.Module                   # what is called in a step: the model, or what its team made of it
     optimiser: torch.optim.Optimizer
-    data: Mixture
+    data: Mixture | Labelled
     config: TrainConfig
     held_out: dict[str, Packed]
     prompts: Sequence[str]
     autocast: Any
     team: Alone
+    measure: Measure
 
     def pieces(self, step: int) -> list[Piece]:
         return pieces_at(self.data, step, self.config, self._bos_id(), self.team.rank, self.team.size)
@@ -138,6 +159,7 @@ class Run:
             with self.autocast():
                 row |= {f"{name}_bits_per_byte": packed_bits_per_byte(self.model, packed, config.length)
                         for name, packed in self.held_out.items()}
+                row |= self.measure(self.model, done)
         if config.sample_every and (done % config.sample_every == 0 or done == config.steps):
             row["sample"] = "\n\n".join(self.sample(prompt, seed=done) for prompt in self.prompts)
         self.model.train()

@@ -36,6 +36,11 @@ class Metrics:
     def add(self, row: Row) -> None:
         self.rows.append(dict(row))
 
+    def last(self) -> Row | None:
+        """The newest row there is, of this process or of one before."""
+        files = _files(self.folder)
+        return self.rows[-1] if self.rows else _rows(files[-1:])[-1] if files else None
+
     def flush(self) -> None:
         """Write the rows since the last time. Raises OSError if there is no room; they are kept then."""
         if self.rows and self.writes:

@@ -12,6 +12,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from zamba_lab.train.config import TrainConfig
+from zamba_lab.train.labelled import Labelled
 
 REPLAY = 0.6                    # share of the first phase's data in the annealing phase, as published
 DEAL = 1000                     # windows after which the rule of dealing begins again: shares are multiples of 1 / DEAL
@@ -51,9 +56,9 @@ class Mixture:
         self._order, self._before = _deal(tuple(self.shares.values()))
 
     @classmethod
-    def of(cls, data: Mixture | np.ndarray) -> Mixture:
-        """A mixture as it is, or one array as a mixture of one."""
-        return data if isinstance(data, Mixture) else cls({"data": data})
+    def of(cls, data: Mixture | Labelled | np.ndarray) -> Mixture | Labelled:
+        """A mixture or labelled data as it is, or one array as a mixture of one."""
+        return data if isinstance(data, Mixture | Labelled) else cls({"data": data})
 
     @classmethod
     def annealing(cls, replay: np.ndarray, fresh: np.ndarray, share: float = REPLAY) -> Mixture:
@@ -94,6 +99,40 @@ class Mixture:
     def rows(self, windows: list[Window], length: int) -> np.ndarray:
         """(number of windows, length + 1) int64."""
         return np.stack([self.corpora[one.corpus][one.start:one.start + length + 1] for one in windows]).astype(np.int64)
+
+    def step_windows(self, step: int, config: TrainConfig, rank: int = 0, size: int = 1) -> list[Window]:
+        """The windows of one step; of `size` processes each takes every size-th, so that together they see what one would."""
+        return self.windows(step * config.batch, config.batch, config.length, config.seed)[rank::size]
+
+    def batch(self, step: int, config: TrainConfig, rank: int = 0, size: int = 1) -> tuple[Tensor, Tensor]:
+        """The inputs of one step and, as targets, the ids one position later; a function of its arguments alone."""
+        rows = torch.from_numpy(self.rows(self.step_windows(step, config, rank, size), config.length))
+        return rows[:, :-1], rows[:, 1:]
+
+    def check(self, config: TrainConfig) -> None:
+        """Raise ValueError if a corpus is not long enough for a window, or all of them for the schedule."""
+        for name, epochs in self.epochs(config.steps * config.batch, config.length).items():
+            if config.max_epochs is not None and epochs > config.max_epochs:
+                fits = config.steps * config.max_epochs / epochs
+                raise ValueError(
+                    f"the run is longer than its data: {config.steps} steps of {config.batch} windows of {config.length} "
+                    f"tokens are {epochs:.2f} epochs of {name!r} ({len(self.corpora[name]):,} tokens, share "
+                    f"{self.shares[name]:g}), max_epochs={config.max_epochs:g}: at most {int(fits)} steps, or allow "
+                    f"max_epochs={np.ceil(epochs):g}")
+
+    def places(self, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> list[str]:
+        """Where each window of a step is from."""
+        return [self._place(window, config.length, bos_id) for window in self.step_windows(step, config, rank, size)]
+
+    def _place(self, window: Window, length: int, bos_id: int | None) -> str:
+        tokens, end = self.corpora[window.corpus], window.start + length
+        text = f"{window.corpus!r} tokens {window.start}..{end}"
+        if bos_id is None:
+            return text
+        before = sum(int(np.count_nonzero(piece == bos_id)) for piece in pieces(tokens[:window.start + 1]))
+        inside = int(np.count_nonzero(np.asarray(tokens[window.start + 1:end]) == bos_id))
+        first, last = max(0, before - 1), max(0, before + inside - 1)
+        return f"{text} (document {first})" if first == last else f"{text} (documents {first}..{last})"
 
     def facts(self) -> dict[str, object]:
         """What the mixture is, as name -> value: two with the same facts hold the same tokens."""

@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 8 -m zamba_lab train mamba2-130m --data tokens/ --out runs/a --parallel fsdp
 
-A step's windows are dealt to the processes (`batches.windows_at`); loss and gradient are those of one process with all of
+A step's windows are dealt to the processes (`Mixture.step_windows`); loss and gradient are those of one process with all of
 them. Checkpoints hold whole tensors under the model's names, written by process 0, so a run goes on with any number of
 processes. `save_sharded` and `load_sharded` are for what no process should hold whole: torch.distributed.checkpoint.
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from zamba_lab.train import files
 from zamba_lab.train.config import TrainConfig, from_values
+from zamba_lab.train.labelled import Labelled
 from zamba_lab.train.mixture import Mixture
 from zamba_lab.train.team import ALONE, Alone
 
@@ -28,7 +29,7 @@ MOVABLE = {f"train.{name}" for name in ("steps", "schedule", "evaluate_every", "
                                         "max_epochs", "checkpointing")}
 
 
-def run_facts(model: nn.Module, data: Mixture, config: TrainConfig, more: Mapping[str, object]) -> dict[str, object]:
+def run_facts(model: nn.Module, data: Mixture | Labelled, config: TrainConfig, more: Mapping[str, object]) -> dict[str, object]:
     """What a run is, as name -> value: the model's config, the tokens, the arguments."""
     facts: dict[str, object] = {f"train.{name}": value for name, value in config.facts().items()}
     if is_dataclass(getattr(model, "config", None)):

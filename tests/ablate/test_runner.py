@@ -1,0 +1,143 @@
+"""Sweeps: every cell once, whoever runs it and whatever is killed; what cannot go on stops and says why."""
+import io
+import os
+import signal
+import time
+
+import pytest
+import torch
+from ablate.tiny import Wrong, study
+
+from zamba_lab.ablate import Live, Quiet, Store, SweepStopped, plan, run, run_cell, runner
+from zamba_lab.ablate.pool import Worker, outcome
+
+
+class Line:
+    """What a worker speaks into."""
+
+    def __init__(self):
+        self.words = []
+
+    def send(self, word):
+        self.words.append(word)
+
+
+class Killer(Quiet):
+    """Kills the worker of the first cell that says something."""
+
+    def __init__(self):
+        self.killed, self.ended = [], []
+
+    def row(self, planned, row):
+        if not self.killed:
+            worker = next(one for one in TEAM if one.cell is planned)
+            self.killed.append(planned.cell.address)
+            os.kill(worker.process.pid, signal.SIGKILL)
+
+    def done(self, planned, status):
+        self.ended.append(planned.cell.address)
+
+
+TEAM: list[Worker] = []
+
+
+def test_a_sweep_whose_worker_is_killed_runs_each_cell_once_to_the_same_bits(tmp_path, monkeypatch):
+    class Known(Worker):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            TEAM.append(self)
+
+    monkeypatch.setattr(runner, "Worker", Known)
+    tiny, show = study(), Killer()
+    todo = run(tiny, tmp_path / "store", workers=2, show=show)
+    store = Store(tmp_path / "store")
+    assert len(show.killed) == 1 and sorted(show.ended) == sorted(one.cell.address for one in todo.cells)
+    assert todo.left(store) == [] and not list((store.folder / "work").iterdir())
+    killed = next(one.cell for one in todo.cells if one.cell.address == show.killed[0])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = run_cell(killed, tmp_path / "alone")[0]
+    torch.set_num_threads(threads)
+    assert store.records([killed.address])[killed.address]["outcome_sha256"] == alone["outcome_sha256"]
+    monkeypatch.setattr(runner, "Worker", None)             # nothing is left to run, so nobody is called
+    assert run(tiny, tmp_path / "store", show=Quiet()).cells == todo.cells
+
+
+def test_two_at_one_cell_run_it_once(tmp_path):
+    store, cell = Store(tmp_path / "store"), plan(study()).cells[0].cell
+    with store.claim(cell.address):
+        assert outcome(cell, Store(store.folder), Line()) == ("busy", None)
+    assert outcome(cell, store, Line()) == ("done", "unsolved")
+    assert outcome(cell, Store(store.folder), Line()) == ("done", "was finished")
+
+
+def test_a_busy_cell_is_asked_for_again_until_it_is_done(tmp_path, monkeypatch):
+    """The other runner is this process, which holds the claim for a while and then finishes the cell."""
+    monkeypatch.setattr(runner, "PATIENCE", 0.1)
+    store, one = Store(tmp_path / "store"), plan(study(seeds=(0,), axes={})).cells[0]
+    waits = []
+
+    class Held:
+        cell = None
+
+        def give(self, planned):
+            self.cell = planned
+
+    def told(workers, seconds):
+        if workers[0].cell is not None:
+            waits.append(time.monotonic())
+            yield workers[0], *(("busy", None) if len(waits) < 3 else ("done", "unsolved"))
+
+    monkeypatch.setattr(runner, "said", told)
+    runner.sweep(store, [one], [Held()], Quiet())
+    assert len(waits) == 3 and waits[2] - waits[0] >= 0.2
+
+
+def test_a_full_disk_stops_the_sweep_and_a_cell_that_fails_says_which(tmp_path, monkeypatch):
+    store, one = Store(tmp_path / "store"), plan(study()).cells[0]
+    monkeypatch.setattr(Store, "add", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    kind, why = outcome(one.cell, store, Line())
+    assert kind == "full" and "No space left" in why and store.query() == []
+    with pytest.raises(OSError, match="the sweep stops, its store is whole.*No space left"):
+        runner._settle(kind, why, one, {}, None, [], Quiet())
+    kind, why = outcome(plan(study(task=Wrong())).cells[0].cell, store, Line())
+    assert kind == "failed"
+    with pytest.raises(SweepStopped, match=r"arm 'base', seed 0\) failed: ValueError: ids must lie in 0..10"):
+        runner._settle(kind, why, one, {}, None, [], Quiet())
+    with pytest.raises(SweepStopped, match="its worker died 3 times, the last time with exit status -9"):
+        runner._settle("died", -9, one, {one.cell.address: 3}, None, [], Quiet())
+
+
+def test_rates_are_chosen_before_the_cells_that_count(tmp_path):
+    tiny, store = study(rates=(1e-3, 3e-2), tuning_seeds=(7,)), Store(tmp_path / "store")
+    first = plan(tiny, store)
+    assert all(one.tuning and one.seed == 7 for one in first.cells) and len(first.cells) == 4 and first.waiting == ("base", "conv=off")
+    for one in first.left(store):
+        outcome(one.cell, store, Line())
+    second = plan(tiny, store)
+    assert second.waiting == () and len(second.left(store)) == 4 and {one.seed for one in second.left(store)} == {0, 1}
+    for arm, tried in second.tried.items():
+        assert second.rates[arm] == min(tried, key=lambda rate: (-tried[rate]["solved"], tried[rate]["loss"]))
+        assert {one.cell.train.lr for one in second.left(store) if one.arm == arm} == {second.rates[arm]}
+
+
+def test_a_plan_of_one_study_does_not_run_again_what_another_has_run(tmp_path):
+    store = Store(tmp_path / "store")
+    for one in plan(study(axes={})).cells:
+        outcome(one.cell, store, Line())
+    assert {one.arm for one in plan(study(name="another"), store).left(store)} == {"conv=off"}
+
+
+def test_the_table_says_what_runs_what_is_done_and_when_all_will_be(monkeypatch):
+    out, todo = io.StringIO(), plan(study())
+    out.isatty = lambda: True
+    show = Live(out)
+    show.begin(todo, {todo.cells[0].cell.address}, 2)
+    show.row(todo.cells[2], {"step": 1, "loss": 2.0, "accuracy": None})
+    show.row(todo.cells[2], {"step": 3, "loss": 1.5, "accuracy": 0.25})
+    show.drawn = 0
+    show.draw()
+    assert "1 of 4 cells on 2 workers" in out.getvalue() and "at most" in out.getvalue()
+    assert "seed 0: 3/6 loss 1.500 acc 0.25" in out.getvalue()
+    show.done(todo.cells[2], "solved")
+    assert show.rows()[2] == ["conv=off", "1/2", "1", "0", ""] and show.eta() > 0

@@ -1,0 +1,80 @@
+"""The tests hold their level and their promises, by simulation; where theory has a number, it is that number."""
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from zamba_lab.ablate import statistics as st
+
+RESAMPLES = 1000
+
+
+def two_humped(shape, seed: int) -> np.ndarray:
+    """Accuracies as recall gives them: a seed solves its task, or stays on a plateau."""
+    random = np.random.default_rng(seed)
+    return np.where(random.random(shape) < 0.6, 0.99 + 0.005 * random.random(shape), 0.25 + 0.05 * random.normal(size=shape))
+
+
+@pytest.mark.parametrize("draw", [two_humped, lambda shape, seed: np.random.default_rng(seed).normal(size=shape),
+                                  lambda shape, seed: np.random.default_rng(seed).standard_t(2, size=shape)], ids=["two humps", "normal", "heavy tails"])
+@pytest.mark.parametrize("n", [6, 8])
+def test_studies_of_arms_that_are_the_same_find_something_in_at_most_five_percent(draw, n):
+    """Each study has 4 arms against a base, the base's cells the same in all contrasts, corrected by Holm."""
+    arms, base = draw((RESAMPLES, 4, n), 1), draw((RESAMPLES, 1, n), 2)
+    p = st.sign_flip(arms - base)
+    false = sum(min(st.holm(study)) <= 0.05 for study in p)
+    assert binomtest(false, RESAMPLES, 0.05, "greater").pvalue > 0.01, f"{false} of {RESAMPLES} studies"
+
+
+@pytest.mark.parametrize("n", [6, 8])
+def test_a_planted_effect_of_the_promised_size_is_found_at_the_promised_power(n):
+    effect = st.detectable(n, alpha=0.05, power=0.8)
+    found = (st.sign_flip(np.random.default_rng(77).normal(size=(RESAMPLES, n)) + effect) <= 0.05).sum()
+    assert binomtest(int(found), RESAMPLES, 0.8, "less").pvalue > 0.01, f"{found} of {RESAMPLES} at {effect:.2f} standard deviations"
+    smaller = (st.sign_flip(np.random.default_rng(77).normal(size=(RESAMPLES, n)) + 0.6 * effect) <= 0.05).mean()
+    assert smaller < 0.75, "the least effect is not the least"
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.1])
+def test_equivalence_is_claimed_of_arms_that_differ_by_the_margin_in_at_most_five_percent(scale):
+    d = 0.05 + scale * np.random.default_rng(3).normal(size=(RESAMPLES, 8))
+    false = int((st.tost(d, 0.05) <= 0.05).sum())
+    assert binomtest(false, RESAMPLES, 0.05, "greater").pvalue > 0.01, f"{false} of {RESAMPLES}"
+    assert (st.tost(0.01 * np.random.default_rng(3).normal(size=(RESAMPLES, 8)), 0.05) <= 0.05).mean() > 0.95, "equal arms are not seen to be"
+
+
+def test_exact_p_values_are_the_counts_of_sign_flips():
+    assert st.sign_flip([0.1, 0.2, 0.3, 0.1, 0.2, 0.4])[()] == pytest.approx(2 / 64)
+    assert st.sign_flip([0.1, 0.2, 0.3, 0.1, 0.2, 0.4], "greater")[()] == pytest.approx(1 / 64)
+    assert st.sign_flip([0.1, 0.2, 0.3, 0.1, 0.2])[()] == pytest.approx(2 / 32), "five seeds can never do it"
+    assert st.sign_flip(np.zeros(6))[()] == 1 and st.tost(np.zeros(6), 0.05)[()] == pytest.approx(1 / 64)
+
+
+def test_below_six_seeds_and_where_nothing_is_shown_there_is_no_verdict():
+    assert st.verdict(5, 0.5, 0.0, 0.0) == "no verdict (5 seeds, 6 needed)"
+    assert st.verdict(6, 0.5, 0.2, 0.2) == "no verdict"
+    assert st.verdict(6, 0.5, 0.03, 0.2) == "more" and st.verdict(6, -0.5, 0.03, 0.2) == "less"
+    assert st.verdict(6, 0.01, 0.3, 0.02) == "equivalent" and st.verdict(6, 0.01, 0.03, 0.02) == "more, within the margin"
+    assert math.isinf(st.detectable(5))
+
+
+def test_intervals_are_those_of_the_books():
+    low, high = st.wilson(3, 3)
+    assert (low, high) == (pytest.approx(3 / (3 + 1.959964 ** 2), abs=1e-6), 1)
+    assert st.interval([0.2, 0.2, 0.2]) == (pytest.approx(0.2), pytest.approx(0.2)) and st.interval([0.3]) == (0.3, 0.3)
+    low, high = st.interval(np.random.default_rng(0).normal(1, 0.1, size=40))
+    assert 0.93 < low < 1 < high < 1.07
+    assert st.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06]) and st.holm([]) == []
+
+
+def test_the_time_to_solve_counts_those_who_did_not():
+    found = st.time_to_solve([100, 200, 300, 800], [True, True, True, False])
+    assert found.median == 200 or found.median == 300
+    assert found.mean == pytest.approx((100 + 200 + 300 + 800) / 4)
+    nobody = st.time_to_solve([800, 800], [False, False])
+    assert math.isinf(nobody.median) and nobody.mean == 800
+    everybody = st.time_to_solve([100, 100], [True, True])
+    assert everybody.median == 100 and everybody.mean == 100
+    assert st.sooner([1, 2], [False, False], [3, 4], [False, False]) == 1
+    assert st.sooner([100, 110, 120, 130, 140, 150], [True] * 6, [800] * 6, [False] * 6) < 0.01

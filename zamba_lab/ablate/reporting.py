@@ -1,0 +1,188 @@
+"""What a study found, as values and as text: claims first, then contrasts, outcomes, and what has to be known to believe them."""
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from zamba_lab.ablate import matching
+from zamba_lab.ablate.planning import Plan, plan
+from zamba_lab.ablate.statistics import LEAST_SEEDS
+from zamba_lab.ablate.store import Store
+from zamba_lab.ablate.study import Study
+from zamba_lab.ablate.verdicts import Contrast, Judged, Outcome, by_arm, contrasts, judged, outcomes
+
+LOUD = (0.3, 2.0)               # RMS(link out) / RMS(stream) outside of this is worth a word
+
+
+@dataclass(frozen=True)
+class Report:
+    """Of a study and a store. found: arm -> seed -> record of the finished cells that count. Everything else follows."""
+
+    study: Study
+    plan: Plan
+    found: Mapping[str, Mapping[int, Mapping[str, Any]]]
+
+    @cached_property
+    def outcomes(self) -> list[Outcome]:
+        return outcomes(self.study, self.plan, self.found)
+
+    @cached_property
+    def contrasts(self) -> list[Contrast]:
+        return contrasts(self.study, self.found)
+
+    @cached_property
+    def judged(self) -> list[Judged]:
+        return judged(self.study, self.found)
+
+    @cached_property
+    def costs(self) -> list[dict[str, Any]]:
+        """What each arm costs, and what of it could not be matched."""
+        by = self.study.match.by if self.study.match else None
+        return matching.table(self.study.matched.items(), by, self.study.task.length)
+
+    @property
+    def missing(self) -> int:
+        """Cells that count and are not finished; those of an arm without a learning rate yet included."""
+        return len(self.study.every_arm) * len(self.study.seeds) - sum(map(len, self.found.values()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers, as JSON has them: what is infinite or not known is None."""
+        whole = {"study": self.study.name, "missing": self.missing, "claims": [asdict(one) for one in self.judged],
+                 "contrasts": [asdict(one) for one in self.contrasts], "outcomes": [asdict(one) for one in self.outcomes],
+                 "costs": self.costs, "tuning": {arm: {str(rate): row for rate, row in tried.items()}
+                                                 for arm, tried in self.plan.tried.items()}}
+        return _finite(whole)
+
+    def markdown(self) -> str:
+        """The whole report."""
+        sections = [f"# {self.study.name}", self._summary(), self._claims(), self._contrasts("accuracy"), self._contrasts("loss"),
+                    self._outcomes(), self._slices(), self._costs(), self._tuning(), self._links(), self._reading()]
+        return "\n\n".join(section for section in sections if section) + "\n"
+
+    __str__ = markdown
+
+    def _summary(self) -> str:
+        done = sum(map(len, self.found.values()))
+        diverged = sum(one.diverged for one in self.outcomes)
+        seconds = sum(cell["seconds"] for cells in self.found.values() for cell in cells.values())
+        words = [f"{done} cells of {len(self.found)} arms on {_task(self.study.task)}; {diverged} diverged; "
+                 f"{seconds / 3600:.2f} core hours."]
+        if self.missing:
+            words.append(f"**{self.missing} cells are missing: what follows is preliminary.**")
+        return " ".join(words)
+
+    def _claims(self) -> str:
+        rows = [[one.claim.text, f"{one.contrast.arm} against {one.contrast.than}: {one.claim.direction} {one.claim.metric}"
+                 + (f" by {one.claim.threshold:g}" if one.claim.threshold else ""), _effect(one.contrast), f"**{one.answer}**"]
+                for one in self.judged]
+        return _section("Claims", "Written down before the cells were run.", ["claim", "measure", "effect", "answer"], rows)
+
+    def _contrasts(self, metric: str) -> str:
+        rows = [[one.arm, one.family, str(one.seeds), _effect(one), _p(one.p), _p(one.p_equivalent), _number(one.least), one.verdict]
+                for one in self.contrasts if one.metric == metric]
+        of = {"accuracy": "accuracy", "loss": "held-out loss, nats"}[metric]
+        return _section(f"Against the base: {of}", f"Mean paired difference with its BCa interval (95 %), p of the exact sign-flip test "
+                        f"and of equivalence within ±{self.study.margin:g}, both after Holm in their family, and the least "
+                        f"difference that so many seeds find with power {self.study.power:g}.",
+                        ["arm", "family", "seeds", "difference", "p", "p equivalent", "detectable", "verdict"], rows)
+
+    def _outcomes(self) -> str:
+        rows = [[one.arm, f"{one.solved}/{one.seeds} [{one.solve_low:.2f}, {one.solve_high:.2f}]", str(one.diverged),
+                 _number(one.steps.median), f"{one.steps.mean:.0f}",
+                 f"{one.accuracy:.3f} [{one.accuracy_low:.3f}, {one.accuracy_high:.3f}]", f"{one.loss:.3f}", f"{one.rate:g}"]
+                for one in self.outcomes]
+        levels = f"Chance is {self.study.task.chance:.3f}"
+        if self.study.task.plateau is not None:
+            levels += f"; having seen the answers without binding them gives {self.study.task.plateau:.3f}"
+        return _section("Outcomes", f"{levels}. Solved: {self.study.solved:.0%} on two fresh samples, interval by Wilson. Steps: "
+                        "Kaplan-Meier median, and mean up to the budget.",
+                        ["arm", "solved", "diverged", "median steps", "mean steps", "accuracy", "loss", "lr"], rows)
+
+    def _slices(self) -> str:
+        tables = {arm: [json.loads(cell["slices"]) | {f"accuracy on {name}": value for name, value in json.loads(cell["also"]).items()}
+                        for cell in cells.values()] for arm, cells in self.found.items()}
+        names = sorted({name for cells in tables.values() for cell in cells for name in cell})
+        rows = [[arm, *(_number(_mean([cell[name] for cell in cells if name in cell]), 3) for name in names)] for arm, cells in tables.items()]
+        return _section("More measures", "Means over seeds.", ["arm", *names], rows if names else [])
+
+    def _costs(self) -> str:
+        rows = [[row["arm"], f"{row['params']:,}", f"{row['flops']:,.0f}", f"{row['state']:,}", f"{100 * row['off']:+.2f} %",
+                 row["turned"], "yes" if row["ok"] else "**could not be matched**"] for row in self.costs]
+        by = f"Matched by {self.study.match.by} to {self.study.match.tolerance:.0%}." if self.study.match else "Not matched: parameters off the base's."
+        return _section("Costs", f"{by} Shared weights count once, invocations every time; FLOPs of one token and state bytes at "
+                        f"{self.study.task.length} positions.", ["arm", "parameters", "FLOPs/token", "state bytes", "off", "turned", "fair"], rows)
+
+    def _tuning(self) -> str:
+        rows = [[arm, f"{rate:g}" + (" *" if self.plan.rates.get(arm) == rate else ""), str(row["solved"]), str(row["diverged"]),
+                 f"{row['steps']:.0f}", f"{row['accuracy']:.3f}", _number(row["loss"], 3)]
+                for arm, tried in self.plan.tried.items() for rate, row in tried.items()]
+        return _section("Learning rates", f"Tried on seeds {', '.join(map(str, self.study.tuning_seeds))}, which count for nothing else; "
+                        "* is used.", ["arm", "lr", "solved", "diverged", "steps", "accuracy", "loss"], rows)
+
+    def _links(self) -> str:
+        shares = {arm: [share for cell in cells.values() for share in cell["link_shares"]] for arm, cells in self.found.items()}
+        rows = [[arm, f"{min(some):.2f} .. {max(some):.2f}", "" if LOUD[0] <= min(some) and max(some) <= LOUD[1] else
+                 "the block is hardly heard at first" if min(some) < LOUD[0] else "the block drowns the stream at first"]
+                for arm, some in shares.items() if some]
+        return _section("How loud attention starts", "RMS of what the link gives over RMS of the stream, before training, over seeds and "
+                        "invocations.", ["arm", "share", ""], rows)
+
+    def _reading(self) -> str:
+        return (f"## How to read this\n\nThe seed is the unit. Below {LEAST_SEEDS} seeds there is no verdict, and \"no verdict\" never means "
+                "\"no effect\": that would be \"equivalent\". A diverged cell counts as unsolved, at chance accuracy, with the loss of "
+                "guessing.")
+
+
+def report(study: Study, store: str | Path | Store) -> Report:
+    """What a store has of a study, finished or not. Raises ValueError if it has no cell that counts."""
+    store = store if isinstance(store, Store) else Store(store)
+    todo = plan(study, store)
+    found = by_arm(todo, store)
+    if not found:
+        raise ValueError(f"the store {str(store.folder)!r} has no finished cell of {study.name!r} that counts: run it first")
+    return Report(study, todo, {arm: found[arm] for arm in (one.name for one in study.every_arm) if arm in found})
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def _section(title: str, words: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return f"## {title}\n\n{words}\n\n{table(head, rows)}" if rows else ""
+
+
+def _effect(one: Contrast) -> str:
+    return f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+
+
+def _number(value: float, digits: int | None = None) -> str:
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.{digits}f}" if digits is not None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _task(task: Any) -> str:
+    return ", ".join(f"{name} {value}" for name, value in task.facts().items() if not isinstance(value, dict | list))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,142 @@
+"""What may be said of arms that were run with several seeds: tests, intervals and levels from scipy and statsmodels.
+
+The seed is the unit: however many examples were looked at, a seed gives one number. Arms are paired by seed. Tests are exact
+(all 2^n flips of the signs of n differences), so they hold their level for whatever distribution is symmetric under "no
+effect", two-humped ones included; and they cannot find anything with fewer than LEAST_SEEDS.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+LEAST_SEEDS = 6                 # with 5 the smallest two-sided p of an exact test is 1/16
+MOST_FLIPS = 1 << 14            # with more seeds than 14, flips are drawn at random
+SIMULATED = 9                   # seeds up to which the least detectable effect is found by simulation of the exact test
+
+
+def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.mean(values, axis=axis)
+
+
+def sign_flip(differences: np.ndarray, alternative: str = "two-sided") -> np.ndarray:
+    """p of the exact permutation test that differences are as likely positive as negative. (..., n) -> (...)"""
+    from scipy.stats import permutation_test
+
+    d = np.atleast_1d(np.asarray(differences, dtype=float))
+    return permutation_test((d,), mean, permutation_type="samples", vectorized=True, axis=-1, n_resamples=MOST_FLIPS,
+                            alternative=alternative, batch=max(1, (1 << 24) // max(1, d.size)), rng=np.random.default_rng(0)).pvalue
+
+
+def tost(differences: np.ndarray, margin: float) -> np.ndarray:
+    """p of two one-sided exact tests that the mean difference lies inside +-margin: small means equivalent. (..., n) -> (...)"""
+    d = np.asarray(differences, dtype=float)
+    return np.maximum(sign_flip(d + margin, "greater"), sign_flip(d - margin, "less"))
+
+
+def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """BCa bootstrap of the mean difference (Efron 1987). One value, or all the same: that value."""
+    from scipy.stats import bootstrap
+
+    d = np.asarray(differences, dtype=float)
+    if len(d) < 2 or np.ptp(d) == 0:
+        return float(d.mean()), float(d.mean())
+    found = bootstrap((d,), mean, vectorized=True, method="BCa", confidence_level=level, n_resamples=9999, rng=np.random.default_rng(0))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def wilson(solved: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The interval of a solve rate."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(solved, n, alpha=1 - level, method="wilson")
+    return float(low), float(high)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p corrected for their number (Holm 1979): below alpha with a probability of at most alpha for any of them."""
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(one) for one in multipletests(list(p), method="holm")[1]] if len(p) else []
+
+
+@dataclass(frozen=True)
+class TimeToSolve:
+    """Kaplan-Meier over seeds. median: steps until half have solved it, inf if fewer did; its 95 % interval; mean: of
+    min(steps, cap), the cap being the longest anyone was watched."""
+
+    median: float
+    low: float
+    high: float
+    mean: float
+
+
+def time_to_solve(steps: Sequence[float], solved: Sequence[bool]) -> TimeToSolve:
+    """steps: when each seed had solved it, or how far it was watched. solved: which of the two."""
+    from scipy.stats import CensoredData, ecdf
+    from statsmodels.duration.survfunc import SurvfuncRight
+
+    steps, solved = np.asarray(steps, dtype=float), np.asarray(solved, dtype=bool)
+    if not solved.any():
+        return TimeToSolve(math.inf, math.nan, math.inf, float(steps.max()))
+    curve = SurvfuncRight(steps, solved.astype(int))
+    with np.errstate(all="ignore"):
+        low, high = curve.quantile_ci(0.5)
+    fall = ecdf(CensoredData(uncensored=steps[solved], right=steps[~solved])).sf
+    edges = np.concatenate([[0.0], fall.quantiles, [steps.max()]])
+    area = np.diff(edges) @ np.concatenate([[1.0], fall.probabilities])
+    median = curve.quantile(0.5)
+    return TimeToSolve(math.inf if np.isnan(median) else float(median), float(low), float(high), float(area))
+
+
+def sooner(steps: Sequence[float], solved: Sequence[bool], steps_of_other: Sequence[float], solved_by_other: Sequence[bool]) -> float:
+    """p of the log-rank test that two arms take equally long; 1 if neither solved anything."""
+    from scipy.stats import CensoredData, logrank
+
+    if not (any(solved) or any(solved_by_other)):
+        return 1.0
+    samples = []
+    for each, done in ((steps, solved), (steps_of_other, solved_by_other)):
+        each, done = np.asarray(each, dtype=float), np.asarray(done, dtype=bool)
+        samples.append(CensoredData(uncensored=each[done], right=each[~done]))
+    with np.errstate(all="ignore"):
+        p = float(logrank(*samples).pvalue)
+    return 1.0 if math.isnan(p) else p
+
+
+@lru_cache(maxsize=64)
+def detectable(n: int, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The least mean difference, in standard deviations of a seed's, that n seeds find with this power; inf below LEAST_SEEDS.
+
+    Up to SIMULATED seeds by simulation of the exact test on normal differences, which is coarser than the t-test there;
+    beyond by the t-test's own formula.
+    """
+    from scipy.optimize import brentq
+    from statsmodels.stats.power import TTestPower
+
+    if n < LEAST_SEEDS:
+        return math.inf
+    smooth = float(TTestPower().solve_power(nobs=n, alpha=alpha, power=power))
+    if n > SIMULATED:
+        return smooth
+    noise = np.random.default_rng(n).normal(size=(1000, n))
+
+    def missing(effect: float) -> float:
+        return float((sign_flip(noise + effect) <= alpha).mean()) - power
+
+    if missing(4 * smooth) < 0:                             # alpha is out of reach of so few seeds, whatever the effect
+        return math.inf
+    return float(brentq(missing, smooth / 2, 4 * smooth, xtol=0.05))
+
+
+def verdict(n: int, difference: float, p: float, p_equivalent: float, alpha: float = 0.05) -> str:
+    """more, less, equivalent, both of one and "within the margin", or no verdict. p: corrected."""
+    if n < LEAST_SEEDS:
+        return f"no verdict ({n} seeds, {LEAST_SEEDS} needed)"
+    found = ("more" if difference > 0 else "less") if p <= alpha else ""
+    if p_equivalent <= alpha:
+        return f"{found}, within the margin" if found else "equivalent"
+    return found or "no verdict"

@@ -1,0 +1,99 @@
+"""An ablation study's report with figures: Markdown, and one HTML file that needs nothing beside it.
+
+    found = ablate.report(study, "runs/store")
+    report.figures(found)["accuracy"]                   # a plotly figure
+    report.write(found, "runs/store")                   # report.md, report.html
+"""
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zamba_lab.ablate.reporting import Report
+from zamba_lab.ablate.store import write as write_whole
+from zamba_lab.viz import study as viz
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+STYLE = """body{font:15px/1.5 Inter,'Segoe UI',Helvetica,Arial,sans-serif;color:#1f2a37;max-width:1100px;margin:2em auto;padding:0 1em}
+table{border-collapse:collapse;font-size:13px}th,td{border-bottom:1px solid #e5e9ef;padding:4px 10px;text-align:left}th{color:#64748b}
+.wide{overflow-x:auto}"""
+
+
+def figures(found: Report) -> dict[str, Figure]:
+    """By name: effects on accuracy and loss, learning curves, accuracy against state bytes, loss against FLOPs."""
+    made = {}
+    for metric, label in (("accuracy", "difference of accuracy"), ("loss", "difference of held-out loss, nats")):
+        if rows := [one for one in found.contrasts if one.metric == metric]:
+            made[metric] = viz.intervals(
+                [one.difference for one in rows], [one.low for one in rows], [one.high for one in rows], [one.arm for one in rows],
+                [one.verdict for one in rows], f"What each change does to {metric}", label,
+                found.study.margin, "against the base, paired by seed, 95 % BCa intervals; shaded: too small to matter")
+    levels = {"chance": found.study.task.chance} | ({} if found.study.task.plateau is None else {"seen, not bound": found.study.task.plateau})
+    made["learning"] = viz.learning({arm: curve(cells) for arm, cells in found.found.items()}, "Learning curves", "held-out accuracy", levels,
+                                    "median of the seeds, and from the least to the greatest; a seed that solved its task stays there")
+    costs = {row["arm"]: row for row in found.costs}
+    names = [one.arm for one in found.outcomes]
+    made["state"] = viz.trade_off([costs[name]["state"] for name in names], [one.accuracy for one in found.outcomes], names,
+                                  "Recall against memory", "bytes that decoding carries", "accuracy",
+                                  [one.accuracy_low for one in found.outcomes], [one.accuracy_high for one in found.outcomes])
+    made["flops"] = viz.trade_off([costs[name]["flops"] for name in names], [one.loss for one in found.outcomes], names,
+                                  "Quality against work", "forward FLOPs a token", "held-out loss, nats")
+    return made
+
+
+def curve(cells: Mapping[int, Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (n,) and the accuracy of each seed there, (seed, n); one that ended solved keeps its last, one that diverged none."""
+    steps = sorted({point["step"] for cell in cells.values() for point in cell["curve"]})
+    rows = []
+    for cell in cells.values():
+        at = {point["step"]: point["accuracy"] for point in cell["curve"]}
+        last = cell["curve"][-1]["accuracy"] if cell["status"] == "solved" else math.nan
+        rows.append([at.get(step, last if step > cell["steps"] else math.nan) for step in steps])
+    return np.array(steps, dtype=float), np.array(rows, dtype=float).reshape(len(cells), len(steps))
+
+
+def as_html(found: Report) -> str:
+    """The report as one page: tables, figures, and plotly's own code, so that it opens anywhere and without a network."""
+    drawn = [figure.to_html(full_html=False, include_plotlyjs=k == 0) for k, figure in enumerate(figures(found).values())]
+    title = html.escape(found.study.name)
+    return (f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style></head><body>\n"
+            f"{page(found.markdown())}\n<h2>Figures</h2>\n" + "\n".join(drawn) + "\n</body></html>\n")
+
+
+def page(markdown: str) -> str:
+    """The HTML of the headings, tables and paragraphs that a report has."""
+    parts = []
+    for block in markdown.strip().split("\n\n"):
+        lines = block.split("\n")
+        if level := re.match("#+ ", lines[0]):
+            parts.append(f"<h{len(level[0]) - 1}>{inline(lines[0][len(level[0]):])}</h{len(level[0]) - 1}>")
+        elif lines[0].startswith("| "):
+            rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in (lines[0], *lines[2:])]
+            cells = ["<tr>" + "".join(f"<{tag}>{inline(cell.strip())}</{tag}>" for cell in row) + "</tr>"
+                     for tag, row in zip(["th"] + ["td"] * len(rows), rows)]
+            parts.append(f"<div class='wide'><table>{''.join(cells)}</table></div>")
+        else:
+            parts.append(f"<p>{inline(' '.join(lines))}</p>")
+    return "\n".join(parts)
+
+
+def inline(text: str) -> str:
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text.replace("\\|", "|"), quote=False))
+
+
+def write(found: Report, folder: str | Path) -> list[Path]:
+    """report.md and report.html in a folder. Raises OSError if there is no room; what was there stays."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {folder / "report.md": found.markdown(), folder / "report.html": as_html(found)}
+    for file, text in files.items():
+        write_whole(file, text.encode())
+    return list(files)
