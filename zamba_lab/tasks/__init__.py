@@ -21,7 +21,7 @@ _HOME = {
     "Task": "task", "Batch": "task", "Accuracy": "task", "accuracy": "task", "losses": "task", "IGNORE": "task",
     "get": "catalogue", "names": "catalogue", "SIZES": "catalogue",
     "shortcuts": "checks", "guessing": "checks", "unbound": "checks",
-    "gate": "gate", "heard": "gate",
+    "positive_control": "gate", "heard": "gate",
 }
 __all__ = list(_HOME)
 
