@@ -1,6 +1,7 @@
 """The positive control: a transformer, a pure Mamba-2 and a Zamba hybrid, two layers each, must solve recall of four pairs.
 
     python -m zamba_lab.tasks.gate --seeds 0 1 2
+    python -m zamba_lab.tasks.gate --arms hybrid --set task.kv=8 task.vocab_size=256 task.length=64 training.steps=1200
 
 A study on recall means nothing where a model cannot learn it at all for a reason that has nothing to do with the
 architecture: most often its initialisation. So before the first step it is also said how loud each shared block is in what
@@ -9,10 +10,13 @@ its mixer reads (`heard`): far below 1 it is not heard, far above 1 nothing else
 from __future__ import annotations
 
 import argparse
+import ast
 import json
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,21 +28,26 @@ from zamba_lab.tasks.task import Task, accuracy
 from zamba_lab.trace import Trace
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.optimiser import adamw
-from zamba_lab.train.schedules import WSD, Constant
+from zamba_lab.train.schedules import Constant
 from zamba_lab.train.step import train_step
 
 SOLVED = 0.99                   # accuracy on CHECKED new sequences, and again on others
 CHECKED = 512
 HEARD = (0.3, 2.0)              # where RMS(link out) / RMS(stream) should start on a recall task
 BATCH = 64                      # sequences in a step
+NAMES = ("transformer", "mamba2", "hybrid")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A model and how it is trained. `training`: steps at most, rate, schedule, decay and clipping; its batch is BATCH."""
+    """A model and how it is trained. `training`: steps at most, batch, rate, schedule, decay and clipping."""
 
     model: ZambaConfig
     training: TrainConfig
+
+    def changed(self, model: dict[str, Any], training: dict[str, Any]) -> Arm:
+        """The arm with other fields in its model and its training."""
+        return Arm(replace(self.model, **model), replace(self.training, **training))
 
 
 @dataclass(frozen=True)
@@ -69,23 +78,26 @@ def arms(vocab_size: int) -> dict[str, Arm]:
             "hybrid": Arm(ZambaConfig(**base, **hybrid), training(3e-3))}
 
 
-def training(lr: float, steps: int = 1000, decay: float = 0.0) -> TrainConfig:
-    """A warm-up of 100 steps, then a constant rate, or one that falls to 0 over the last `decay` of the steps."""
-    schedule = WSD(warmup=100, decay=decay) if decay else Constant(warmup=100)
-    return TrainConfig(steps=steps, batch=BATCH, lr=lr, schedule=schedule)
+def training(lr: float) -> TrainConfig:
+    """At most 1000 steps: a warm-up of 100, then a constant rate, for decay has to wait until the task is all but solved."""
+    return TrainConfig(steps=1000, batch=BATCH, lr=lr, schedule=Constant(warmup=100))
 
 
-def solve(name: str, arm: Arm, task: Task, seed: int, every: int = 50) -> Outcome:
-    """Train until the task is solved, or the steps are used up. The seed decides weights and data."""
+def solve(name: str, arm: Arm, task: Task, seed: int, every: int = 50, see: Callable[[str], object] = lambda line: None) -> Outcome:
+    """Train until the task is solved, or the steps are used up. The seed decides weights and data.
+
+    every: steps between checks, each of which is a line for `see`.
+    """
     torch.manual_seed(seed)
     model, began = Zamba(arm.model), time.process_time()
     loud = heard(model, task.batch(seed, 0, BATCH).ids)
     optimiser, config, curve, solved_at, step = adamw(model, arm.training), arm.training, [], None, 0
     while solved_at is None and step < config.steps:
-        train_step(model, optimiser, [task.batch(seed, step, BATCH)], config.lr_at(step), config.clip)
+        loss, _ = train_step(model, optimiser, [task.batch(seed, step, config.batch)], config.lr_at(step), config.clip)
         step += 1
         if step % every == 0 or step == config.steps:
             curve.append((step, score(model, task, seed, 2 * step)))
+            see(f"{name} seed {seed} step {step}: loss {loss:.3f}, {curve[-1][1]:.1%} of new questions right")
             if curve[-1][1] >= SOLVED and score(model, task, seed, 2 * step + 1) >= SOLVED:
                 solved_at = step
     return Outcome(name, seed, solved_at, curve[-1][1], step, time.process_time() - began, loud, tuple(curve))
@@ -117,30 +129,49 @@ def describe(loud: dict[int, float]) -> str:
     return "RMS(link out) / RMS(stream) at the start: " + (", ".join(words) or "no shared block")
 
 
-def positive_control(seeds: Sequence[int] = (0, 1, 2), names: Sequence[str] = ("transformer", "mamba2", "hybrid"), **changes) -> Iterator[Outcome]:
-    """Train each arm at each seed on MQAR at `ci` size, one after the other. changes: fields of the task.
+def positive_control(seeds: Sequence[int] = (0, 1, 2), names: Sequence[str] = NAMES, task: dict[str, Any] | None = None,
+                     model: dict[str, Any] | None = None, training: dict[str, Any] | None = None,
+                     see: Callable[[str], object] = lambda line: None) -> Iterator[Outcome]:
+    """Train each arm at each seed on MQAR at `ci` size, one after the other; the gate is open where every one is solved.
 
-    The gate is open where every `solved_at` is a step.
+    task, model, training: fields to change, in every arm; as they are, this is the gate, otherwise an experiment.
     """
-    task = get("mqar", "ci", **changes)
-    table = arms(task.vocab_size)
+    asked = get("mqar", "ci", **task or {})
+    table = arms(asked.vocab_size)
     if unknown := [name for name in names if name not in table]:
         raise ValueError(f"no arm {', '.join(unknown)}: there are {', '.join(table)}")
     for name in names:
+        arm = table[name].changed(model or {}, training or {})
         for seed in seeds:
-            yield solve(name, table[name], task, seed)
+            yield solve(name, arm, asked, seed, see=see)
+
+
+def settings(given: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """From texts such as "task.kv=8" and "training.schedule=wsd(warmup=100, decay=0.4)": the fields to change, by part."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in given:
+        where, _, value = one.partition("=")
+        part, _, name = where.partition(".")
+        if part not in ("task", "model", "training") or not name or not value:
+            raise ValueError(f"a change is written like task.kv=8, model.link_gain=4 or training.lr=0.003: got {one!r}")
+        try:
+            found.setdefault(part, {})[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            found.setdefault(part, {})[name] = value
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 if everything was solved."""
     parser = argparse.ArgumentParser(prog="python -m zamba_lab.tasks.gate", description=__doc__.split("\n\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", default=["transformer", "mamba2", "hybrid"])
+    parser.add_argument("--arms", nargs="+", default=NAMES)
+    parser.add_argument("--set", nargs="+", default=[], metavar="PART.FIELD=VALUE", help="fields of task, model or training")
     parser.add_argument("--json", action="store_true", help="one line of JSON a training")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     closed = 0
-    for found in positive_control(given.seeds, given.arms):
+    for found in positive_control(given.seeds, given.arms, **settings(given.set), see=lambda line: print(line, file=sys.stderr)):
         closed += found.solved_at is None
         end = f"solved at step {found.solved_at}" if found.solved_at else f"NOT solved in {found.steps} steps"
         print(json.dumps(asdict(found)) if given.json else

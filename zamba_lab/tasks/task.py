@@ -133,10 +133,15 @@ class Task(ABC):
         """What identifies the sequences, as values that JSON has."""
         return {"task": type(self).__name__, "version": self.VERSION} | {one.name: getattr(self, one.name) for one in fields(self)}
 
+    def spelled(self, ids: Tensor, labels: Tensor) -> tuple[list[str], list[str | None]]:
+        """The tokens of one sequence, and its answers, None where nothing is asked: what `viz.questions` takes."""
+        return ([self.word(token) for token in ids.tolist()],
+                [None if label == IGNORE else self.word(label) for label in labels.tolist()])
+
     def draw(self, ids: Tensor, labels: Tensor) -> str:
         """One sequence, (l,) and (l,), as text: lines of tokens, and below each the answer where one is asked."""
-        words = [self.word(token) for token in ids.tolist()]
-        below = ["" if label == IGNORE else self.word(label) for label in labels.tolist()]
+        words, answers = self.spelled(ids, labels)
+        below = [answer or "" for answer in answers]
         wide = max(map(len, words + below)) + 1
         lines = []
         for at in range(0, len(words), PER_LINE):
