@@ -35,6 +35,7 @@ def every_figure() -> dict[str, go.Figure]:
                                                  RNG.uniform(size=(9, 3)), "angles"),
         "agreement": viz.agreement([1, 20.0], [2, 18.0], ["one", "other"], [0, 1], "two", "formula (tokens)",
                                    "measured (tokens)", "depth"),
+        "questions": viz.questions(["k1", "v2", "k1"], [None, None, "v2"], "an example"),
         "depth_diagram": viz.depth_diagram(6, (1, 4), (0, 1), "a hybrid"),
     }
 
@@ -251,3 +252,16 @@ def test_long_sequences_get_fewer_labels():
 def test_labels_that_do_not_fit_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_questions_mark_what_is_asked_and_whether_it_was_said():
+    tokens, answers = [f"t{i}" for i in range(20)], [None] * 17 + ["a", "b", None]
+    (plain,) = viz.questions(tokens, answers, "an example").data
+    (judged,) = viz.questions(tokens, answers, "an example", said=[None] * 17 + ["a", "c", None]).data
+    assert list(zip(plain.x, plain.y))[17] == (1, 1)
+    assert plain.text[17] == "t17<br><b>a</b>" and plain.text[16] == "t16"
+    assert len({plain.marker.color[i] for i in (16, 19)}) == 1 and plain.marker.color[17] == plain.marker.color[18]
+    assert len({judged.marker.color[i] for i in (16, 17, 18)}) == 3
+    assert judged.customdata[18].endswith("said c") and "said" not in judged.customdata[17]
+    with pytest.raises(ValueError, match="answers needs one label for each entry"):
+        viz.questions(tokens, answers[:3], "an example")
