@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -138,9 +138,9 @@ def test_files_and_functions_stay_small():
     assert not found, listing(found)
 
 
-def heavy_after(code: str) -> list[str]:
+def heavy_after(code: str, heavy: Iterable[str] = HEAVY) -> list[str]:
     """The heavy libraries that are imported once a fresh Python has run `code`."""
-    report = f"import sys; print(*sorted(set(sys.modules) & set({HEAVY})))"
+    report = f"import sys; print(*sorted(set(sys.modules) & set({sorted(heavy)})))"
     done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -154,6 +154,11 @@ def test_importing_everything_above_the_figures_imports_nothing_heavy():
     core = [module for row in ROWS[:ROW["viz"]] for module in row
             if (PACKAGE / module).is_dir() or (PACKAGE / f"{module}.py").is_file()]
     assert heavy_after("\n".join(f"import zamba_lab.{module}" for module in core)) == []
+
+
+def test_reaching_for_a_model_does_not_import_the_compiler():
+    """torch._dynamo takes as long as torch itself."""
+    assert heavy_after("import zamba_lab as zl; zl.Zamba; zl.load; zl.generate", ["torch._dynamo", "torch._inductor"]) == []
 
 
 # --- the checks themselves can fail -------------------------------------------------------------------------------

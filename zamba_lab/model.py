@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from zamba_lab.blocks import Context, SharedBlock, make_layer
 from zamba_lab.blocks.linear import Embedding, Linear
 from zamba_lab.blocks.norm import RMSNorm
+from zamba_lab.blocks.replay import one_token
 from zamba_lab.cache import Cache, LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.blocks.init import initialise
@@ -103,15 +104,20 @@ class Zamba(nn.Module):
         """All of a pass on checked tokens. run: how a layer is run, `run_layer` or `run_layer_twice`."""
         trace.start()
         ctx, cache = self._begin(trace("embed", self.embedding(ids)), mask, cache, trace)
+        walk = partial(self._walk, last_only=last_only, trace=trace)
+        logits, layers = one_token(self, walk, ctx, cache) if ctx.step else walk(ctx, cache)
+        trace.finish()
+        return logits, replace(cache, layers=tuple(layers))
+
+    def _walk(self, ctx: Context, cache: Cache, last_only: bool, trace) -> tuple[Tensor, list[LayerCache]]:
+        """Down the depth: the logits, and what each depth carries."""
         x, layers = ctx.x0, []
         for i, (layer, block) in enumerate(zip(self.layers, self.blocks_by_depth())):
             at = trace.at(f"layers.{i}")
             x, carried = run(layer, at("resid_in", x), block, ctx, cache.layers[i], at)
             x = at("resid_out", x)
             layers.append(carried)
-        logits = self._logits(_last_real(x, mask) if last_only else x, trace)
-        trace.finish()
-        return logits, replace(cache, layers=tuple(layers))
+        return self._logits(_last_real(x, ctx.mask) if last_only else x, trace), layers
 
     def checkpointing(self, on: bool) -> None:
         """Whether `forward` with gradients keeps only each layer's input and computes the layer again for its gradient."""

@@ -15,7 +15,6 @@ from variants import BASE, make_model, random_ids
 from zamba_lab.checkpoints import CheckpointError, load, save
 from zamba_lab.checkpoints.binding import bind, spare_names
 from zamba_lab.checkpoints.layouts import ZAMBA2_LEGACY, ZAMBA2_PLAIN
-from zamba_lab.checkpoints.load import all_finite
 from zamba_lab.config.presets import SHIPPED
 
 Q = "model.layers.1.shared_transformer.self_attn.q_proj.weight"
@@ -277,11 +276,6 @@ def test_the_collector_is_left_as_it_was(folder):
     rewrite(folder, lambda tensors: tensors[Q][0].fill_(float("nan")))
     refused(folder, "NaN")
     assert gc.isenabled()
-
-
-def test_huge_weights_are_numbers():
-    assert all_finite(torch.full((1000,), 3e38))
-    assert not all_finite(torch.tensor([3e38] * 9 + [float("inf")]))
 
 
 def test_copies_that_differ_are_refused(folder):

@@ -11,6 +11,7 @@ from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.blocks.shared import Invocation, SharedBlock
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
+from zamba_lab.ops.join import plus
 from zamba_lab.trace import OFF
 
 MIXERS = {"mamba1": Mamba1, "mamba2": Mamba2}
@@ -27,7 +28,7 @@ class MambaLayer(nn.Module):
     def forward(self, x: Tensor, block: None, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
         """x: (b, l, d). Returns the stream after this depth and what the depth carries on."""
         y, conv, ssm = self.mamba(self.norm(x), ctx, cache, trace.at("mamba"))
-        return x + y, LayerCache(conv, ssm)
+        return plus(x, y), LayerCache(conv, ssm)
 
 
 class HybridLayer(MambaLayer):
@@ -44,8 +45,8 @@ class HybridLayer(MambaLayer):
     def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
                 ) -> tuple[Tensor, LayerCache]:
         t, kv = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
-        y, conv, ssm = self.mamba(self.norm(x + t), ctx, cache, trace.at("mamba"))
-        return x + y, LayerCache(conv, ssm, kv.k, kv.v, kv.room)
+        y, conv, ssm = self.mamba(self.norm(plus(x, t)), ctx, cache, trace.at("mamba"))
+        return plus(x, y), LayerCache(conv, ssm, kv.k, kv.v, kv.room)
 
 
 class TransformerLayer(nn.Module):
@@ -61,6 +62,6 @@ class TransformerLayer(nn.Module):
     def forward(self, x: Tensor, block: None, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
         none = nn.ModuleDict()
         a, kv = self.attention(self.norm_in(x), ctx, cache, none, trace.at("attention"))
-        x = x + a
+        x = plus(x, a)
         m = self.mlp(trace("mlp_in", self.norm_mid(x)), none)
-        return x + trace("mlp_out", m), kv
+        return plus(x, trace("mlp_out", m)), kv

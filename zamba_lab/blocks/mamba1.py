@@ -1,5 +1,6 @@
 """The Mamba-1 mixer (Gu & Dao 2023), multi-head as in Zamba1: each head has its own B, C and step-size projection."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -14,6 +15,7 @@ from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops import kernels
 from zamba_lab.ops.conv import conv_silu
+from zamba_lab.ops.kernels.step import mamba1_step
 from zamba_lab.ops.scan import scan_recurrence, scan_step, selective_scan
 from zamba_lab.ops.ssd import skip
 from zamba_lab.trace import OFF
@@ -42,7 +44,12 @@ class Mamba1(nn.Module):
     def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""
         xz = self.in_proj(trace("input", u))
-        inner = self.fused if self.fusible(xz, ctx, trace) else partial(self.spelt_out, ctx=ctx, trace=trace)
+        if ctx.step:
+            inner = partial(self.fused, mamba1_step)
+        elif self.fusible(xz, ctx, trace):
+            inner = partial(self.fused, kernels.mamba1)
+        else:
+            inner = partial(self.spelt_out, ctx=ctx, trace=trace)
         y, conv, ssm = inner(xz, cache=cache)
         return trace("out", self.out_proj(y)), conv, ssm
 
@@ -60,10 +67,10 @@ class Mamba1(nn.Module):
         y, ssm = self.scan(x, dt, -torch.exp(self.A_log.to(dt.dtype)), B, C, cache.ssm, trace)
         return rearrange(trace("y", y), "b l h p -> b l (h p)") * F.silu(z), conv, ssm
 
-    def fused(self, xz: Tensor, cache: LayerCache) -> tuple[Tensor, Tensor, Tensor]:
-        """`spelt_out` as one native operator, where nobody looks in and there is no padding."""
-        return kernels.mamba1(xz, self.conv_weight, self.conv_bias, self.x_proj, self.dt_proj, self.dt_bias, self.A_log,
-                              self.D, cache.conv, cache.ssm, self.config.dt_min)
+    def fused(self, native: Callable, xz: Tensor, cache: LayerCache) -> tuple[Tensor, Tensor, Tensor]:
+        """`spelt_out` in one native call, for one token or for many, where nobody looks in and there is no padding."""
+        return native(xz, self.conv_weight, self.conv_bias, self.x_proj, self.dt_proj, self.dt_bias, self.A_log, self.D,
+                      cache.conv, cache.ssm, self.config.dt_min)
 
     def fusible(self, xz: Tensor, ctx: Context, trace) -> bool:
         return (trace is OFF and ctx.mask is None and xz.shape[1] > 1 and self.config.d_conv <= kernels.MOST_TAPS

@@ -4,7 +4,6 @@ A block's weights are used again and again down the depth. To each use belong on
 its own keys and values (arXiv 2405.16712, figure 2; adapters and two alternating blocks: 2411.15242).
 """
 
-import torch
 from torch import Tensor, nn
 
 from zamba_lab.blocks.attention import Attention
@@ -15,6 +14,7 @@ from zamba_lab.blocks.mlp import GatedMLP
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
+from zamba_lab.ops.join import concat
 from zamba_lab.trace import OFF
 
 
@@ -64,10 +64,6 @@ class Invocation(nn.Module):
         """Run the block for this depth. Returns t = link m, (b, l, d), and the keys and values so far."""
         m, kv = block(x, ctx, cache, self.adapters, trace)
         return trace("link_out", self.link(m)), kv
-
-
-def concat(x: Tensor, x0: Tensor) -> Tensor:
-    return torch.cat([x, x0], dim=-1)
 
 
 def stream_only(x: Tensor, x0: Tensor) -> Tensor:

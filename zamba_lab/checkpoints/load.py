@@ -29,6 +29,7 @@ from zamba_lab.checkpoints.plan import Plan, make_plan
 from zamba_lab.config import ZambaConfig
 from zamba_lab.config.presets import SHIPPED, presets
 from zamba_lab.model import Zamba
+from zamba_lab.ops.finite import all_finite
 
 FORGET_ABOVE = 10 ** 8           # bytes looked at before their memory is given up
 # The mixers compute with these in float32 or wider whatever they are stored in.
@@ -202,10 +203,6 @@ def _with_progress(plan: Plan, weights: Weights) -> Iterator[tuple[Binding, list
             yield *step, size
             bar.update(size)
 
-
-def all_finite(tensor: Tensor) -> bool:
-    """Whether no element is NaN or infinite. The extremes tell, NaN included, and need no second copy."""
-    return all(bool(extreme.isfinite()) for extreme in torch.aminmax(tensor))
 
 
 def _tokenizer(folder: Path):

@@ -23,8 +23,6 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import torch
-
 SOURCES = Path(__file__).parent
 FLAGS = ("-O2", "-ftree-vectorize", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC")
 ABI = 2                     # ssd.c says the same: a library that answers another number is not this version's
@@ -38,10 +36,13 @@ class BuildError(RuntimeError):
     """Why there is no native library, in a sentence a user can act on."""
 
 
-@torch.compiler.assume_constant_result
 def available() -> bool:
     """Whether the native kernels can be used: builds and loads them the first time."""
     return library() is not None
+
+
+# All that torch.compiler.assume_constant_result does but for importing the compiler, which takes as long as torch itself.
+available._dynamo_marked_constant = True
 
 
 def library() -> ctypes.CDLL | None:

@@ -2,10 +2,13 @@
 
 A torch operator written in Python costs several times what a call by ctypes does, and a token of a small model is a hundred
 calls. What the dispatcher is there for, nobody must then want: `unseen()` says so. Functions here take tensors
-without gaps and know nothing of autograd.
+without gaps and know nothing of autograd. The calls of a token can be recorded and made again all at once: `tape.py`.
 """
 
 import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -14,7 +17,10 @@ from torch.nn import Parameter
 
 from zamba_lab.ops.kernels import build, call
 
-_LETTERS = {"i": ctypes.c_int64, "d": ctypes.c_double, "p": ctypes.c_void_p}
+# What an argument is. i: an integer; d: a number; p, o, u: a tensor that is read, written, read and written, or None. l, r: an
+# integer too, but another one for each token: how many positions of the tensors under u count, and how many they have.
+LETTERS = {"i": ctypes.c_int64, "l": ctypes.c_int64, "r": ctypes.c_int64, "d": ctypes.c_double,
+           "p": ctypes.c_void_p, "o": ctypes.c_void_p, "u": ctypes.c_void_p}
 _PLAIN = (Tensor, Parameter)
 MOST_ROWS = 8                   # with more, torch's own forms for many rows are as good
 
@@ -42,20 +48,38 @@ def serves(x: Tensor) -> bool:
     return x.dtype in call.COMPUTED and plain(x) and unseen()
 
 
+class _Recording(threading.local):
+    calls: list | None = None           # of this thread
+
+
+_recording = _Recording()
+
+
+@contextmanager
+def recorded() -> Iterator[list[tuple[str, str, tuple]]]:
+    """Collects the calls made within it, as (name, letters, arguments). The first argument is the number of threads."""
+    before, _recording.calls = _recording.calls, []
+    try:
+        yield _recording.calls
+    finally:
+        _recording.calls = before
+
+
+def run(name: str, letters: str, *arguments: int | float | Tensor | None) -> None:
+    """Call a native function on torch's number of threads, or on one if it takes none of its own.
+
+    letters: one of LETTERS for each argument. Raises MemoryError if the function found no scratch memory.
+    """
+    arguments = (torch.get_num_threads(), *arguments)
+    if _function(name, letters)(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]):
+        raise MemoryError(f"the native kernel {name} found no memory for its scratch space")
+    if _recording.calls is not None:
+        _recording.calls.append((name, "i" + letters, arguments))
+
+
 @cache
-def function(name: str, letters: str):
-    """A native function whose arguments are, after the number of threads: i integer, d double, p tensor's address."""
+def _function(name: str, letters: str):
     found = getattr(build.library(), name)
-    found.argtypes = [ctypes.c_int64, *(_LETTERS[letter] for letter in letters)]
+    found.argtypes = [ctypes.c_int64, *(LETTERS[letter] for letter in letters)]
     found.restype = ctypes.c_int
     return found
-
-
-def address(t: Tensor | None) -> int | None:
-    return None if t is None else t.data_ptr()
-
-
-def checked(code: int, name: str) -> None:
-    """Raise MemoryError if a native function said it found no scratch memory."""
-    if code:
-        raise MemoryError(f"the native kernel {name} found no memory for its scratch space")

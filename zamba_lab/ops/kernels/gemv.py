@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from zamba_lab.ops.kernels.direct import address, checked, few, function
+from zamba_lab.ops.kernels.direct import few, run
 
 _NAMES = {torch.float32: "gemv_f32", torch.bfloat16: "gemv_bf16", torch.int8: "gemv_int8"}
 _HALF = {torch.float32: 0, torch.bfloat16: 1}
@@ -21,8 +21,5 @@ def gemv(x: Tensor, weight: Tensor, bias: Tensor | None = None, scale: Tensor | 
     add: (..., out), added to the rounded result. Returns (..., out), x's dtype. Nothing is checked: see `takes`."""
     out, width = weight.shape
     y = x.new_empty(*x.shape[:-1], out)
-    name = _NAMES[weight.dtype]
-    checked(function(name, "iiiipppppp")(
-        torch.get_num_threads(), x.numel() // width, out, width, _HALF[x.dtype], x.data_ptr(), weight.data_ptr(),
-        address(scale), address(bias), address(add), y.data_ptr()), name)
+    run(_NAMES[weight.dtype], "iiiipppppo", x.numel() // width, out, width, _HALF[x.dtype], x, weight, scale, bias, add, y)
     return y

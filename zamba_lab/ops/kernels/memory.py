@@ -9,6 +9,7 @@ the array's count of references says whether anybody is left.
 """
 
 import ctypes
+import math
 import sys
 from collections import deque
 from functools import cache
@@ -25,8 +26,7 @@ _kept: dict[int, deque[np.ndarray]] = {}        # by size; in a queue the one th
 
 def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
     """A new tensor without gaps, of like's type unless another is named; like lies on the CPU."""
-    t = like.new_empty(0, dtype=dtype)
-    nbytes = t.element_size() * int(np.prod(shape, dtype=np.int64))
+    nbytes = (like.dtype if dtype is None else dtype).itemsize * math.prod(shape)
     if nbytes < LEAST:
         return like.new_empty(shape, dtype=dtype)
     array = _unused(nbytes)
@@ -35,7 +35,7 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
         _advise(array)
         if _room_for(nbytes):
             _kept.setdefault(nbytes, deque()).append(array)
-    return t.set_(torch.from_numpy(array).untyped_storage(), 0, shape, _strides(shape))
+    return like.new_empty(0, dtype=dtype).set_(torch.from_numpy(array).untyped_storage(), 0, shape, _strides(shape))
 
 
 def _unused(nbytes: int) -> np.ndarray | None:

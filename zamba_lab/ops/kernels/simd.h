@@ -28,6 +28,13 @@
 
 typedef uint16_t bf16;   /* the upper half of a float */
 
+/* An argument on a tape (step.c): an integer, a number or an address, as the function it is for wants it. */
+typedef union {
+    int64_t i;
+    double d;
+    void *p;
+} slot;
+
 static inline uint32_t bits_of(float v) {
     uint32_t bits;
     memcpy(&bits, &v, 4);
