@@ -76,7 +76,7 @@ class Zamba(nn.Module):
         Returns: (b, l, v) logits. Raises ValueError if ids or mask break a rule above.
         """
         mask = check_tokens(ids, mask, None, self.config.vocab_size)
-        return self._walk(ids, None, mask, trace, False, self.run)[0]
+        return self._pass(ids, None, mask, trace, False, self.run)[0]
 
     def extend(self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace=OFF,
                last_only: bool = False) -> tuple[Tensor, Cache]:
@@ -97,19 +97,19 @@ class Zamba(nn.Module):
             for piece in ids[:, :-PREFILL].split(PREFILL, dim=1):
                 _, cache = self.extend(piece, cache, last_only=True)
             ids = ids[:, -PREFILL:]
-        return self._walk(ids, cache, mask, trace, last_only, run_layer)
+        return self._pass(ids, cache, mask, trace, last_only, run_layer)
 
-    def _walk(self, ids: Tensor, cache: Cache | None, mask: Tensor | None, trace, last_only: bool, run: Callable
+    def _pass(self, ids: Tensor, cache: Cache | None, mask: Tensor | None, trace, last_only: bool, run: Callable
               ) -> tuple[Tensor, Cache]:
         """All of a pass on checked tokens. run: how a layer is run, `run_layer` or `run_layer_twice`."""
         trace.start()
         ctx, cache = self._begin(trace("embed", self.embedding(ids)), mask, cache, trace)
-        walk = partial(self._walk, last_only=last_only, trace=trace)
+        walk = partial(self._walk, last_only=last_only, trace=trace, run=run)
         logits, layers = one_token(self, walk, ctx, cache) if ctx.step else walk(ctx, cache)
         trace.finish()
         return logits, replace(cache, layers=tuple(layers))
 
-    def _walk(self, ctx: Context, cache: Cache, last_only: bool, trace) -> tuple[Tensor, list[LayerCache]]:
+    def _walk(self, ctx: Context, cache: Cache, last_only: bool, trace, run: Callable) -> tuple[Tensor, list[LayerCache]]:
         """Down the depth: the logits, and what each depth carries."""
         x, layers = ctx.x0, []
         for i, (layer, block) in enumerate(zip(self.layers, self.blocks_by_depth())):
