@@ -17,7 +17,8 @@ from zamba_lab.cli import main
 from zamba_lab.config import ZambaConfig
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-ALL = ("decode", "first_token", "growth", "import_time", "init_recall", "kernel_choice", "load", "prefill", "scan_op",
+ALL = ("checkpointing", "corpus", "decode", "first_token", "growth", "import_time", "init_recall", "input_pipeline",
+       "kernel_choice", "load", "prefill", "scan_op",
        "ssd_op", "tracing", "train_step")
 sys.path.insert(0, str(FOLDER))
 

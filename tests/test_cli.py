@@ -42,6 +42,7 @@ def test_doctor_says_what_a_checkpoint_is_and_its_status_whether_it_is_sound(cap
     (["info", "nothing-here"], "nothing-here"),
     (["doctor", "nothing-here"], "nothing-here"),
     (["generate", "nothing-here", "x"], "nothing-here"),
+    (["corpus", "out", "nothing-here"], "a source is 'stdlib', one of fineweb-edu"),
     (["bench", "nothing-here"], "benchmarks are files of benchmarks/"),
 ])
 def test_what_cannot_be_done_is_one_sentence_and_status_2(capsys, arguments, sentence):
@@ -56,6 +57,17 @@ def test_generating_without_a_tokenizer_says_what_is_missing(capsys, tmp_path):
     assert "needs a tokenizer.json or tokenizer.model beside the weights" in capsys.readouterr().err
 
 
+def test_a_corpus_is_made_and_opened_again(capsys, tmp_path):
+    (tmp_path / "texts").mkdir()
+    for k in range(3):
+        (tmp_path / "texts" / f"{k}.txt").write_text(f"the story number {k} is a text of its own\n" * (k + 1))
+    command = ["corpus", str(tmp_path / "out"), str(tmp_path / "texts"), "--tokenizer", "280", "--workers", "1"]
+    assert main(command) == 0
+    assert "near duplicates" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stages"][0]["documents"] == 3
+
+
 def test_the_shipped_model_writes(capsys):
     assert main(["generate", "zamba2-nano", "def ", "-n", "8"]) == 0
     text = capsys.readouterr().out
@@ -65,6 +77,6 @@ def test_the_shipped_model_writes(capsys):
 
 
 def test_it_runs_as_a_module_and_every_command_has_help():
-    for command in ([], ["info"], ["doctor"], ["generate"], ["train"], ["bench"]):
+    for command in ([], ["info"], ["doctor"], ["generate"], ["corpus"], ["train"], ["bench"]):
         done = subprocess.run([sys.executable, "-m", "zamba_lab", *command, "--help"], capture_output=True, text=True)
         assert done.returncode == 0 and "usage: zamba-lab" in done.stdout

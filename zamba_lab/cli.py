@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it did what was asked. A broken rule is a sentence on stderr and status 2."""
+    """Run one command; 0 if it did what was asked. A broken rule, or a library that is missing, is a sentence and status 2."""
     parser = argparse.ArgumentParser(prog="zamba-lab", description="The lab for hybrid SSM/attention language models.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, add in (("info", _add_info), ("doctor", _add_doctor),
-                      ("generate", _add_generate), ("train", _add_train), ("bench", _add_bench)):
+                      ("generate", _add_generate), ("corpus", _add_corpus), ("train", _add_train),
+                      ("bench", _add_bench)):
         add(commands.add_parser(name, help=add.__doc__, description=add.__doc__))
     given = parser.parse_args(arguments)
     try:
         return given.run(given)
-    except ValueError as error:
+    except (ValueError, ModuleNotFoundError) as error:
         print(f"zamba-lab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -106,6 +108,31 @@ def _generate(given: argparse.Namespace) -> int:
     for text in model.tokenizer.stream(int(token) for token in tokens):
         print(text, end="", flush=True)
     print()
+    return 0
+
+
+def _add_corpus(parser: argparse.ArgumentParser) -> None:
+    """make a corpus of texts: filter, remove duplicates, tokenise; goes on where it was stopped"""
+    parser.add_argument("folder", help="where the corpus is made")
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="stdlib, a folder of texts, tinystories, fineweb-edu, "
+                        "zyda-2 or a hub id owner/name[:config]; of two copies the one of the earlier source stays")
+    parser.add_argument("--tokenizer", default="2048", help="a tokenizer's file or folder, or the number of tokens of one to "
+                        "train on what is kept (2048)")
+    parser.add_argument("--documents", type=int, help="how many to stream from the hub; all if left out")
+    parser.add_argument("--threshold", type=float, default=0.85, help="similarity from which a document is a duplicate (0.85)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; one a core if left out")
+    parser.add_argument("--json", action="store_true", help="the manifest, as data")
+    parser.set_defaults(run=_corpus)
+
+
+def _corpus(given: argparse.Namespace) -> int:
+    from zamba_lab import corpora
+    from zamba_lab.tokenizer import Tokenizer
+
+    tokenizer = int(given.tokenizer) if given.tokenizer.isdecimal() else Tokenizer.load(given.tokenizer)
+    sources = [corpora.source(text, given.documents) for text in given.sources]
+    corpus = corpora.build(sources, given.folder, tokenizer, threshold=given.threshold, workers=given.workers)
+    print(json.dumps(corpus.manifest, indent=1) if given.json else corpus)
     return 0
 
 

@@ -1,29 +1,43 @@
 """Laws of `zamba-lab train`: flags and file say the same, a run can be resumed and branched from, and errors are sentences."""
 import json
-from dataclasses import asdict
+import random
+from dataclasses import asdict, replace
 
-import numpy as np
 import pytest
 
 import zamba_lab as zl
-from train.tiny import TINY, periodic, with_documents
+from train.tiny import TINY
 from zamba_lab import corpora
 from zamba_lab.cli import main
-from zamba_lab.corpora import Packed
 from zamba_lab.train import read_metrics
 from zamba_lab.train.files import at_step
-from zamba_lab.train.folder import read_folder, write_folder
 
-TEXTS = ["abcabd" * 5, "x", "other words " * 3]
+MODEL = replace(TINY, vocab_size=280)
 FLAGS = ["--steps", "6", "--batch", "2", "--length", "16", "--schedule", "wsd(warmup=1, decay=0.5)", "--checkpoint-every", "3"]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two corpora of one tokenizer, and one of another."""
+    folder = tmp_path_factory.mktemp("made")
+    for name, seed in (("web", 0), ("books", 1), ("alien", 2)):
+        rng = random.Random(seed)
+        (folder / name).mkdir()
+        for k in range(40):
+            words = ("".join(rng.choices("abcdefgh", k=5)) for _ in range(30))
+            (folder / name / f"{k}.txt").write_text(" ".join(words))
+    web = corpora.build(str(folder / "web"), folder / "tokens" / "web", tokenizer=280)
+    corpora.build(str(folder / "books"), folder / "tokens" / "books", tokenizer=web.tokenizer)
+    corpora.build(str(folder / "alien"), folder / "tokens" / "alien", tokenizer=281)
+    return folder / "tokens"
+
+
 @pytest.fixture
-def place(tmp_path):
-    """Two folders of tokens, one with held-out text; and a run's file that names the model."""
-    write_folder(tmp_path / "web", periodic(400), Packed(periodic(60), 120))
-    write_folder(tmp_path / "books", with_documents(400))
-    model = {name: value for name, value in asdict(TINY).items() if not isinstance(value, tuple)} | {"hybrid_layers": [1, 2]}
+def place(made, tmp_path):
+    """A folder with the corpora, and a run's file that names the model."""
+    for name in ("web", "books", "alien"):
+        (tmp_path / name).symlink_to(made / name)
+    model = {name: value for name, value in asdict(MODEL).items() if not isinstance(value, tuple)} | {"hybrid_layers": [1, 2]}
     (tmp_path / "run.json").write_text(json.dumps({"model": model, "data": str(tmp_path / "web"), "out": str(tmp_path / "run")}))
     return tmp_path
 
@@ -33,7 +47,7 @@ def test_a_run_is_trained_measured_and_saved(place, capsys):
     rows = read_metrics(place / "run")
     assert len(rows) == 6 and rows[-1]["web_bits_per_byte"] > 0
     model = zl.load(place / "run" / "model")
-    assert model.config.n_params == TINY.n_params
+    assert model.config.n_params == MODEL.n_params and model.tokenizer.vocab_size == 280
     assert at_step(place / "run", None)["run"]["train.schedule"] == "wsd(warmup=1, decay=0.5, final=0.0)"
 
 
@@ -68,11 +82,13 @@ def test_annealing_is_the_published_mixture_and_decay_unless_said_otherwise(plac
 
 
 @pytest.mark.parametrize("change, sentence", [
-    (["--data", "nowhere"], "training data is a folder with a file train.npy of token ids: 'nowhere' has none"),
+    (["--data", "nowhere"], "a corpus is a folder with a manifest.json: got 'nowhere', which has none"),
+    (["--data", "web", "--data", "books", "--data", "alien"], "a tokenizer must not have more tokens than the model: got 281"),
     (["--length", "1"], "length must be 2 or more: got 1"), (["--steps", "many"], "steps must be of type int: got 'many'"),
     (["--shares", "0.5", "0.5"], "a share of its own"), (["--steps", "600"], "longer than its data"),
 ])
-def test_what_does_not_fit_is_a_sentence_and_status_2(place, capsys, change, sentence):
+def test_what_does_not_fit_is_a_sentence_and_status_2(place, capsys, monkeypatch, change, sentence):
+    monkeypatch.chdir(place)
     assert main(["train", str(place / "run.json"), *FLAGS, *change]) == 2
     assert sentence in capsys.readouterr().err
 
@@ -81,7 +97,6 @@ def test_what_does_not_fit_is_a_sentence_and_status_2(place, capsys, change, sen
                                             ("model: {depth: 3}\ndata: x\nout: y", "no such field of a model: depth")])
 def test_a_file_that_is_no_run_is_refused(tmp_path, capsys, monkeypatch, text, sentence):
     monkeypatch.chdir(tmp_path)
-    write_folder("x", periodic(400))
     (tmp_path / "a.yaml").write_text(text)
     assert main(["train", "a.yaml", "--steps", "6", "--schedule", "constant"]) == 2
     assert sentence in capsys.readouterr().err
@@ -101,15 +116,9 @@ def test_the_shipped_recipe_is_its_name_alone(monkeypatch, tmp_path):
     assert said == [("data/zamba2-nano", "runs/zamba2-nano"), ("b", "a")]
 
 
-def test_a_folder_of_tokens_comes_back_mapped_with_its_tokenizer(tmp_path):
-    tokenizer = corpora.train_tokenizer(TEXTS, vocab_size=259)
-    write_folder(tmp_path, periodic(40), Packed(periodic(9), 20), tokenizer)
-    found = read_folder(tmp_path)
-    assert isinstance(found.tokens, np.memmap) and found.validation.n_bytes == 20 and len(found.validation.tokens) == 9
-    assert found.tokenizer.encode("abc") == tokenizer.encode("abc")
-    (tmp_path / "validation.json").unlink()
-    with pytest.raises(ValueError, match="beside validation.npy there must be validation.json"):
-        read_folder(tmp_path)
-    (tmp_path / "train.npy").write_bytes(b"no array")
-    with pytest.raises(ValueError, match="must be"):
-        read_folder(tmp_path)
+def test_corpora_of_two_tokenizers_do_not_mix(place, capsys):
+    raw = json.loads((place / "run.json").read_text())
+    raw["model"]["vocab_size"] = 281
+    (place / "run.json").write_text(json.dumps(raw))
+    assert main(["train", str(place / "run.json"), *FLAGS, "--data", str(place / "web"), "--data", str(place / "alien")]) == 2
+    assert "made by one tokenizer" in capsys.readouterr().err

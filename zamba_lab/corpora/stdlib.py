@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import sysconfig
@@ -42,13 +43,7 @@ class Document:
 
     @property
     def split(self) -> str:
-        """The split that the hash of the path puts it in; no other document has a say."""
-        at = int(hashlib.sha256(self.path.encode()).hexdigest()[:8], 16) / 2**32
-        for name, share in SPLITS.items():
-            if at < share:
-                return name
-            at -= share
-        return "train"
+        return split_of(self.path)
 
     @property
     def n_bytes(self) -> int:
@@ -57,6 +52,16 @@ class Document:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def split_of(path: str) -> str:
+    """The split that the hash of a document's path puts it in; no other document has a say."""
+    at = int(hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:8], 16) / 2**32
+    for name, share in SPLITS.items():
+        if at < share:
+            return name
+        at -= share
+    return "train"
 
 
 def stdlib_documents(root: str | Path | None = None, topics: dict[str, str] | None = None) -> list[Document]:
@@ -72,20 +77,28 @@ def stdlib_documents(root: str | Path | None = None, topics: dict[str, str] | No
     Raises:
         ValueError: there is no `.py` file to read (a Python whose library is inside a zip file, for one).
     """
+    return sorted(deduplicate(stdlib_sources(root, topics)), key=lambda document: document.path)
+
+
+def stdlib_sources(root: str | Path | None = None, topics: dict[str, str] | None = None) -> list[Document]:
+    """The same before duplicates are removed: the sources by path, then the prose. Arguments and errors as there."""
     root = Path(sysconfig.get_path("stdlib") if root is None else root)
     if topics is None:
         from pydoc_data.topics import topics
     sources = list(_sources(root))
     if not sources:
         raise ValueError(f"the standard library must be a folder of .py files: got none under {root}")
-    prose = [Document(f"topics/{name}", _tidy(text)) for name, text in topics.items()]
-    return sorted(deduplicate(sources + prose), key=lambda document: document.path)
+    return sources + [Document(f"topics/{name}", _tidy(text)) for name, text in topics.items()]
 
 
 def _sources(root: Path) -> Iterator[Document]:
-    for file in sorted(root.rglob("*.py")):
+    files = []
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name not in DROPPED_FOLDERS]          # site-packages may be enormous
+        files += [Path(folder, name) for name in names if name.endswith(".py")]
+    for file in sorted(files):
         path = file.relative_to(root)
-        if DROPPED_FOLDERS & set(path.parts) or path.parts[0].startswith(DROPPED_STARTS):
+        if path.parts[0].startswith(DROPPED_STARTS):
             continue
         if path.as_posix() in DROPPED_FILES:
             continue

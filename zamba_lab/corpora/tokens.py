@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from zamba_lab.corpora.words import WordEncoder
 from zamba_lab.tokenizer import Tokenizer
 
 SPECIALS = ["<pad>", "<s>", "</s>"]
@@ -60,6 +61,7 @@ def pack(texts: list[str], tokenizer: Tokenizer) -> Packed:
     if not texts or tokenizer.bos_id is None:
         raise ValueError(f"packing needs texts and a tokenizer with a start token: got {len(texts)} texts, "
                          f"bos_id={tokenizer.bos_id}")
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
-    parts = [np.array(ids, dtype=dtype) for ids in tokenizer.encode_batch(texts)]
-    return Packed(np.concatenate([*parts, np.array([tokenizer.bos_id], dtype=dtype)]), sum(len(text.encode()) for text in texts))
+    encoder = WordEncoder(tokenizer)
+    bos = np.array([tokenizer.bos_id], dtype=encoder.dtype)
+    parts = [part for text in texts for part in (bos, encoder.encode(text))]
+    return Packed(np.concatenate([*parts, bos]), sum(len(text.encode()) for text in texts))

@@ -84,8 +84,12 @@ class Tokenizer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / self._vocabulary.file
-        file.write_bytes(self._vocabulary.to_bytes())
+        file.write_bytes(self.to_bytes())
         return file
+
+    def to_bytes(self) -> bytes:
+        """The tokenizer's file, as `save` writes it."""
+        return self._vocabulary.to_bytes()
 
     @property
     def vocab_size(self) -> int:

@@ -55,7 +55,7 @@ class Json:
         return self._inner.token_to_id(name)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [found.ids for found in self._inner.encode_batch(texts, add_special_tokens=False)]
+        return [found.ids for found in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_marked(self, text: str, markers: Sequence[str]) -> list[int]:
         # As one text: whether a space goes before the first word after a marker is for the file to say.
@@ -76,7 +76,7 @@ class Json:
             return _visible_byte(int(byte[1], 16))
         text = name.replace("▁", " ") if "▁" in name else self._inner.decode([i], skip_special_tokens=False)
         if "\N{REPLACEMENT CHARACTER}" in text and "\N{REPLACEMENT CHARACTER}" not in name:
-            table = _byte_of_letter()
+            table = byte_of_letter()
             text = "".join(_visible_byte(table[c]) if c in table else c for c in name)
         return _printable(text)
 
@@ -152,7 +152,7 @@ def _visible_byte(value: int) -> str:
     return _printable(chr(value)) if value < 0x80 else f"<{value:02X}>"
 
 
-def _byte_of_letter() -> dict[str, int]:
+def byte_of_letter() -> dict[str, int]:
     """The letters by which a byte-level vocabulary writes the 256 bytes: printable ones stand for themselves."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [value for value in range(256) if value not in printable]

@@ -21,6 +21,7 @@ _HOME = {
     "train": "loop", "TrainConfig": "config", "annealing": "config", "Mixture": "mixture", "REPLAY": "mixture",
     "Schedule": "schedules", "Constant": "schedules", "Linear": "schedules", "Cosine": "schedules", "WSD": "schedules",
     "Exponential": "schedules", "read_metrics": "metrics", "tensorboard": "writers", "trackio": "writers", "wandb": "writers",
+    "from_torchrun": "several", "save_sharded": "several", "load_sharded": "several",
     "document_bits": "heldout", "packed_bits_per_byte": "heldout", "xz_bits": "heldout", "xz_bits_per_document": "heldout",
 }
 __all__ = list(_HOME)

@@ -54,13 +54,14 @@ def _check_data(data: Mixture, config: TrainConfig) -> None:
         if config.max_epochs is not None and epochs > config.max_epochs:
             fits = config.steps * config.max_epochs / epochs
             raise ValueError(
-                f"the run is longer than its data: {config.steps} steps of {config.batch} windows of {config.length} tokens are "
-                f"{epochs:.2f} epochs of {name!r} ({len(data.corpora[name]):,} tokens, share {data.shares[name]:g}), "
+                f"the run is longer than its data: {config.steps} steps of {config.batch} windows of {config.length} tokens "
+                f"are {epochs:.2f} epochs of {name!r} ({len(data.corpora[name]):,} tokens, share {data.shares[name]:g}), "
                 f"max_epochs={config.max_epochs:g}: at most {int(fits)} steps, or allow max_epochs={np.ceil(epochs):g}")
 
 
 def _check_ids(name: str, tokens: np.ndarray, vocab_size: int) -> None:
-    low, high = (min(int(piece.min()) for piece in pieces(tokens)), max(int(piece.max()) for piece in pieces(tokens)))
+    lows, highs = zip(*((int(piece.min()), int(piece.max())) for piece in pieces(tokens)))
+    low, high = min(lows), max(highs)
     if low < 0 or high >= vocab_size:
         raise ValueError(f"ids must lie in 0..{vocab_size - 1} (vocab_size {vocab_size}): {name!r} has {low}..{high}. It was "
                          "made with a tokenizer that does not fit the model")

@@ -13,6 +13,7 @@ out: runs/a, train: {steps: 2000, batch: 16}}. A flag has the last word.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from dataclasses import fields, replace
@@ -29,7 +30,7 @@ KEYS = ("model", "data", "shares", "out", "model_out", "anneal_from", "anneal_st
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags: those of a run, and one for each field of TrainConfig."""
     parser.add_argument("source", help="a preset, a folder with a config.json, or a run's .yaml or .json file")
-    parser.add_argument("--data", action="append", metavar="FOLDER", help="token files (train.npy ...); again for a mixture")
+    parser.add_argument("--data", action="append", metavar="FOLDER", help="a corpus that `zamba-lab corpus` made; again for a mixture")
     parser.add_argument("--shares", type=float, nargs="+", help="share of each --data; by size, or 0.6 0.4 when annealing")
     parser.add_argument("--out", metavar="RUN", help="folder for checkpoints and metrics")
     parser.add_argument("--model-out", metavar="FOLDER", help="folder for the trained model (RUN/model)")
@@ -85,10 +86,9 @@ def follow(recipe: str, plan: dict[str, Any]) -> None:
         return
     from zamba_lab.train.shipped import make, make_all
 
-    if recipe == ALL:
-        make_all(out or Path("data"), runs or Path("runs"))
-    else:
-        make(recipe, out or Path("data") / recipe, runs or Path("runs") / recipe)
+    found = (make_all(out or Path("data"), runs or Path("runs")) if recipe == ALL else
+             make(recipe, out or Path("data") / recipe, runs or Path("runs") / recipe))
+    print(json.dumps(found, indent=1))
 
 
 def described(given: argparse.Namespace) -> dict[str, Any]:
@@ -110,7 +110,8 @@ def _read(file: Path) -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
         """YAML 1.1 takes 1e-3 for a text; here it is the number that it is in JSON and in YAML 1.2."""
 
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$"), list("-+0123456789"))
+    number = re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     try:
         found = yaml.load(file.read_text(encoding="utf-8"), Loader)            # noqa: S506 - it is a safe one
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -128,7 +129,6 @@ def run(plan: dict[str, Any], resume: bool) -> None:
     from zamba_lab.checkpoints import save
     from zamba_lab.model import Zamba
     from zamba_lab.train.files import checkpoints
-    from zamba_lab.train.folder import read_folder
     from zamba_lab.train.loop import train
     from zamba_lab.train.writers import WRITERS
 
@@ -140,12 +140,14 @@ def run(plan: dict[str, Any], resume: bool) -> None:
         raise ValueError(f"{str(out)!r} holds a run of {known[-1][0]} steps: go on with it by --resume, or take another folder")
     if resume and not known:
         raise ValueError(f"there is nothing to resume: {str(out)!r} holds no checkpoint")
-    folders = {Path(folder).name or str(folder): read_folder(folder) for folder in plan["data"]}
-    held_out = {name: one.validation for name, one in folders.items() if one.validation is not None}
+    model_config = shape(plan["model"])
+    folders = opened(plan["data"], model_config)
+    held_out = {name: one.packed("validation") for name, one in folders.items()
+                if one.manifest["splits"]["validation"]["documents"]}
     team = _team(plan)
     torch.manual_seed(config.seed)
-    model = Zamba(shape(plan["model"])).to(team.device)
-    model.tokenizer = next((one.tokenizer for one in folders.values() if one.tokenizer is not None), None)
+    model = Zamba(model_config).to(team.device)
+    model.tokenizer = next(iter(folders.values())).tokenizer
     prompts = plan.get("prompts") or ()
     writers = [_writer(WRITERS[name], name, out) for name in plan.get("writers") or () if team.rank == 0]
     train(model, mixture(plan, folders), config, out, held_out, branch_from=plan.get("anneal_from"),
@@ -161,6 +163,20 @@ def training(plan: dict[str, Any]):
     return annealing(config, config.steps, seed=config.seed)
 
 
+def opened(data: list[str], model_config) -> dict[str, Any]:
+    """The corpora, by the names of their folders. Raises ValueError unless all have one tokenizer, and it fits the model."""
+    from zamba_lab import corpora
+
+    found = {Path(folder).name or str(folder): corpora.load(folder) for folder in data}
+    for one in found.values():
+        corpora.fits(one, model_config)
+    hashes = {name: one.manifest["files"][one.manifest["tokenizer"]["file"]] for name, one in found.items()}
+    if len(set(hashes.values())) > 1:
+        raise ValueError("corpora of one run must be made by one tokenizer (zamba-lab corpus ... --tokenizer FOLDER): got "
+                         f"tokenizers {hashes}")
+    return found
+
+
 def mixture(plan: dict[str, Any], folders: dict):
     """The data of the folders, by the shares given, or 60 % of the first when annealing on two."""
     from zamba_lab.train.mixture import REPLAY, Mixture
@@ -168,7 +184,7 @@ def mixture(plan: dict[str, Any], folders: dict):
     shares = plan.get("shares") or ([REPLAY, 1 - REPLAY] if plan.get("anneal_from") and len(folders) == 2 else None)
     if shares is not None and len(shares) != len(plan["data"]) or len(folders) != len(plan["data"]):
         raise ValueError(f"each folder of data has a name and a share of its own: got {plan['data']}, shares {shares}")
-    return Mixture({name: one.tokens for name, one in folders.items()}, None if shares is None else dict(zip(folders, shares)))
+    return Mixture({name: one.packed("train").tokens for name, one in folders.items()}, None if shares is None else dict(zip(folders, shares)))
 
 
 def shape(model: str | dict[str, Any]):

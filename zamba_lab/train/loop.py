@@ -78,7 +78,7 @@ def named(validation: Packed | Mapping[str, Packed] | None) -> dict[str, Packed]
 def walk(run: Run, store: Store, metrics: Metrics, interrupts: list[int], on_row: Sequence[Writer]) -> None:
     """All steps that are left."""
     config, team = run.config, run.team
-    steps = range(metrics.step, config.steps)
+    steps, said = range(metrics.step, config.steps), ""
     bar = tqdm(total=config.steps, initial=metrics.step, unit="step", disable=team.rank > 0)
     try:
         began = time.perf_counter()
@@ -87,7 +87,8 @@ def walk(run: Run, store: Store, metrics: Metrics, interrupts: list[int], on_row
             metrics.add(row)
             for see in on_row if team.rank == 0 else ():
                 see(row)
-            bar.set_description_str(_headline(row, bar.desc), refresh=False)
+            said = _headline(row, said)
+            bar.set_description_str(said, refresh=False)
             bar.update()
             stopping = team.any(bool(interrupts))
             if row["step"] % config.checkpoint_every == 0 or row["step"] == config.steps or stopping:

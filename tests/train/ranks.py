@@ -1,0 +1,127 @@
+"""Two processes and one, on the same work: `python ranks.py FOLDER`. test_several.py compares what they leave.
+
+Stages are forked before torch has started any thread: one process, then two joined by gloo, then one again.
+"""
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from train.tiny import random_packed, tiny_model, with_documents
+from zamba_lab.train import Mixture, TrainConfig, train
+from zamba_lab.train.batches import pieces_at
+from zamba_lab.train.optimiser import adamw
+from zamba_lab.train.several import Ddp, Fsdp, load_sharded, save_sharded
+from zamba_lab.train.step import autocasting, gradient, train_step
+from zamba_lab.train.team import ALONE, Alone
+
+DATA = Mixture.of(with_documents(600))
+CONFIG = TrainConfig(steps=6, batch=4, length=23, lr=1e-2, schedule="constant(warmup=2)", max_epochs=None, seed=3, checkpoint_every=2,
+                     precision="float32", clip=0.5)
+OPTIONS = {"plain": {}, "in pieces": {"accumulate": 2}, "documents": {"documents": True}, "checkpointing": {"checkpointing": True},
+           "all": {"accumulate": 2, "documents": True, "checkpointing": True}}
+MODELS = {"one block": {}, "two blocks": {"n_shared_blocks": 2, "lora_rank_qkv": 2}, "mamba1": {"mixer": "mamba1"}}
+
+
+def model_of(name: str, seed: int = 0):
+    return tiny_model(seed, **MODELS[name]).double()
+
+
+def gradients(folder: Path, name: str, team: Alone) -> None:
+    """Loss and whole gradient of the second step, for each model and option, after a first step that moves the weights."""
+    for kind in MODELS:
+        for option, changes in OPTIONS.items():
+            config, model = replace(CONFIG, **changes), model_of(kind)
+            model.checkpointing(config.checkpointing)
+            module = team.wrap(model, config)
+            optimiser = adamw(model, config)
+            train_step(module, optimiser, pieces_at(DATA, 0, config, 1, team.rank, team.size), 1e-2, 0.5, team=team)
+            optimiser.zero_grad()
+            loss = gradient(module, pieces_at(DATA, 1, config, 1, team.rank, team.size), team=team)
+            grads = {name: team.whole(parameter.grad).clone() for name, parameter in model.named_parameters()}
+            norm = team.clip(list(model.parameters()), 0.5)
+            if team.rank == 0:
+                torch.save({"loss": loss, "norm": norm, "grads": grads}, folder / f"{name}, {kind}, {option}.pt")
+
+
+def steps(folder: Path, kind: type | None, run: str, count: int) -> None:
+    """Train to that many steps, in a folder of that name: on with it, if it is there."""
+    model = model_of("two blocks", seed=99 if (folder / run).exists() else 0)
+    config = replace(CONFIG, steps=count, evaluate_every=2)         # whoever evaluates has gathered what it was in parts
+    train(model, DATA, config, folder / run, random_packed(60), team=kind() if kind else ALONE)
+
+
+def sharded(folder: Path, team: Alone, read: str, write: str) -> None:
+    """Load what others have saved in parts, say whether it is what they had, and save it in parts oneself."""
+    model = model_of("two blocks", seed=17)
+    team.wrap(model, CONFIG)
+    optimiser = adamw(model, CONFIG)
+    if read:
+        load_sharded(folder / read, model, optimiser)
+    else:
+        train_step(model, optimiser, pieces_at(DATA, 0, CONFIG, 1), 1e-2, 0.5)
+    save_sharded(folder / write, model, optimiser)
+    weights = {name: team.whole(value) for name, value in model.state_dict().items()}
+    moments = {name: {key: team.whole(value) for key, value in optimiser.state[parameter].items()}
+               for name, parameter in model.named_parameters()}
+    if team.rank == 0:
+        torch.save({"weights": weights, "moments": moments}, folder / f"{write}.pt")
+
+
+def mixed_precision(folder: Path) -> None:
+    """FSDP2 casts the weights to bfloat16 for each pass: what the native operators see are plain tensors."""
+    config, model, team = replace(CONFIG, precision="bf16"), tiny_model(), Fsdp()
+    team.wrap(model, config)
+    loss = gradient(model, pieces_at(DATA, 0, config, 1, team.rank, team.size), autocasting("bf16", torch.device("cpu")), team)
+    grads = {name: team.whole(parameter.grad) for name, parameter in model.named_parameters()}
+    if team.rank == 0:
+        torch.save({"loss": loss, "grads": grads}, folder / "mixed.pt")
+
+
+def alone_first(folder: Path) -> None:
+    gradients(folder, "alone", ALONE)
+    steps(folder, None, "whole", 6)
+    steps(folder, None, "one then two", 4)
+    sharded(folder, ALONE, "", "by one")
+
+
+def together(folder: Path) -> None:
+    for name, kind in (("ddp", Ddp), ("fsdp", Fsdp)):
+        gradients(folder, name, kind())
+        steps(folder, kind, name, 6)
+    steps(folder, Fsdp, "one then two", 6)
+    steps(folder, Fsdp, "two then one", 4)
+    sharded(folder, Fsdp(), "by one", "by two")
+    mixed_precision(folder)
+
+
+def alone_again(folder: Path) -> None:
+    steps(folder, None, "two then one", 6)
+    sharded(folder, ALONE, "by two", "by one again")
+
+
+def forked(work, folder: Path, size: int) -> None:
+    children = []
+    for rank in range(size):
+        if number := os.fork():
+            children.append(number)
+            continue
+        torch.set_num_threads(1)
+        if size > 1:
+            dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
+        work(folder)
+        if size > 1:
+            dist.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    if bad := [status for status in (os.waitpid(number, 0)[1] for number in children) if status]:
+        sys.exit(f"{work.__name__}: {bad}")
+
+
+if __name__ == "__main__":
+    for stage, count in ((alone_first, 1), (together, 2), (alone_again, 1)):
+        forked(stage, Path(sys.argv[1]), count)

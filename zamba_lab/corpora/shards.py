@@ -1,0 +1,210 @@
+"""The work between source and token files, a shard at a time: some megabytes of one source's documents.
+
+    00000.text, 00000.npz, 00000.json      the documents that kept the rules: UTF-8, one after the other; where each ends, its
+                                           hash and its band keys; names, and what was dropped, with examples
+    00000.tokens.npz                       their tokens, by split, of those that no duplicate rule dropped
+
+A shard's last file appears whole or not at all, and says that the shard is done. Shards do not depend on each other or on
+who makes them, so any number of processes may.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from zamba_lab.corpora.grams import band_keys, signatures
+from zamba_lab.corpora.quality import Rules, broken_rule
+from zamba_lab.corpora.sources import Source
+from zamba_lab.corpora.stdlib import SPLITS, split_of
+from zamba_lab.corpora.words import WordEncoder
+from zamba_lab.tokenizer import Tokenizer
+
+EXAMPLES = 3                    # of dropped documents, for each rule
+EXCERPT = 160                   # characters of each
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The documents of one shard as they were read. `end`: where its source goes on."""
+
+    number: int
+    source: int
+    start: int
+    rows: Sequence[tuple[str, str | bytes]]
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.rows)
+
+
+def batches(sources: Sequence[Source], size: int, number: int = 0, source: int = 0, start: int = 0) -> Iterator[Batch]:
+    """All documents from a place on, in shards of at least `size` bytes or characters; each of one source."""
+    for at in range(source, len(sources)):
+        rows, held, first = [], 0, start if at == source else 0
+        for row in sources[at].read(first):
+            rows.append(row)
+            held += len(row[1])
+            if held >= size:
+                yield Batch(number, at, first, rows)
+                number, first, rows, held = number + 1, first + len(rows), [], 0
+        if rows:
+            yield Batch(number, at, first, rows)
+            number += 1
+
+
+def filter_batch(work: Path, batch: Batch, rules: Rules) -> int:
+    """Decode, measure, hash and sign a batch; its shard's files. Returns the number of bytes read."""
+    texts, paths, ends, hashes, dropped = [], [], [0], [], {}
+    n_bytes = 0
+    for path, content in batch.rows:
+        text, trouble = decoded(content)
+        data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
+        n_bytes += len(data)
+        if trouble := trouble or broken_rule(text, rules):
+            note(dropped, trouble[0], path, len(data), trouble[1], text)
+            continue
+        data = text.encode()
+        texts.append(text)
+        paths.append(path)
+        ends.append(ends[-1] + len(data))
+        hashes.append(hashlib.sha256(data).digest())
+    keys = band_keys(signatures(texts, len(texts)))
+    write(work / f"{batch.number:05}.text", "".join(texts).encode())
+    write_arrays(work / f"{batch.number:05}.npz", ends=np.array(ends), keys=keys,
+                 hashes=np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 32))
+    facts = {"source": batch.source, "end": batch.end, "read": [len(batch.rows), n_bytes], "dropped": dropped, "paths": paths}
+    write(work / f"{batch.number:05}.json", json.dumps(facts).encode())
+    return n_bytes
+
+
+def decoded(content: str | bytes) -> tuple[str, tuple[str, str] | None]:
+    """The text of a document and None, or what can be read of it and the rule that it breaks."""
+    try:
+        if isinstance(content, bytes):
+            return content.decode("utf-8-sig"), None
+        content.encode()
+        return content, None
+    except UnicodeDecodeError as error:
+        return content.decode("utf-8", "replace"), ("not UTF-8", f"byte {content[error.start]:#04x} at {error.start}")
+    except UnicodeEncodeError as error:
+        return content, ("not UTF-8", f"half a surrogate pair at character {error.start}")
+
+
+def note(dropped: dict, rule: str, path: str, n_bytes: int, why: str, text: str) -> None:
+    """Count a dropped document, and keep it as an example if there are few."""
+    entry = dropped.setdefault(rule, {"documents": 0, "bytes": 0, "examples": []})
+    entry["documents"] += 1
+    entry["bytes"] += n_bytes
+    if len(entry["examples"]) < EXAMPLES:
+        entry["examples"].append({"path": path, "why": why, "text": text[:EXCERPT]})
+
+
+def merge(dropped: dict, more: Mapping) -> None:
+    """Add what another shard dropped."""
+    for rule, found in more.items():
+        entry = dropped.setdefault(rule, {"documents": 0, "bytes": 0, "examples": []})
+        entry["documents"] += found["documents"]
+        entry["bytes"] += found["bytes"]
+        entry["examples"] = (entry["examples"] + found["examples"])[:EXAMPLES]
+
+
+class Shard:
+    """The documents of a shard that kept the rules."""
+
+    def __init__(self, work: Path, number: int, first: int = 0):
+        """Args: first: the number of its first document, counted through all shards."""
+        self.number, self.first, self._text = number, first, work / f"{number:05}.text"
+        facts = json.loads((work / f"{number:05}.json").read_bytes())
+        self.source, self.end, self.read = facts["source"], facts["end"], facts["read"]
+        self.dropped, self.paths = facts["dropped"], facts["paths"]
+        with np.load(work / f"{number:05}.npz") as arrays:
+            self.ends, self.keys, self.hashes = arrays["ends"], arrays["keys"], arrays["hashes"]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Bytes of each document."""
+        return np.diff(self.ends)
+
+    def text(self, k: int) -> str:
+        with open(self._text, "rb") as file:
+            file.seek(self.ends[k])
+            return file.read(self.ends[k + 1] - self.ends[k]).decode()
+
+    def texts(self, wanted: Sequence[int]) -> Iterator[str]:
+        content = self._text.read_bytes()
+        for k in wanted:
+            yield content[self.ends[k]:self.ends[k + 1]].decode()
+
+
+def all_shards(work: Path, count: int) -> list[Shard]:
+    """The first `count` shards, their documents numbered through."""
+    shards: list[Shard] = []
+    for number in range(count):
+        shards.append(Shard(work, number, shards[-1].first + len(shards[-1].paths) if shards else 0))
+    return shards
+
+
+def place(shards: Sequence[Shard], document: int) -> tuple[Shard, int]:
+    """The shard of a document, and its number there."""
+    shard = shards[bisect_right(shards, document, key=lambda shard: shard.first) - 1]
+    return shard, document - shard.first
+
+
+def tokenise_shard(work: Path, number: int, kept: np.ndarray, tokenizer: Path, digest: str) -> int:
+    """Write the tokens of the kept documents of a shard; the bytes of text that they stand for.
+
+    kept: their numbers in the shard, ascending. tokenizer: the folder of its file. digest: the file's hash.
+    """
+    encoder, shard = _encoder(tokenizer, digest), Shard(work, number)
+    bos = np.array([encoder.tokenizer.bos_id], dtype=encoder.dtype)
+    tokens: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    which: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for k, text in zip(kept, shard.texts(kept)):
+        split = split_of(shard.paths[k])
+        tokens[split].append(np.concatenate([bos, encoder.encode(text)]))
+        which[split].append(int(k))
+    arrays = {}
+    for split, parts in tokens.items():
+        arrays[f"{split}.tokens"] = np.concatenate([np.array([], dtype=encoder.dtype), *parts])
+        arrays[f"{split}.lengths"] = np.array([len(part) for part in parts], dtype=np.int64)
+        arrays[f"{split}.documents"] = np.array(which[split], dtype=np.int64)
+    write_arrays(work / f"{number:05}.tokens.npz", **arrays)
+    return int(shard.sizes[kept].sum())
+
+
+@lru_cache(1)                   # a process works on one corpus; the words it knows stay from shard to shard
+def _encoder(tokenizer: Path, digest: str) -> WordEncoder:
+    return WordEncoder(Tokenizer.load(tokenizer))
+
+
+def write(file: Path, content: bytes) -> None:
+    """Write a file whole: whoever stops this at any moment leaves the old one or the new one."""
+    with whole(file) as out:
+        out.write(content)
+
+
+def write_arrays(file: Path, **arrays: np.ndarray) -> None:
+    with whole(file) as out:
+        np.savez(out, **arrays)
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[BinaryIO]:
+    """A file to write to that gets its name when it is complete. What the writer is called is part of its name until then:
+    the worker of a build that was killed may still be at it when the next one begins."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    with open(part, "wb") as out:
+        yield out
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(part, file)
