@@ -130,10 +130,10 @@ def differences(rows: Sequence[dict]) -> list[dict]:
     for what, (with_it, without) in CONTRASTS.items():
         for name in (PYTHON, PROSE):
             each = np.array([value[with_it, seed, name] - value[without, seed, name] for seed in seeds])
-            low, high = stats.ttest_1samp(each, 0).confidence_interval(0.95) if len(each) > 1 else (np.nan, np.nan)
+            wide = stats.t.ppf(0.975, len(each) - 1) * stats.sem(each) if len(each) > 1 else np.nan
             flips = stats.permutation_test((each,), np.mean, permutation_type="samples", n_resamples=np.inf)
-            found.append({"what": what, "domain": name, "mean": round(float(each.mean()), 5), "low": round(float(low), 5),
-                          "high": round(float(high), 5), "p": round(float(flips.pvalue), 4), "n": len(each),
+            found.append({"what": what, "domain": name, "mean": round(float(each.mean()), 5), "low": round(float(each.mean() - wide), 5),
+                          "high": round(float(each.mean() + wide), 5), "p": round(float(flips.pvalue), 4), "n": len(each),
                           "each": [round(float(one), 5) for one in each]})
     return found
 
