@@ -23,13 +23,14 @@ TEST_STAMP := $(VENV)/.test-installed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test test-browser test-long test-weights bench constraints clean .venv
+.PHONY: help lab test test-browser test-long test-mutants test-weights bench constraints clean .venv
 
 help:
 	@echo "make lab           build .venv if needed (about a minute) and open JupyterLab on the first notebook"
 	@echo "make test          add what tests need and run every test, notebooks included"
 	@echo "make test-browser  only the tests that drive JupyterLab in Chromium"
 	@echo "make test-long     the kernels under sanitizers and for smaller processors; 20,000 spoiled checkpoints (minutes)"
+	@echo "make test-mutants  break the lens in one place at a time: does a test notice? (half an hour; ARGS='--sample 10': less)"
 	@echo "make test-weights  hold published weights to published numbers: make test-weights WEIGHTS=<folder of them>"
 	@echo "make bench         run the benchmarks"
 	@echo "make .venv         build .venv and stop there"
@@ -92,6 +93,9 @@ test-browser: $(TEST_STAMP)
 test-long: $(TEST_STAMP)
 	$(VENV)/bin/python tests/long/sanitize.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/fuzz.py $(ARGS)
+
+test-mutants: $(TEST_STAMP)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/mutate_lens.py $(ARGS)
 
 # Without WEIGHTS it says what it needs, and passes.
 test-weights: $(TEST_STAMP)

@@ -3,7 +3,8 @@
 Real steps of the real loop, evaluation and checkpoints left out, on a mixture of two memory-mapped token files (60/40, 200
 million tokens in all, written just before, so in the page cache as far as that goes), windows cut at documents or not: the
 10 M Zamba2 of train_step, and its ablation's size, whose steps are the shortest and starve first. Beside it: what making one
-batch takes in the thread that makes it, a step ahead.
+batch takes in the thread that makes it, a step ahead. The first step stands apart: nothing is ahead of it, and it draws
+the order of its epoch's windows, which a run does once an epoch.
 """
 
 import tempfile
@@ -38,7 +39,7 @@ def token_files(folder: Path, vocab_size: int, count: int) -> Mixture:
 
 
 def waiting(name: str, config: zl.ZambaConfig, batch: int, length: int, steps: int, documents: bool, quick: bool) -> dict:
-    training = TrainConfig(steps=repeats(steps, quick), batch=batch, length=length, documents=documents, schedule="constant",
+    training = TrainConfig(steps=max(2, repeats(steps, quick)), batch=batch, length=length, documents=documents, schedule="constant",
                            lr=1e-4, evaluate_every=10**9, checkpoint_every=10**9)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,11 +50,13 @@ def waiting(name: str, config: zl.ZambaConfig, batch: int, length: int, steps: i
             began = time.perf_counter()
             pieces_at(data, step, training, 1)
             making.append(time.perf_counter() - began)
-    waited, took = ([row[key] for row in rows] for key in ("seconds_waiting", "seconds"))
+    start, *waited = (row["seconds_waiting"] for row in rows)
+    took = [row["seconds"] for row in rows[1:]]
     how = "cut at documents" if documents else "whole windows"
     return {"work": f"{name} {config.n_params / 1e6:.1f} M, B={batch} T={length}, {how}, {len(rows)} steps",
             "waiting for data": f"{100 * sum(waited) / sum(took):.2f} % of the time", "target": "" if quick else "< 2 %",
-            "longest wait": f"{1e3 * max(waited):.2f} ms", "a step takes": milliseconds(took), "making a batch": milliseconds(making),
+            "longest wait": f"{1e3 * max(waited):.2f} ms", "the first wait": f"{1e3 * start:.0f} ms",
+            "a step takes": milliseconds(took), "making a batch": milliseconds(making),
             "seconds": {"waiting": waited, "step": took, "making": making}}
 
 

@@ -18,8 +18,8 @@ from zamba_lab.config import ZambaConfig
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 ALL = ("checkpointing", "corpus", "decode", "first_token", "growth", "import_time", "init_recall", "input_pipeline",
-       "kernel_choice", "load", "prefill", "scan_op",
-       "ssd_op", "tracing", "train_step")
+       "kernel_choice", "lens", "lens_causal", "load", "prefill", "scan_op",
+       "ssd_op", "tracing", "train_step", "workspace")
 sys.path.insert(0, str(FOLDER))
 
 import floors  # noqa: E402  the benchmarks' own, found on the path just set

@@ -132,3 +132,36 @@ def test_decoding_goes_round_in_the_same_memory(monkeypatch):
         _, cache = model.extend(token, cache)
         places |= {layer.ssm.data_ptr() for layer in cache.layers}
     assert ids.shape[1] > 8 and len(places) <= 2 * config.n_layers
+
+
+@torch.no_grad()
+def test_a_prompt_in_pieces_is_appended_in_place(monkeypatch):
+    """So its workspace does not grow with its keys and values: they are written once, to where they stay."""
+    monkeypatch.setattr("zamba_lab.model.PREFILL", 4)
+    config = VARIANTS["base"]
+    model, ids = make_model(config), random_ids(config, l=19)
+    logits, cache = model.extend(ids, last_only=True)
+    torch.testing.assert_close(logits, model(ids)[:, -1:], rtol=0, atol=1e-11)
+    places = [layer.k.data_ptr() for layer in cache.layers if layer.k is not None]
+    _, longer = model.extend(random_ids(config, l=7, seed=2), cache)
+    assert [layer.k.data_ptr() for layer in longer.layers if layer.k is not None] == places
+    assert all(layer.k.shape[2] == 26 for layer in longer.layers if layer.k is not None)
+
+
+@pytest.mark.parametrize("first, then", [(torch.inference_mode, torch.no_grad), (torch.no_grad, torch.inference_mode),
+                                         (torch.inference_mode, torch.enable_grad), (torch.no_grad, torch.enable_grad)])
+def test_a_cache_goes_on_in_another_mode_than_it_was_made_in(first, then):
+    config = VARIANTS["base"]
+    model, ids = make_model(config), random_ids(config, l=19)
+    with torch.no_grad():
+        want = model(ids)
+    with first():
+        _, cache = model.extend(ids[:, :5])
+        _, cache = model.extend(ids[:, 5:6], cache)
+        _, cache = model.extend(ids[:, 6:9], cache)
+    with then():
+        if then is torch.enable_grad and first is torch.inference_mode:
+            cache = cache.clone()                       # as torch demands of whatever is to have gradients
+        logits, cache = model.extend(ids[:, 9:14], cache)
+        last, _ = model.extend(ids[:, 14:], cache)
+    torch.testing.assert_close(torch.cat([logits, last], 1), want[:, 9:], rtol=0, atol=1e-11)

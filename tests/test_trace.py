@@ -5,11 +5,12 @@ from variants import BASE, VARIANTS, make_model, random_ids
 import zamba_lab as zl
 
 b, l, d, e, h, p, n, g = 2, 19, 16, 32, 8, 4, 6, 2
-MAMBA2 = {"input": (b, l, d), "z": (b, l, e), "x": (b, l, h, p), "B": (b, l, g, n), "C": (b, l, g, n), "dt": (b, l, h),
+MAMBA2 = {"input": (b, l, d), "projected": (b, l, 2 * e + 2 * g * n + h), "z": (b, l, e), "x": (b, l, h, p), "B": (b, l, g, n), "C": (b, l, g, n), "dt": (b, l, h),
           "state": (b, l, h, p, n), "y": (b, l, h, p), "out": (b, l, d)}
-MAMBA1 = {**MAMBA2, "B": (b, l, h, n), "C": (b, l, h, n), "dt": (b, l, h, p)}
+MAMBA1 = {**MAMBA2, "B": (b, l, h, n), "C": (b, l, h, n), "dt": (b, l, h, p),
+          "projected": (b, l, 2 * e)}
 SHARED = {"input": (b, l, 2 * d), "q": (b, 4, l, 8), "k": (b, 4, l, 8), "v": (b, 4, l, 8), "attn_scores": (b, 4, l, l),
-          "attn_probs": (b, 4, l, l), "attn_out": (b, l, d), "mlp_in": (b, l, d), "mlp_out": (b, l, d),
+          "attn_probs": (b, 4, l, l), "attn_mixed": (b, l, 4, 8), "attn_out": (b, l, d), "mlp_in": (b, l, d), "mlp_out": (b, l, d),
           "lora.mlp": (b, l, 24), "link_out": (b, l, d)}
 
 
@@ -135,6 +136,17 @@ def test_a_name_that_matches_no_point_is_an_error(names):
         run(make_model(BASE), random_ids(BASE), **names)
 
 
+@pytest.mark.parametrize("wrong, right", [("layers.0.shared.q", "layers.1.shared.q"), ("invocation.1.attn_prob",
+                                          "invocation.1.attn_probs"), ("layers.3.mamba.Dt", "layers.3.mamba.dt")])
+def test_a_misspelt_name_is_told_the_nearest_ones(wrong, right):
+    model, ids = make_model(BASE), random_ids(BASE)
+    with pytest.raises(ValueError, match=f"'{wrong}', nearest are .*'{right}'"):
+        run(model, ids, keep=["embed", wrong])
+    _, trace = run(model, ids, keep=["*"])
+    with pytest.raises(KeyError, match=f"nearest are .*'{right}'"):
+        trace[wrong]
+
+
 def test_an_edit_that_changes_the_shape_is_an_error():
     with pytest.raises(ValueError, match=r"dt has shape \(2, 19, 8\), the edit returned \(2, 18, 8\)"):
         run(make_model(BASE), random_ids(BASE), edit={"layers.0.mamba.dt": lambda dt: dt[:, 1:]})
@@ -142,5 +154,5 @@ def test_an_edit_that_changes_the_shape_is_an_error():
 
 def test_looking_up_what_was_not_kept_says_what_was():
     _, trace = run(make_model(BASE), random_ids(BASE), keep=["embed"])
-    with pytest.raises(KeyError, match="was not kept; kept are .*embed"):
+    with pytest.raises(KeyError, match="was not kept; nearest are .*, kept are .*embed"):
         trace["logits"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -41,20 +42,36 @@ class LayerCache:
     def tensors(self) -> dict[str, Tensor]:
         return {name: t for name in ("conv", "ssm", "k", "v") if (t := getattr(self, name)) is not None}
 
-    def take_position(self, b: int, heads: int, width: int, like: Tensor) -> tuple[Room, int]:
-        """Buffers that hold this value's keys and values and a position after them, which is now the caller's to write.
+    def take_positions(self, count: int, b: int, heads: int, width: int, like: Tensor, expected: int = 0) -> tuple[Room, int]:
+        """Buffers that hold this value's keys and values and `count` positions after them, now the caller's to write.
 
-        Returns them and the number of positions with the new one. `like` has their type, if there are none yet.
+        Returns them and the number of positions with the new ones. `like` has their type, if there are none yet. expected: how
+        many positions there will be soon, if that is known: new buffers have room for them.
         """
-        s = 0 if self.k is None else self.k.shape[2]
-        room = self.room
-        if room is None or room.taken != s or s == room.k.shape[2]:
-            k, v = (like.new_empty(b, heads, s + 1 + max(64, s // 4), width) for _ in range(2))
-            if s:
-                k[:, :, :s], v[:, :, :s] = self.k, self.v
-            room = Room(k, v, s)
-        room.taken = s + 1
-        return room, s + 1
+        past = 0 if self.k is None else self.k.shape[2]
+        room, s = self.room, past + count
+        if room is None or room.taken != past or s > room.k.shape[2]:
+            k, v = (like.new_empty(b, heads, max(s, expected) + max(64, past // 4), width) for _ in range(2))
+            if past:
+                k[:, :, :past], v[:, :, :past] = self.k, self.v
+            room = Room(k, v, past)
+        room.taken = s
+        return room, s
+
+    def with_kv(self, k: Tensor, v: Tensor, expected: int = 0) -> LayerCache:
+        """This value's keys and values and new ones after them, (b, heads, l, width) each: without a copy of the old ones
+        where there is room behind them and no gradient to remember. Nothing but keys and values comes out."""
+        alone = self.k is None and expected <= k.shape[2]
+        # torch forbids writing to what was made in inference mode from outside of it
+        closed = self.room is not None and self.room.k.is_inference() and not torch.is_inference_mode_enabled()
+        if alone or closed or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            if self.k is not None:
+                k, v = torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)
+            return LayerCache(k=k, v=v)
+        b, heads, l, width = k.shape
+        room, s = self.take_positions(l, b, heads, width, k, expected)
+        room.k[:, :, s - l:s], room.v[:, :, s - l:s] = k, v
+        return LayerCache(k=room.k.narrow(2, 0, s), v=room.v.narrow(2, 0, s), room=room)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> LayerCache:
         return LayerCache(**{name: function(t) for name, t in self.tensors().items()})

@@ -94,16 +94,17 @@ class Zamba(nn.Module):
         """
         mask = check_tokens(ids, mask, cache, self.config.vocab_size)
         if last_only and ids.shape[1] > PREFILL and trace is OFF and mask is None and not torch.is_grad_enabled():
+            expected = ids.shape[1] + (0 if cache is None else cache.length)
             for piece in ids[:, :-PREFILL].split(PREFILL, dim=1):
-                _, cache = self.extend(piece, cache, last_only=True)
+                _, cache = self._pass(piece, cache, None, OFF, True, run_layer, expected)
             ids = ids[:, -PREFILL:]
         return self._pass(ids, cache, mask, trace, last_only, run_layer)
 
-    def _pass(self, ids: Tensor, cache: Cache | None, mask: Tensor | None, trace, last_only: bool, run: Callable
-              ) -> tuple[Tensor, Cache]:
-        """All of a pass on checked tokens. run: how a layer is run, `run_layer` or `run_layer_twice`."""
+    def _pass(self, ids: Tensor, cache: Cache | None, mask: Tensor | None, trace, last_only: bool, run: Callable,
+              expected: int = 0) -> tuple[Tensor, Cache]:
+        """All of a pass on checked tokens. run: how a layer is run, `run_layer` or `run_layer_twice`. expected: see Context."""
         trace.start()
-        ctx, cache = self._begin(trace("embed", self.embedding(ids)), mask, cache, trace)
+        ctx, cache = self._begin(trace("embed", self.embedding(ids)), mask, cache, trace, expected)
         walk = partial(self._walk, last_only=last_only, trace=trace, run=run)
         logits, layers = one_token(self, walk, ctx, cache) if ctx.step else walk(ctx, cache)
         trace.finish()
@@ -128,7 +129,7 @@ class Zamba(nn.Module):
         blocks = dict(zip(self.config.hybrid_layers, self.config.blocks_by_invocation))
         return [self.shared_blocks[blocks[i]] if i in blocks else None for i in range(self.config.n_layers)]
 
-    def _begin(self, x0: Tensor, mask: Tensor | None, cache: Cache | None, trace) -> tuple[Context, Cache]:
+    def _begin(self, x0: Tensor, mask: Tensor | None, cache: Cache | None, trace, expected: int) -> tuple[Context, Cache]:
         """What the layers of this pass share, and the cache with the new positions counted in."""
         b, l, _ = x0.shape
         past = Cache(tuple(LayerCache() for _ in self.layers), 0, b) if cache is None else cache
@@ -140,7 +141,7 @@ class Zamba(nn.Module):
         visible = visible_keys(l, past.length + l, keys, x0.device)
         turn = self.turn(positions, x0.dtype)
         step = l == 1 and mask is None and trace is OFF and direct.serves(x0)
-        return Context(x0, positions, mask, visible, turn, step), replace(past, length=past.length + l, mask=keys)
+        return Context(x0, positions, mask, visible, turn, step, expected), replace(past, length=past.length + l, mask=keys)
 
     def _logits(self, x: Tensor, trace) -> Tensor:
         x = trace("final_norm", self.final_norm(x))

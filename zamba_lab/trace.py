@@ -7,7 +7,8 @@ A shared block runs many times a pass, so a module path does not say *which* tim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -68,17 +69,17 @@ class Trace:
         self.values: dict[str, Tensor] = {}
         self._alias: dict[str, str] = {}
         self._unmatched: set[str] = set()
+        self._points: set[str] = set()                           # every name the pass has come by
 
     def start(self) -> None:
         """Begin a pass: forget which patterns have matched."""
-        self._unmatched = {*self.keep, *self.edit}
+        self._unmatched, self._points = {*self.keep, *self.edit}, set()
 
     def finish(self) -> None:
-        """End a pass: a pattern that matched nothing is an error."""
+        """End a pass: a pattern that matched nothing is an error that lists the points nearest to it."""
         if self._unmatched:
-            seen = sorted(self.values)
-            raise ValueError(f"no trace point of this pass matches {sorted(self._unmatched)}; "
-                             f"recorded were {seen[:8]}{' ...' if len(seen) > 8 else ''}. Points are named like "
+            near = "; ".join(f"{name!r}, nearest are {nearest(name, self._points)}" for name in sorted(self._unmatched))
+            raise ValueError(f"no trace point of this pass matches {near}. Points are named like "
                              "'layers.6.mamba.dt', 'layers.6.shared.attn_probs' or 'invocation.2.attn_probs'")
 
     def at(self, path: str, alias: str | None = None) -> _Place:
@@ -96,7 +97,8 @@ class Trace:
     def __getitem__(self, name: str) -> Tensor:
         name = self._alias.get(name, name)
         if name not in self.values:
-            raise KeyError(f"{name!r} was not kept; kept are {sorted(self.values)}")
+            raise KeyError(f"{name!r} was not kept; nearest are {nearest(name, {*self.values, *self._alias})}, kept are "
+                           f"{sorted(self.values)}")
         return self.values[name]
 
     def __contains__(self, name: str) -> bool:
@@ -126,8 +128,12 @@ class _Place:
     def _names(self, name: str) -> list[str]:
         return [f"{p}.{name}" if p else name for p in self.paths]
 
-    def _matching(self, name: str, patterns: Iterable[str]) -> list[str]:
-        found = [p for p in patterns if any(fnmatchcase(full, p) for full in self._names(name))]
+    def _matching(self, name: str, patterns: Collection[str]) -> list[str]:
+        if not patterns:
+            return []
+        names = self._names(name)
+        self.trace._points.update(names)
+        found = [p for p in patterns if any(fnmatchcase(full, p) for full in names)]
         self.trace._unmatched.difference_update(found)
         return found
 
@@ -153,6 +159,11 @@ class _Place:
             value = edit(value)
         self.record(name, value)
         return value
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three of `names` that are spelt most like `name`."""
+    return get_close_matches(name, sorted(names), n=3, cutoff=0.4)
 
 
 def _apply(name: str, edits: list[Edit], value: Tensor) -> Tensor:

@@ -58,8 +58,8 @@ def test_choosing_a_part_changes_the_figure(notebook):
     shown = notebook.panel(SWITCH)
     shown.wait_for_title("every invocation off")
     picture = shown.picture()
-    shown.choose(0, "LoRA")
-    shown.wait_for_title("LoRA off at every invocation")
+    shown.choose(0, "adapter")
+    shown.wait_for_title("every adapter off")
     assert shown.picture() != picture
 
 

@@ -35,7 +35,8 @@ def test_loss_and_gradient_are_those_of_one_process_on_the_joined_batch(left, te
     torch.testing.assert_close(two["norm"], one["norm"], rtol=1e-10, atol=0)
     assert two["grads"].keys() == one["grads"].keys()
     for name, value in one["grads"].items():
-        torch.testing.assert_close(two["grads"][name], value, rtol=1e-10, atol=1e-10 * float(value.abs().max()), msg=name)
+        torch.testing.assert_close(two["grads"][name], value, rtol=1e-10, atol=1e-10 * float(value.abs().max()),
+                                   msg=lambda said: f"{name}: {said}")
 
 
 @pytest.mark.parametrize("run", ["ddp", "fsdp", "one then two", "two then one"])
@@ -43,7 +44,7 @@ def test_a_run_ends_the_same_whoever_trains_and_whoever_goes_on(left, run):
     found, whole = (at_step(left / name, 6) for name in (run, "whole"))
     assert found["run"] == whole["run"]
     for name, value in whole["model"].items():
-        torch.testing.assert_close(found["model"][name], value, rtol=1e-8, atol=1e-9, msg=name)
+        torch.testing.assert_close(found["model"][name], value, rtol=1e-8, atol=1e-9, msg=lambda said: f"{name}: {said}")
 
 
 @pytest.mark.parametrize("other", ["by two", "by one again"])

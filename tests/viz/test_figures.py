@@ -26,6 +26,16 @@ def every_figure() -> dict[str, go.Figure]:
         "half_life_ranges": viz.half_life_ranges(RNG.uniform(1, 90, size=(7, 5)), TOKENS, 2, "half-lives"),
         "bars": viz.bars([0.3, -0.1], ["first", "second"], "worth", "change (nats)", "part"),
         "token_effect": viz.token_effect(RNG.normal(size=7), TOKENS, "effect", "change (nats)"),
+        "effects": viz.effects([[0.3, 0.1], [-0.1, np.nan]], np.full((2, 2, 2), np.nan), ["first", "second"], "effects",
+                               "nats"),
+        "table": viz.table([[0.3, -0.1]], ["ssm"], ["0", "1"], "memories", "memory", "depth", "loss (nats)"),
+        "lens_map": viz.lens_map([TOKENS, TOKENS], RNG.uniform(size=(2, 7)), TOKENS, ["embed", "end"], "lens", "KL (nats)"),
+        "matrix": viz.matrix(RNG.uniform(size=(2, 3)), ["a", "b"], ["c", "d", "e"], "table", "input", "adapters", "distance"),
+        "stacked_shares": viz.stacked_shares([[0.4, 1.2], [0.6, -0.2]], ["1", "3"], ["x", "x0"], "shares", "depth"),
+        "principal_angles": viz.principal_angles(RNG.uniform(size=(2, 3)), ["0 and 2", "1 and 3"],
+                                                 RNG.uniform(size=(9, 3)), "angles"),
+        "agreement": viz.agreement([1, 20.0], [2, 18.0], ["one", "other"], [0, 1], "two", "formula (tokens)",
+                                   "measured (tokens)", "depth"),
         "depth_diagram": viz.depth_diagram(6, (1, 4), (0, 1), "a hybrid"),
     }
 
@@ -78,6 +88,19 @@ def test_attention_maps_share_one_colour_scale_and_hide_what_lies_ahead():
     assert [note.text for note in fig.layout.annotations] == ["invocation 0", "invocation 2"]
 
 
+@pytest.mark.parametrize("count, across, down", [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 2, 2), (5, 3, 2), (7, 3, 3)])
+def test_maps_are_spread_evenly_over_rows_of_three_at_most(count, across, down):
+    fig = viz.attention_grid(np.ones((count, 2, 2)), ["a", "b"], ["map"] * count, "maps")
+    corners = [(round(axis.domain[0], 6)) for axis in fig.select_xaxes()]
+    assert len(set(corners)) == across and len(corners) == across * down
+
+
+def test_signed_maps_diverge_from_zero():
+    fig = viz.attention_grid([[[1.0, 0], [-4, 2]]], ["a", "b"], ["one"], "maps", value_label="share", signed=True)
+    axis = fig.layout.coloraxis
+    assert (axis.cmin, axis.cmax) == (-4, 4) and axis.colorbar.title.text == "share"
+
+
 def test_half_life_ranges_show_percentiles_and_the_head_asked_for():
     half_lives = RNG.uniform(1, 90, size=(7, 5))
     fig = viz.half_life_ranges(half_lives, TOKENS, 2, "half-lives")
@@ -108,6 +131,35 @@ def test_an_effect_of_nothing_can_be_drawn():
     json.loads(viz.bars([], [], "nothing", "nats", "part").to_json())
 
 
+def test_effects_stand_above_their_controls_with_their_intervals():
+    means, ends = np.array([[0.5, 0.1], [-0.2, np.nan]]), np.array([[[0.4, 0.7], [0.0, 0.2]], [[-0.3, 0.1], [np.nan, np.nan]]])
+    done, control = viz.effects(means, ends, ["first", "second"], "effects", "nats").data
+    np.testing.assert_array_equal(done.x, [0.5, -0.2])
+    np.testing.assert_allclose(done.error_x.array, [0.2, 0.3])
+    np.testing.assert_allclose(done.error_x.arrayminus, [0.1, 0.1])
+    assert (np.asarray(done.y) < np.asarray(control.y)).all() and control.error_x.array[1] == 0
+    assert "interval +0.0000 to +0.2000" in control.text[0] and "interval" not in control.text[1]
+
+
+def test_a_table_is_centred_on_zero_and_bold_where_the_interval_leaves_zero_out():
+    (trace,) = viz.table([[0.5, -0.2]], ["ssm"], ["0", "1"], "t", "memory", "depth", "nats", low=[[0.1, -0.4]],
+                         high=[[0.9, 0.1]]).data
+    assert (trace.zmin, trace.zmax) == (-0.5, 0.5)
+    assert list(trace.text[0]) == ["<b>+0.500</b>", "-0.200"] and trace.customdata[0][1] == "-0.400 to +0.100"
+    (plain,) = viz.table([[0.0, 0.0]], ["kv"], ["0", "1"], "t", "memory", "depth", "nats").data
+    assert list(plain.text[0]) == ["0", "0"] and plain.zmax == 1
+
+
+def test_a_lens_map_says_each_sites_word_at_its_token():
+    values = RNG.uniform(size=(2, 7))
+    (trace,) = viz.lens_map([TOKENS, TOKENS[::-1]], values, TOKENS, ["embed", "end"], "lens", "nats").data
+    assert trace.text[1][1] == "&lt;s&gt;" and trace.y == ("embed", "end")
+    assert trace.customdata[1][1] == "end after token 1 «·f»:<br>says «&lt;s&gt;»"
+    np.testing.assert_array_equal(trace.z, values)
+    many = viz.lens_map([["a_long_word"] * 40], np.ones((1, 40)), ["t"] * 40, ["end"], "lens", "nats").data[0]
+    assert many.text[0][0] == "a_lo…" and "a_long_word" in many.customdata[0][0]
+
+
 def test_depth_diagram_has_a_box_for_each_layer_and_invocation():
     fig = viz.depth_diagram(6, (1, 4, 5), (0, 1, 0), "a hybrid")
     boxes = [shape for shape in fig.layout.shapes if shape.type == "rect"]
@@ -115,6 +167,47 @@ def test_depth_diagram_has_a_box_for_each_layer_and_invocation():
     assert [boxes[i].fillcolor for i in (6, 7, 8)] == [theme.SERIES[0], theme.SERIES[1], theme.SERIES[0]]
     said = " ".join(trace.hovertext[0] for trace in fig.data if trace.hovertext)
     assert "invocation 2: block A, through its own link into depth 5" in said
+
+
+def test_matrix_shows_every_number_at_its_row_and_column():
+    values = RNG.uniform(size=(2, 3))
+    fig = viz.matrix(values, ["r0", "r1"], ["c0", "c1", "c2"], "table", "input", "adapters", "distance")
+    (trace,) = fig.data
+    np.testing.assert_array_equal(trace.z, values)
+    assert trace.text[1][2] == "input r1<br>adapters c2" and trace.texttemplate == "%{z:.2f}"
+    assert fig.layout.yaxis.autorange == "reversed" and fig.layout.xaxis.ticktext == ("c0", "c1", "c2")
+    (wide,) = viz.matrix(np.zeros((1, 20)), ["r"], ["c"] * 20, "table", "a", "b", "c").data
+    assert wide.texttemplate is None and wide.zmax == 1
+
+
+def test_stacked_shares_put_parts_side_by_side_and_negative_ones_left():
+    shares = np.array([[0.4, 1.2], [0.6, -0.2]])
+    fig = viz.stacked_shares(shares, ["1", "3"], ["x", "x0"], "shares", "depth")
+    assert fig.layout.barmode == "relative" and fig.layout.showlegend
+    for trace, values, part in zip(fig.data, shares, ("x", "x0")):
+        np.testing.assert_array_equal(trace.x, values)
+        assert trace.name == part
+    low, high = fig.layout.xaxis.range
+    assert low < -0.2 and high > 1.2
+
+
+def test_principal_angles_stand_over_the_band_of_chance():
+    overlaps, chance = RNG.uniform(size=(2, 3)), RNG.uniform(size=(50, 3))
+    band, mean, *pairs = viz.principal_angles(overlaps, ["0 and 2", "1 and 3"], chance, "angles").data
+    np.testing.assert_allclose(band.y[:3], np.percentile(chance, 97.5, axis=0))
+    np.testing.assert_allclose(band.y[3:], np.percentile(chance, 2.5, axis=0)[::-1])
+    np.testing.assert_allclose(mean.y, chance.mean(0))
+    for trace, values, name in zip(pairs, overlaps, ("0 and 2", "1 and 3")):
+        np.testing.assert_array_equal(trace.y, values)
+        assert trace.name == name
+
+
+def test_agreement_has_a_diagonal_and_one_scale():
+    fig = viz.agreement([1, 20.0], [2, 18.0], ["one", "other"], [0, 1], "two", "formula", "measured", "depth")
+    line, points = fig.data
+    assert line.x == line.y and line.x[0] < 1 and line.x[1] > 20
+    assert fig.layout.xaxis.range == fig.layout.yaxis.range and fig.layout.xaxis.type == "log"
+    np.testing.assert_array_equal(points.y, [2, 18])
 
 
 def test_tokens_are_text_and_never_markup():
@@ -138,7 +231,18 @@ def test_long_sequences_get_fewer_labels():
     (lambda: viz.attention_grid(np.ones((2, 7, 7)), TOKENS, ["one"], "t"), "names needs one label"),
     (lambda: viz.half_life_ranges(np.ones((7, 2)), TOKENS, 2, "t"), "head must be in 0..1: got 2"),
     (lambda: viz.token_effect(np.ones(6), TOKENS, "t", "nats"), "tokens needs one label"),
+    (lambda: viz.effects(np.ones((1, 2)), np.ones((1, 2)), ["a"], "t", "nats"), "intervals must have 3 axes"),
+    (lambda: viz.effects(np.ones((1, 3)), np.ones((1, 3, 2)), ["a"], "t", "nats"), r"got \(1, 3\) and \(1, 3, 2\)"),
+    (lambda: viz.effects(np.ones((1, 2)), np.ones((1, 2, 2)), ["a", "b"], "t", "nats"), "names needs one label"),
+    (lambda: viz.table(np.ones((1, 2)), ["a"], ["b"], "t", "r", "c", "v"), "columns needs one label"),
+    (lambda: viz.table(np.ones((1, 1)), ["a"], ["b"], "t", "r", "c", "v", low=np.ones((1, 2))), "shape of values"),
+    (lambda: viz.lens_map([TOKENS[:3]], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words of a site needs one label"),
+    (lambda: viz.lens_map([], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words needs one label"),
     (lambda: viz.bars([1.0], ["a", "b"], "t", "nats", "part"), "names needs one label"),
+    (lambda: viz.matrix(np.ones((2, 2)), ["a"], ["b", "c"], "t", "r", "c", "v"), "rows needs one label"),
+    (lambda: viz.stacked_shares(np.ones((2, 2)), ["a", "b"], ["c"], "t", "depth"), "parts needs one label"),
+    (lambda: viz.principal_angles(np.ones((1, 3)), ["a"], np.ones((4, 2)), "t"), "chance must have the angles .* 2 and 3"),
+    (lambda: viz.agreement([1.0], [1.0], ["a"], [0, 1], "t", "x", "y", "g"), "groups needs one label"),
     (lambda: viz.depth_diagram(4, (1, 2), (0,), "t"), "got 1 and 2"),
 ])
 def test_labels_that_do_not_fit_are_refused(call, message):

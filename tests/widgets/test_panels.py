@@ -13,7 +13,8 @@ from zamba_lab.widgets.panel import PLOTLY
 
 CONFIG = ZambaConfig(vocab_size=50, d_model=16, n_layers=4, d_state=4, headdim=8, hybrid_layers=(0, 1, 3), attn_heads=4,
                      d_mlp=24, lora_rank=3)
-PANELS = (widgets.states_panel, widgets.attention_panel, widgets.decay_panel, widgets.switch_panel)
+PANELS = (widgets.states_panel, widgets.attention_panel, widgets.decay_panel, widgets.switch_panel, widgets.dimensions_panel,
+          widgets.contents_panel, widgets.mixer_panel, widgets.drift_panel, widgets.xray_panel)
 
 
 def random_model(config: ZambaConfig = CONFIG) -> tuple[Zamba, torch.Tensor]:
@@ -82,15 +83,15 @@ def test_decay_panel_shows_the_half_lives_of_the_layer():
 
 def test_switch_panel_shows_the_change_and_computes_each_once(monkeypatch):
     model, ids = random_model()
-    calls, real = [], lens.switch_off
-    monkeypatch.setattr(lens, "switch_off", lambda *args: calls.append(args[2:4]) or real(*args))
+    calls, real = [], lens.effect
+    monkeypatch.setattr(lens, "effect", lambda *args, **more: calls.append(args[2].name) or real(*args, **more))
     panel = widgets.switch_panel(model, ids)
-    panel.controls["part"].value = "LoRA"
+    panel.controls["part"].value = "adapter"
     panel.controls["where"].value = 1
     panel.controls["part"].value = "invocation"
     panel.controls["where"].value = "every"
-    assert calls == [("invocation", None), ("LoRA", None), ("LoRA", 1), ("invocation", 1)]
-    change = real(model, ids, "invocation", None).change[0]
+    assert calls == ["every invocation off", "every adapter off", "adapter 1 off", "invocation 1 off"]
+    change = real(model, ids, lens.zero("invocation")).change[0]
     np.testing.assert_allclose(np.ravel(panel.figure.data[0].z)[1:9], change, atol=1e-6)
 
 
@@ -100,7 +101,52 @@ def test_tokens_label_themselves_without_a_tokenizer():
     assert widgets.states_panel(model, ids, list("abcdefghi")).figure.layout.xaxis.ticktext[0] == "a"
 
 
-@pytest.mark.parametrize("make", [widgets.attention_panel, widgets.switch_panel])
+def test_contents_panel_shows_the_shares_in_the_state_after_the_token():
+    model, ids = random_model()
+    panel = widgets.contents_panel(model, ids)
+    assert panel.controls["at"].value == 8
+    for name, value in (("depth", 2), ("head", 1), ("at", 5)):
+        panel.controls[name].value = value
+    shown_shares = np.ravel(panel.figure.data[0].z)
+    np.testing.assert_allclose(shown_shares[:6], lens.contents(model, ids, 2, 5).share[0, 1], rtol=1e-5)
+    assert np.isnan(shown_shares[6:]).all()
+
+
+def test_mixer_panel_shows_a_head_beside_all_of_them():
+    model, ids = random_model()
+    panel = widgets.mixer_panel(model, ids)
+    panel.controls["depth"].value = 3
+    panel.controls["head"].value = 2
+    shares = lens.mixer_matrix(model, ids, 3).shares()[0]
+    for trace, expected in zip(panel.figure.data, (shares[2], shares.sum(0))):
+        np.testing.assert_allclose(np.nan_to_num(trace.z), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_drift_panel_shows_the_table_of_the_block_and_says_what_makes_the_difference():
+    model, ids = random_model()
+    panel = widgets.drift_panel(model, ids)
+    panel.controls["point"].value = "link_out"
+    found = lens.drift(model, ids, 0, "link_out")
+    np.testing.assert_allclose(panel.figure.data[0].z, found.distance[..., 0], rtol=1e-5)
+    assert f"{100 * float(found.inputs / found.total):.0f} % by the input" in panel.figure.layout.title.subtitle.text
+    panel.controls["block"].value = 1                                    # used once: nothing to compare, no division by 0
+    assert panel.figure.data[0].z.shape == (1, 1)
+
+
+def test_xray_panel_shows_the_four_parts_of_a_score():
+    model, ids = random_model()
+    panel = widgets.xray_panel(model, ids)
+    panel.controls["invocation"].value = 2
+    panel.controls["head"].value = 1
+    parts = lens.score_parts(model, ids, 2).parts[:, :, 0, 1].flatten(0, 1)
+    for trace, expected in zip(panel.figure.data, parts):
+        np.testing.assert_allclose(np.nan_to_num(trace.z), expected, rtol=1e-5, atol=1e-6)
+    assert panel.figure.layout.annotations[2].text == "embedding asks, stream is found"
+    with pytest.raises(ValueError, match="concat_embedding=True"):
+        widgets.xray_panel(*random_model(replace(CONFIG, concat_embedding=False)))
+
+
+@pytest.mark.parametrize("make", [widgets.attention_panel, widgets.switch_panel, widgets.drift_panel])
 def test_a_model_without_shared_blocks_is_refused(make):
     with pytest.raises(ValueError, match="n_shared_blocks 0"):
         make(*random_model(replace(CONFIG, n_shared_blocks=0)))

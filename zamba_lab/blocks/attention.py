@@ -1,6 +1,5 @@
 """Causal multi-head attention with the invocation's adapters, rotary positions and a KV cache."""
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -36,7 +35,7 @@ class Attention(nn.Module):
     def step(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context, cache: LayerCache, trace) -> tuple[Tensor, LayerCache]:
         """`mix` for one token, natively: its key and value are written behind those that are there."""
         c = self.config
-        room, s = cache.take_position(len(q), c.kv_heads, c.head_dim, like=k)
+        room, s = cache.take_positions(1, len(q), c.kv_heads, c.head_dim, like=k)
         mixed = attend_step(q, k, v, ctx.turn, room.k, room.v, s, ctx.visible, c.attn_scale)
         return mixed, LayerCache(k=room.k.narrow(2, 0, s), v=room.v.narrow(2, 0, s), room=room)
 
@@ -47,11 +46,12 @@ class Attention(nn.Module):
         if ctx.turn is not None:
             q, k = turn(q, *ctx.turn), turn(k, *ctx.turn)
         q, k, v = trace("q", q), trace("k", k), trace("v", v)
-        if cache.k is not None:
-            k, v = torch.cat([cache.k, k], dim=2), torch.cat([cache.v, v], dim=2)
+        kv = cache.with_kv(k, v, ctx.expected)
+        k, v = kv.k, kv.v
         if trace.wants("attn_scores") or trace.wants("attn_probs"):
             scores = trace("attn_scores", attention_scores(q, k, c.attn_scale, ctx.visible))
             mixed = weigh(trace("attn_probs", attention_probs(scores)), v)
         else:
             mixed = attend(q, k, v, c.attn_scale, ctx.visible)
-        return rearrange(mixed, "b h l p -> b l (h p)"), LayerCache(k=k, v=v)
+        mixed = trace("attn_mixed", rearrange(mixed, "b h l p -> b l h p"))
+        return rearrange(mixed, "b l h p -> b l (h p)"), kv

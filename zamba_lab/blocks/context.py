@@ -15,7 +15,7 @@ class Context:
     mask: (b, l) bool, False at padding, None if there is none. visible: (b or 1, 1, l, s) bool, or None for plain
     causal attention (`ops.attention.visible_keys`). turn: cosine and sine of the positions' angles
     (`ops.attention.angles`), None without rotary positions. step: one token in inference with nobody looking, for which
-    there are native forms (`ops.kernels.step`).
+    there are native forms (`ops.kernels.step`). expected: positions that there will be when a prompt taken in pieces is done.
     """
 
     x0: Tensor
@@ -24,3 +24,4 @@ class Context:
     visible: Tensor | None = None
     turn: tuple[Tensor, Tensor] | None = None
     step: bool = False
+    expected: int = 0

@@ -56,7 +56,7 @@ class Mamba1(nn.Module):
     def spelt_out(self, xz: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """From the input projection to the output projection, operation by operation. (b, l, 2e) -> (b, l, e)."""
         c = self.config
-        x, z = xz.chunk(2, dim=-1)
+        x, z = trace("projected", xz).chunk(2, dim=-1)
         x, conv = conv_silu(x, self.conv_weight, self.conv_bias, cache.conv, ctx.mask)
         z, x = trace("z", z), trace("x", rearrange(x, "b l (h p) -> b l h p", p=c.headdim))
         low, B, C = einsum(x, self.x_proj, "b l h p, h i p -> b l h i").split((c.dt_width, c.d_state, c.d_state), dim=-1)

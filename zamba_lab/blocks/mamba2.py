@@ -54,7 +54,7 @@ class Mamba2(nn.Module):
     def spelt_out(self, zxBCdt: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """From the input projection to the output projection, operation by operation. (b, l, e + ...) -> (b, l, e)."""
         c = self.config
-        z, xBC, dt = zxBCdt.split(self.widths, dim=-1)
+        z, xBC, dt = trace("projected", zxBCdt).split(self.widths, dim=-1)
         xBC, conv = conv_silu(xBC, self.conv_weight, self.conv_bias, cache.conv, ctx.mask)
         x, B, C = xBC.split((c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state), dim=-1)
         z, x = trace("z", z), trace("x", rearrange(x, "b l (h p) -> b l h p", p=c.headdim))

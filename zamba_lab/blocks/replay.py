@@ -129,7 +129,7 @@ class _Take(NamedTuple):
                 into += [old.conv.data_ptr(), old.ssm.data_ptr()]
                 out += [conv.data_ptr(), ssm.data_ptr()]
             if part.kv is not None:
-                room, s = old.take_position(*part.kv, like=ctx.x0)
+                room, s = old.take_positions(1, *part.kv, like=ctx.x0)
                 k, v = room.k.narrow(2, 0, s), room.v.narrow(2, 0, s)
                 into += [k.data_ptr(), v.data_ptr()]
                 numbers += [s, room.k.shape[2]]

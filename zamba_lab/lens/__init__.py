@@ -1,14 +1,60 @@
 """From a model and tokens to numbers: what its states hold, where its attention looks, what a part is worth.
 
 Everything here returns tensors, alone or in a small dataclass, and draws nothing. Sequences are (b, l) ids; results
-keep the batch axis. The SSM states are not recorded but recomputed from their recorded inputs (`states`).
+keep the batch axis. The SSM states are not recorded but recomputed from their recorded inputs (`states`). In reading order:
+
+    passes.py       one pass, looked into, and its next-token loss
+    terms.py        an SSM's terms in one form for both mixers, and the matrix they make
+    states.py       how full a state is, in how many directions, and of which tokens
+    decay.py        step sizes and the half-life of the formula;  horizons.py  beside it the memory as it is measured
+    mixers.py       a mixer as a matrix from tokens to tokens, convolution, D and gate included
+    rollout.py      mixer and attention composed within a layer, layers down the depth
+    attention.py    the maps of a shared block at each invocation, and what they are like
+    drift.py        other inputs or other adapters: why a block's uses differ
+    lora.py         the adapters as matrices, and what exchanging them does
+    concat.py       which half of [x, x0] the attention uses
+    logits.py       what the model would say at each site;  tuned.py  the same through fitted translators
+    attribution.py  which part said it, through mixers with frozen gates
+    parts.py        what can be changed;  interventions.py  how a change is put in force
+    replace.py      the changes: a part;  rewire.py the structure;  hold.py a memory;  paths.py an edge
+    effect.py       what a change does, beside random ones of its size
+    timetravel.py   caches as moments;  recall.py  who remembers what
+
+What other libraries call these things: NAMES.md, beside this file.
 """
 
-from zamba_lab.lens.attention import AttentionMaps, attention_by_invocation
+from zamba_lab.lens.attention import AttentionHabits, AttentionMaps, attention_by_invocation, attention_habits, divergence
+from zamba_lab.lens.attribution import Attribution, attribution, frozen_mixer
+from zamba_lab.lens.concat import ConcatShares, ScoreParts, concat_shares, score_parts
 from zamba_lab.lens.decay import Decay, decay
-from zamba_lab.lens.passes import next_token_loss, run
-from zamba_lab.lens.states import ssm_states, state_norms
-from zamba_lab.lens.switches import Effect, parts, switch_edits, switch_off, switch_off_each
+from zamba_lab.lens.drift import Drift, drift
+from zamba_lab.lens.effect import SWITCHED, Effect, bootstrap, divergence_from, effect, switch_off_each
+from zamba_lab.lens.hold import freeze, overwrite, wipe
+from zamba_lab.lens.horizons import Horizons, horizons
+from zamba_lab.lens.interventions import Intervened, Intervention, intervene
+from zamba_lab.lens.logits import LensReading, lens_sites, logit_lens, unembed
+from zamba_lab.lens.lora import LoraChange, LoraEffect, adapters_of, chance_overlaps, lora_change, lora_effects, lora_parts
+from zamba_lab.lens.mixers import MixerMatrix, mixer_matrix
+from zamba_lab.lens.parts import count, parts
+from zamba_lab.lens.passes import next_token_loss, run, token_losses
+from zamba_lab.lens.paths import path
+from zamba_lab.lens.recall import MEMORIES, Recall, needles, who_carries, who_remembers
+from zamba_lab.lens.replace import drop_concat, mean, resample, zero
+from zamba_lab.lens.rewire import one_block, permute_adapters, swap_blocks, untie
+from zamba_lab.lens.rollout import Flow, Rollout, layer_flow, rollout, through_attention
+from zamba_lab.lens.states import (Contents, contents, effective_rank, participation_ratio, ssm_states, state_dimensions,
+                                   state_norms)
+from zamba_lab.lens.timetravel import Timeline, fork, transplant
+from zamba_lab.lens.tuned import TunedLens, fit_tuned_lens
 
-__all__ = ["AttentionMaps", "Decay", "Effect", "attention_by_invocation", "decay", "next_token_loss", "parts", "run",
-           "ssm_states", "state_norms", "switch_edits", "switch_off", "switch_off_each"]
+__all__ = ["AttentionHabits", "AttentionMaps", "Attribution", "ConcatShares", "Contents", "Decay", "Drift", "Effect",
+           "Flow", "Horizons", "Intervened", "Intervention", "LensReading", "LoraChange", "LoraEffect", "MEMORIES",
+           "MixerMatrix", "Recall", "Rollout", "SWITCHED", "ScoreParts", "Timeline", "TunedLens", "adapters_of",
+           "attention_by_invocation", "attention_habits", "attribution", "bootstrap", "chance_overlaps", "concat_shares",
+           "contents", "count", "decay", "divergence", "divergence_from", "drift", "drop_concat", "effect",
+           "effective_rank", "fit_tuned_lens", "fork", "freeze", "frozen_mixer", "horizons", "intervene", "layer_flow",
+           "lens_sites", "logit_lens", "lora_change", "lora_effects", "lora_parts", "mean", "mixer_matrix", "needles",
+           "next_token_loss", "one_block", "overwrite", "participation_ratio", "parts", "path", "permute_adapters",
+           "resample", "rollout", "run", "score_parts", "ssm_states", "state_dimensions", "state_norms", "swap_blocks",
+           "switch_off_each", "through_attention", "token_losses", "transplant", "unembed", "untie", "who_carries",
+           "who_remembers", "wipe", "zero"]

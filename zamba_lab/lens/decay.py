@@ -14,7 +14,7 @@ from einops import reduce
 from torch import Tensor
 
 from zamba_lab.lens.passes import run
-from zamba_lab.lens.states import decay_rates, require_ssm
+from zamba_lab.lens.terms import decay_rates, require_ssm
 from zamba_lab.model import Zamba
 
 
@@ -35,10 +35,22 @@ def decay(model: Zamba, ids: Tensor) -> Decay:
     """Step sizes and half-lives of every head of every layer at every token of (b, l) ids."""
     require_ssm(model)
     trace = run(model, ids, keep=["layers.*.mamba.dt"])
-    log_dt, log_rate = [], []
-    for i in range(model.config.n_layers):
-        log_dt.append(reduce(trace[f"layers.{i}.mamba.dt"].log(), "b l h ... -> b l h", "mean"))
-        log_rate.append(reduce((-decay_rates(model, i)).log(), "h ... -> h", "mean"))
-    steps = torch.stack(log_dt)
-    rates = torch.stack(log_rate)[:, None, None]                                      # (i, 1, 1, h)
-    return Decay(dt=steps.exp(), half_life=torch.exp(math.log(math.log(2)) - steps - rates))
+    dts = [trace[f"layers.{i}.mamba.dt"] for i in range(model.config.n_layers)]
+    return Decay(dt=torch.stack([mean_log(dt).exp() for dt in dts]),
+                 half_life=torch.stack([half_lives(dt, decay_rates(model, i)) for i, dt in enumerate(dts)]))
+
+
+def half_lives(dt: Tensor, A: Tensor) -> Tensor:
+    """ln 2 / (dt |A|) of each head at each token, (b, l, h): a geometric mean if a head has several steps or rates.
+
+    Args:
+        dt: (b, l, h), or (b, l, h, p) in Mamba-1.
+        A: (h,), or (h, p, n) in Mamba-1; < 0.
+    """
+    rate = reduce((-A).log(), "h ... -> h", "mean")
+    return torch.exp(math.log(math.log(2)) - mean_log(dt) - rate)
+
+
+def mean_log(dt: Tensor) -> Tensor:
+    """log dt, the mean over a head's channels where each has its own. (b, l, h, ...) -> (b, l, h)"""
+    return reduce(dt.log(), "b l h ... -> b l h", "mean")

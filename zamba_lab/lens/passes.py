@@ -31,8 +31,12 @@ def next_token_loss(model: Zamba, ids: Tensor, edit: dict[str, Callable[[Tensor]
 
     Returns: (b, l - 1), float32 or wider: entry t belongs to token t + 1. Raises ValueError if l < 2.
     """
+    return token_losses(run(model, ids, keep=["logits"], edit=edit)["logits"], ids)
+
+
+def token_losses(logits: Tensor, ids: Tensor) -> Tensor:
+    """The same from (b, l, v) logits that are at hand."""
     if ids.ndim != 2 or ids.shape[1] < 2:
         raise ValueError(f"a next-token loss needs ids of shape (batch, length >= 2): got {tuple(ids.shape)}")
-    logits = run(model, ids, keep=["logits"], edit=edit)["logits"]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(rearrange(logits[:, :-1], "b l v -> b v l"), ids[:, 1:], reduction="none")

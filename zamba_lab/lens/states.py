@@ -1,35 +1,22 @@
-"""The SSM states after every token: recomputed from their recorded inputs, layer by layer.
+"""The SSM states after every token: recomputed from their recorded inputs, layer by layer; how full, and of what.
 
-A state is many times larger than what it is made from, so the pass records x, dt, B and C, and the recurrence, the
-definition that the fast forms are tested against, is run again for the layers asked for.
+A state is many times larger than what it is made from, so the pass records x, dt, B and C, and the recurrence is run again,
+step by step, for the layers asked for: the step that decoding takes and that defines the faster forms.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from zamba_lab.lens.passes import run
+from zamba_lab.lens.terms import INPUTS, STEP, Terms, decay_rates, names_of_inputs, require_index, require_ssm, terms
 from zamba_lab.model import Zamba
-from zamba_lab.ops.scan import scan_recurrence
-from zamba_lab.ops.ssd import ssd_recurrence
 from zamba_lab.trace import Trace
-
-RECURRENCE = {"mamba1": scan_recurrence, "mamba2": ssd_recurrence}
-INPUTS = ("x", "dt", "B", "C")
-
-
-def decay_rates(model: Zamba, depth: int) -> Tensor:
-    """A = -exp(A_log) of one layer, float32 or wider: (h,) for Mamba-2, (h, p, n) for Mamba-1."""
-    A_log = model.layers[depth].mamba.A_log.detach()
-    return -torch.exp(A_log.to(torch.promote_types(A_log.dtype, torch.float32)))
-
-
-def require_ssm(model: Zamba) -> None:
-    """Raise ValueError if the model has no SSM to look at."""
-    if model.config.mixer not in RECURRENCE:
-        raise ValueError(f"SSM states need a mixer among {', '.join(RECURRENCE)}: this model has "
-                         f"mixer={model.config.mixer!r}")
 
 
 @torch.no_grad()
@@ -41,8 +28,23 @@ def ssm_states(model: Zamba, trace: Trace, depth: int) -> Tensor:
         depth: the layer, 0 <= depth < n_layers.
     """
     require_ssm(model)
-    x, dt, B, C = (trace[f"layers.{depth}.mamba.{name}"] for name in INPUTS)
-    return RECURRENCE[model.config.mixer](x, dt, decay_rates(model, depth), B, C)[1]
+    b, l, h, p = trace[f"layers.{depth}.mamba.x"].shape
+    states = decay_rates(model, depth).new_empty(b, l, h, p, model.config.d_state)      # filled: stacking would need two
+    for t, state in enumerate(each_state(model, trace, [depth])):
+        states[:, t] = state
+    return states
+
+
+def each_state(model: Zamba, trace: Trace, depths: Sequence[int]) -> Iterator[Tensor]:
+    """The states of some layers after one token and the next, (b, i h, p, n): a layer's heads after those of the one before.
+
+    A step is short, and most of it is the calling of it: layers that step together take little longer than one.
+    """
+    x, dt, B, C = (torch.cat([trace[f"layers.{i}.mamba.{name}"] for i in depths], dim=2) for name in INPUTS)
+    A, state = torch.cat([decay_rates(model, i) for i in depths]), None
+    for t in range(x.shape[1]):
+        _, state = STEP[model.config.mixer](x[:, t], dt[:, t], A, B[:, t], C[:, t], state)
+        yield state
 
 
 def state_norms(model: Zamba, ids: Tensor) -> Tensor:
@@ -51,8 +53,101 @@ def state_norms(model: Zamba, ids: Tensor) -> Tensor:
     Args:
         ids: (b, l).
 
-    Returns: (n_layers, b, l, h). One layer's states are held at a time.
+    Returns: (n_layers, b, l, h). Never is more held than one layer's states.
+    """
+    return over_depth(model, ids, torch.linalg.matrix_norm)
+
+
+def state_dimensions(model: Zamba, ids: Tensor) -> Tensor:
+    """The participation ratio of every head's state after every token. Arguments and shape as `state_norms`."""
+    return over_depth(model, ids, participation_ratio)
+
+
+@torch.no_grad()
+def over_depth(model: Zamba, ids: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
+    """A number of each head's state, (b, h, p, n) -> (b, h), after every token of every layer: (n_layers, b, l, h)."""
+    require_ssm(model)
+    trace, found = run(model, ids, keep=names_of_inputs("*")), []
+    together = max(1, ids.shape[1] // 32)              # layers: a step's workspace is below one layer's states
+    for depths in torch.arange(model.config.n_layers).split(together):
+        numbers = torch.stack([measure(state) for state in each_state(model, trace, depths.tolist())], dim=1)
+        found.append(rearrange(numbers, "b l (i h) -> i b l h", i=len(depths)))
+    return torch.cat(found)
+
+
+def participation_ratio(matrices: Tensor) -> Tensor:
+    """How many directions a matrix is spread over: (sum sigma^2)^2 / sum sigma^4 over its singular values.
+
+    k for k equal ones, from 1 up to min(p, n), 0 for a matrix of zeros. No decomposition is needed: both sums are traces.
+
+    Args:
+        matrices: (..., p, n).
+
+    Returns: (...).
+    """
+    wide, tiny = matrices.shape[-2] > matrices.shape[-1], torch.finfo(matrices.dtype).tiny
+    unit = matrices / torch.linalg.matrix_norm(matrices, keepdim=True).clamp(min=tiny)  # or squares would underflow
+    gram = unit.mT @ unit if wide else unit @ unit.mT
+    return gram.diagonal(dim1=-2, dim2=-1).sum(-1).square() / gram.square().sum((-2, -1)).clamp(min=tiny)
+
+
+def effective_rank(matrices: Tensor) -> Tensor:
+    """The exponential of the entropy of the singular values' shares of their sum (Roy & Vetterli 2007).
+
+    Like the participation ratio 1 to min(p, n), but more ready to count small ones; 0 for a matrix of zeros. It needs a
+    decomposition of each matrix: choose a layer and some tokens, `effective_rank(ssm_states(...)[:, ::16])`.
+
+    Args:
+        matrices: (..., p, n).
+
+    Returns: (...).
+    """
+    values = torch.linalg.svdvals(matrices)
+    total = values.sum(-1, keepdim=True)
+    share = values / total.clamp(min=torch.finfo(values.dtype).tiny)
+    return torch.exp(torch.special.entr(share).sum(-1)) * (total[..., 0] > 0)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a layer's state after token `at` is made of, token by token: state = sum_s left_s."""
+
+    depth: int
+    at: int
+    left: Tensor      # (b, s, h, p, n): what token s wrote, as much as is left of it; rank 1 in Mamba-2
+    state: Tensor     # (b, h, p, n): by the recurrence
+    share: Tensor     # (b, h, s): <left_s, state> / |state|^2, the part of the state that points along s's; sums to 1
+    recall: Tensor    # (b, h, s): cosine of what reading with s's own B gives and what s left there; 1: no crosstalk
+    error: float      # |sum_s left_s - state| / |state|
+
+
+@torch.no_grad()
+def contents(model: Zamba, ids: Tensor, depth: int, at: int = -1) -> Contents:
+    """Take one layer's states after one token apart into what each token before it, and it itself, has left there.
+
+        left_s = exp(A (dt_{s+1} + ... + dt_at)) dt_s x_s B_s^T
+
+    Args:
+        ids: (b, l).
+        depth: the layer. at: the token, counted from the end if negative.
+
+    Raises ValueError if there is no such layer or token, or no SSM.
     """
     require_ssm(model)
-    trace = run(model, ids, keep=[f"layers.*.mamba.{name}" for name in INPUTS])
-    return torch.stack([torch.linalg.matrix_norm(ssm_states(model, trace, i)) for i in range(model.config.n_layers)])
+    require_index("depth", depth, model.config.n_layers)
+    at = at + ids.shape[1] if at < 0 else at
+    require_index("at", at, ids.shape[1])
+    ids = ids[:, :at + 1]
+    trace = run(model, ids, keep=names_of_inputs([depth]))
+    return Contents(depth, at, *apart(terms(model, trace, depth), ssm_states(model, trace, depth)[:, -1]))
+
+
+def apart(found: Terms, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """left, state, share, recall and error of `Contents`, for the state after the last token of `found`. (b, h, p, n)"""
+    elapsed = (found.time[:, -1:] - found.time).to(state.dtype)[..., None]              # (b, s, h, p or 1, 1)
+    left = torch.exp(elapsed * found.A) * (found.dt * found.x)[..., None] * found.B[..., None, :]
+    share = torch.einsum("bshpn,bhpn->bhs", left, state) / state.square().sum((-2, -1))[..., None]
+    read = torch.einsum("bhpn,bshn->bhsp", state, found.B)
+    own = torch.einsum("bshpn,bshn->bhsp", left, found.B)
+    error = torch.linalg.vector_norm(left.sum(1) - state) / torch.linalg.vector_norm(state)
+    return left, state, share, torch.cosine_similarity(read, own, dim=-1), float(error)

@@ -96,6 +96,7 @@ class Store:
         content = files.last_good(self.folder, self.warn) if self.team.rank == 0 else None
         self.team.wait()                                    # until what is spoilt has been set aside
         content = files.last_good(self.folder, self.warn) if self.team.rank else content
+        self.team.wait()                                    # before anybody writes: all must have found the same
         if content is None:
             if branch_from is not None:
                 fill(self.model, self.optimiser, trunk_state(branch_from, branch_step, self.facts), self.team)

@@ -16,13 +16,15 @@ MAX_ACROSS = 3
 SIDE = 430                    # pixels of one map
 
 
-def attention_grid(maps, tokens: Sequence[str], names: Sequence[str], title: str, subtitle: str = "") -> go.Figure:
+def attention_grid(maps, tokens: Sequence[str], names: Sequence[str], title: str, subtitle: str = "",
+                   value_label: str = "attention weight", signed: bool = False) -> go.Figure:
     """One square map for each entry: which token (row) reads which (column). What lies ahead is left blank.
 
     Args:
-        maps: (map, l, s), l = s = the number of tokens; probabilities.
+        maps: (map, l, s), l = s = the number of tokens; probabilities, or other weights.
         tokens: one label for each position.
         names: one heading for each map.
+        value_label: what a weight is. signed: colours diverge from 0.
 
     Raises ValueError if the labels do not fit the maps.
     """
@@ -30,15 +32,15 @@ def attention_grid(maps, tokens: Sequence[str], names: Sequence[str], title: str
     must_match("names", names, maps.shape[0])
     must_match("tokens", tokens, maps.shape[1])
     must_match("tokens", tokens, maps.shape[2])
-    across = min(MAX_ACROSS, len(names))
-    down = -(-len(names) // across)
+    down = -(-len(names) // MAX_ACROSS)
+    across = -(-len(names) // down)                      # four maps stand two by two
     fig = make_subplots(down, across, subplot_titles=list(names), horizontal_spacing=0.16 / across,
                         vertical_spacing=0.28 / down, shared_xaxes="all", shared_yaxes="all")
     ahead = np.triu(np.ones(maps.shape[1:], dtype=bool), k=1)
     words = places(tokens)
     for i, probs in enumerate(maps):
         fig.add_trace(go.Heatmap(z=np.where(ahead, np.nan, probs).astype(np.float32), x=words, y=words, hoverongaps=False,
-                                 hovertemplate="%{y}<br>reads %{x}<br>with weight <b>%{z:.3f}</b><extra></extra>",
+                                 hovertemplate="%{y}<br>reads %{x}<br>" + value_label + " <b>%{z:.3f}</b><extra></extra>",
                                  coloraxis="coloraxis"), row=i // across + 1, col=i % across + 1)
     axis = token_axis(tokens, size=9.5 if len(tokens) <= 40 else 8)
     fig.update_xaxes(tickangle=-90, showticklabels=True, constrain="domain", **axis)
@@ -46,7 +48,8 @@ def attention_grid(maps, tokens: Sequence[str], names: Sequence[str], title: str
     fig.update_xaxes(title_text="token read", row=down)
     fig.update_yaxes(title_text="token that reads", col=1)
     fig.update_annotations(font=dict(size=13, color=theme.INK), yshift=4)
-    fig.update_layout(coloraxis=dict(colorscale=theme.SEQUENTIAL, cmin=0, cmax=float(np.nanmax(maps)),
-                                     colorbar=theme.color_bar("attention weight")))
+    top = float(np.nanmax(np.abs(maps)))
+    fig.update_layout(coloraxis=dict(colorscale=theme.DIVERGING if signed else theme.SEQUENTIAL, cmin=-top if signed else 0,
+                                     cmax=top, colorbar=theme.color_bar(value_label)))
     theme.titled(fig, title, subtitle, height=170 + SIDE * down)
     return fig.update_layout(margin_t=110)

@@ -4,12 +4,23 @@
     attention_panel   one shared block's attention at each of its invocations
     decay_panel       how long each head of a layer remembers
     switch_panel      what switching a part off does to each token's loss
+    dimensions_panel  in how many directions the states are filled
+    contents_panel    which tokens a state is made of
+    mixer_panel       a mixer as attention: what each token adds to each
+    drift_panel       a shared block: other inputs or other adapters
+    xray_panel        attention scores by the halves of [x, x0] that made them
+    lens_panel        what the model would say at each site
+    intervention_panel  what replacing a part does, beside random changes of its size
+    recall_panel      who remembers a needle
 
 All take a model and (1, l) token ids, and labels for the tokens if the model has no tokenizer. All are plain
 ipywidgets: reachable by the tab key, moved by the arrow keys. Why the figures are not FigureWidgets: see `panel`.
 """
 
+from zamba_lab.widgets.causal import intervention_panel, lens_panel, recall_panel
 from zamba_lab.widgets.panel import Panel
 from zamba_lab.widgets.panels import attention_panel, decay_panel, states_panel, switch_panel
+from zamba_lab.widgets.views import contents_panel, dimensions_panel, drift_panel, mixer_panel, xray_panel
 
-__all__ = ["Panel", "attention_panel", "decay_panel", "states_panel", "switch_panel"]
+__all__ = ["Panel", "attention_panel", "contents_panel", "decay_panel", "dimensions_panel", "drift_panel",
+           "intervention_panel", "lens_panel", "mixer_panel", "recall_panel", "states_panel", "switch_panel", "xray_panel"]

@@ -78,21 +78,20 @@ def decay_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) 
 def switch_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) -> Panel:
     """The change of each token's loss when an invocation, its LoRA or its view of the embeddings is switched off."""
     tokens, c = labels(model, ids, tokens), with_invocations(model)
-    whole = lens.next_token_loss(model, ids)
 
     @cache
     def effect(part: str, where: int | None) -> lens.Effect:
-        return lens.switch_off(model, ids, part, where, whole)
+        return lens.effect(model, ids, lens.zero(part, where), controls=0)
 
     def draw(part: str, where: int | str):
         found = effect(part, None if where == EVERY else where)
         change = torch.cat([torch.full((1,), torch.nan), found.change[0]])
         return viz.token_effect(change, tokens, found.name, "change of loss (nats)", subtitle=(
-            f"mean loss {found.whole.mean():.3f} -> {found.without.mean():.3f} nats a token; "
+            f"mean loss {found.whole.mean():.3f} -> {found.changed.mean():.3f} nats a token; "
             "red: the token got harder to predict, blue: easier"))
 
     places = [("every invocation", EVERY)] + [
         (f"invocation {k}: block {block_name(block)}, depth {depth}", k)
         for k, (block, depth) in enumerate(zip(c.blocks_by_invocation, c.hybrid_layers))]
-    return Panel(draw, part=choice("switch off", [(part, part) for part in lens.parts(c)], "which part"),
+    return Panel(draw, part=choice("switch off", [(part, part) for part in lens.SWITCHED if part in lens.parts(c)], "which part"),
                  where=choice("at", places, "where"))

@@ -1,0 +1,120 @@
+"""An effect is the difference it says; its controls are as large; its interval is a bootstrap's."""
+
+import pytest
+import torch
+from shipped import nano, nano_ids
+from variants import BASE, VARIANTS, make_model, random_ids
+
+from zamba_lab import lens
+from zamba_lab.lens.effect import Nudge, _pass
+
+HYBRID = [lens.zero("invocation", 1), lens.zero("head", 0, head=1), lens.zero("adapter"), lens.drop_concat(2),
+          lens.swap_blocks(), lens.path(1, "dt"), lens.wipe("kv", 1, at=9), lens.freeze("kv", None, at=9)]
+ANY = [lens.zero("mixer", 2), lens.zero("convolution", 0), lens.wipe("ssm", 3, at=9), lens.freeze("ssm", None, at=9),
+       lens.wipe("conv", 1, at=9), lens.freeze("conv", 1, at=9)]
+
+
+def models():
+    return [("random", make_model(BASE), random_ids(BASE, b=3)), ("nano", nano(), nano_ids(3, 19)),
+            ("mamba1", make_model(VARIANTS["mamba1"]), random_ids(BASE, b=3))]
+
+
+@pytest.mark.parametrize("one", [one for one in (*HYBRID, *ANY)], ids=lambda one: one.name)
+def test_a_control_is_at_every_outlet_and_token_as_far_from_the_model_as_the_intervention_is(one):
+    model, ids = make_model(BASE), random_ids(BASE)
+    changed, outlets = lens.intervene(model, one), one.outlets(model.config)
+    before, after = (_pass(m, ids, None, outlets) for m in (lens.intervene(model), changed))
+    nudges = [Nudge.between(before, after, outlets, seed) for seed in (0, 0, 1)]
+    same, again, other = (_pass(lens.intervene(model, nudge), ids, None, outlets) for nudge in nudges)
+    assert outlets
+    for point in outlets:
+        far = [(trace[point] - before[point]).flatten(2).norm(dim=-1) for trace in (after, same, other)]
+        torch.testing.assert_close(far[1], far[0], rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(far[2], far[0], rtol=1e-9, atol=1e-11)
+        assert far[0].max() > 1e-6 and torch.equal(same[point], again[point]) and not torch.equal(same[point], other[point])
+
+
+@pytest.mark.parametrize("name, model, ids", models(), ids=lambda value: value if isinstance(value, str) else "")
+def test_an_effect_is_the_difference_of_the_losses_and_an_unreached_token_has_none(name, model, ids):
+    found = lens.effect(model, ids, lens.wipe("ssm", 2, at=9))
+    changed = lens.token_losses(lens.intervene(model, lens.wipe("ssm", 2, at=9))(ids).detach(), ids)
+    torch.testing.assert_close(found.whole, lens.next_token_loss(model, ids))
+    torch.testing.assert_close(found.changed, changed)
+    assert found.change.shape == (3, 18) and found.control.shape == (3, 3, 18)
+    assert (found.change[:, :9] == 0).all() and (found.control_change[:, :, :9] == 0).all()
+    assert found.change[:, 9:].abs().max() > 1e-9 and found.control_change[..., 9:].abs().max() > 1e-9
+    low, high = found.interval()
+    assert low < found.change.mean() < high
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
+def test_every_part_can_be_zeroed_and_the_effect_is_finite(config):
+    model, ids = make_model(config), random_ids(config, l=7)
+    for part in lens.parts(config):
+        found = lens.effect(model, ids, lens.zero(part, head=0 if part == "head" else None), controls=1)
+        assert found.change.isfinite().all() and found.control.isfinite().all() and found.change.abs().max() > 1e-9, part
+
+
+def test_nothing_done_has_no_effect_and_as_small_controls():
+    model, ids = make_model(BASE), random_ids(BASE)
+    for nothing in ([], [lens.untie()], [lens.swap_blocks(), lens.swap_blocks()], [lens.resample("mixer", 1, ids)]):
+        found = lens.effect(model, ids, nothing)
+        assert (found.change == 0).all() and (found.control_change == 0).all()
+        assert found.interval() == found.control_interval() == (0, 0)
+
+
+def test_several_interventions_are_measured_together_and_upon_others():
+    model, ids = make_model(BASE), random_ids(BASE)
+    first, second = lens.zero("invocation", 0), lens.wipe("conv", 1, at=5)
+    both = lens.effect(model, ids, [first, second])
+    upon = lens.effect(lens.intervene(model, first), ids, second, controls=0)
+    assert both.name == "invocation 0 off and conv 1 wiped at token 5"
+    torch.testing.assert_close(upon.changed, both.changed)
+    torch.testing.assert_close(upon.whole, lens.effect(model, ids, first, controls=0).changed)
+    assert upon.control.shape == (0, 2, 18)
+
+
+def test_a_divergence_is_zero_from_itself_and_above_zero_from_another():
+    model, ids = make_model(BASE), random_ids(BASE)
+    with torch.no_grad():
+        measure = lens.divergence_from(model(ids))
+    found = lens.effect(model, ids, lens.zero("mixer", 4), metric=measure)
+    assert found.whole.shape == (2, 19) and found.whole.abs().max() < 1e-12
+    assert found.changed.min() > 0 and found.control.min() > 0
+
+
+def test_padding_does_not_enter_an_effect():
+    model, ids = make_model(BASE), random_ids(BASE, l=12)
+    mask = torch.tensor([[1] * 12, [1] * 9 + [0] * 3])
+    found = lens.effect(model, ids, lens.zero("mixer", 1), mask=mask, controls=0)
+    alone = lens.effect(model, ids[1:, :9], lens.zero("mixer", 1), controls=0)
+    torch.testing.assert_close(found.changed[1:, :8], alone.changed)
+
+
+def test_switching_off_each_is_each_effect_alone_then_all():
+    model, ids = make_model(BASE), random_ids(BASE)
+    effects = lens.switch_off_each(model, ids)
+    assert [one.name for one in effects] == [f"{part} {k} off" if k != 3 else f"every {part} off"
+                                             for part in lens.SWITCHED for k in range(4)]
+    assert torch.equal(effects[1].changed, lens.effect(model, ids, lens.zero("invocation", 1), controls=0).changed)
+    assert lens.switch_off_each(make_model(VARIANTS["pure mamba2"]), ids) == []
+
+
+def test_the_loss_of_the_next_token_needs_one():
+    model, ids = make_model(BASE), random_ids(BASE)
+    expected = torch.nn.functional.cross_entropy(model(ids)[:, :-1].reshape(-1, 29), ids[:, 1:].reshape(-1))
+    torch.testing.assert_close(lens.next_token_loss(model, ids).mean(), expected.detach())
+    with pytest.raises(ValueError, match=r"length >= 2\): got \(2, 1\)"):
+        lens.effect(model, ids[:, :1], lens.zero("mixer"))
+
+
+def test_a_bootstrap_interval_of_thirty_holds_the_mean_nine_times_of_ten_and_of_one_says_nothing():
+    draws = torch.randn(200, 30, generator=torch.Generator().manual_seed(0))
+    low, high = lens.bootstrap(draws.T, level=0.95)
+    assert low.shape == (200,) and ((low < 0) & (high > 0)).float().mean() > 0.9
+    assert (high - low).mean() == pytest.approx(2 * 1.96 / 30 ** 0.5, rel=0.1)
+    constant = lens.bootstrap(torch.full((4, 2), 0.5))
+    torch.testing.assert_close(torch.stack(constant), torch.full((2, 2), 0.5, dtype=torch.float64))
+    assert all(end.isnan().all() for end in lens.bootstrap(torch.ones(1, 3)))
+    with pytest.raises(ValueError, match="level must be in"):
+        lens.bootstrap(draws, level=95)

@@ -1,0 +1,183 @@
+"""An atlas of the adapters: how large a change each makes, in which directions, and what for.
+
+An adapter changes a shared matrix W, (d_out, d_in), to W + up down, of rank r. Nothing here ever forms the product: with
+up = Q_u R_u and down^T = Q_d R_d, its singular values are those of the (r, r) matrix R_u R_d^T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zamba_lab.config import ZambaConfig
+from zamba_lab.lens.mixers import weight_and_bias
+from zamba_lab.lens.passes import next_token_loss
+from zamba_lab.model import Zamba
+
+PARTS = ("mlp", "q", "k", "v")
+
+
+@dataclass(frozen=True)
+class LoraChange:
+    """The adapters of one part at every invocation. k over invocations, r the rank."""
+
+    part: str
+    blocks: tuple[int, ...]       # the shared block of each invocation
+    depths: tuple[int, ...]
+    spectrum: Tensor              # (k, r): singular values of up down, falling
+    norm: Tensor                  # (k,): its Frobenius norm over that of the matrix it is added to
+    stable_rank: Tensor           # (k,): Frobenius^2 / spectral^2, 1 to r
+    reads: Tensor                 # (k, k, r): cos^2 of the principal angles between what two adapters read, in d_in
+    writes: Tensor                # (k, k, r): the same between what they write, in d_out
+    reads_by_chance: float        # r / d_in: the mean cos^2 of random subspaces of that size
+    writes_by_chance: float       # r / d_out
+
+
+def lora_parts(config: ZambaConfig) -> tuple[str, ...]:
+    """The parts of a shared block that have adapters: of "mlp", "q", "k", "v"."""
+    rank = {"mlp": config.lora_rank, **dict.fromkeys("qkv", config.lora_rank_qkv)}
+    return tuple(part for part in PARTS if config.n_invocations and rank[part])
+
+
+@torch.no_grad()
+def lora_change(model: Zamba, part: str = "mlp") -> LoraChange:
+    """What the adapters of one part are, as matrices.
+
+    Raises ValueError if the config has no such adapters.
+    """
+    c = model.config
+    if part not in lora_parts(c):
+        raise ValueError(f"part must be one that has adapters: got {part!r}, this config has "
+                         f"{', '.join(lora_parts(c)) or 'none'} (lora_rank {c.lora_rank}, lora_rank_qkv {c.lora_rank_qkv})")
+    spectra, norms, down, up = [], [], [], []
+    for depth, block in zip(c.hybrid_layers, c.blocks_by_invocation):
+        adapter = model.layers[depth].invocation.adapters[part]
+        base, _ = weight_and_bias(base_of(model.shared_blocks[block], part))
+        into, out_of = weight_and_bias(adapter.down)[0].mT, weight_and_bias(adapter.up)[0]
+        spectra.append(product_spectrum(out_of, into))
+        norms.append(torch.linalg.vector_norm(spectra[-1]) / torch.linalg.vector_norm(base))
+        down.append(torch.linalg.qr(into)[0])
+        up.append(torch.linalg.qr(out_of)[0])
+    spectrum = torch.stack(spectra)
+    return LoraChange(part, c.blocks_by_invocation, c.hybrid_layers, spectrum, torch.stack(norms),
+                      spectrum.square().sum(-1) / spectrum[:, 0].square(), overlaps(down), overlaps(up),
+                      down[0].shape[1] / down[0].shape[0], up[0].shape[1] / up[0].shape[0])
+
+
+def base_of(block: nn.Module, part: str) -> nn.Module:
+    """The shared linear layer that a part's adapters are added to."""
+    return block.mlp.gate_up if part == "mlp" else getattr(block.attention, part)
+
+
+def product_spectrum(out_of: Tensor, into: Tensor) -> Tensor:
+    """The singular values of out_of into^T from its factors, (d_out, r) and (d_in, r), falling: min(r, d_out, d_in) of them."""
+    return torch.linalg.svdvals(torch.linalg.qr(out_of)[1] @ torch.linalg.qr(into)[1].mT)
+
+
+def overlaps(bases: Sequence[Tensor]) -> Tensor:
+    """cos^2 of the principal angles between subspaces, falling: (k, k, r) from k orthonormal bases (d, r)."""
+    pairs = [[torch.linalg.svdvals(one.mT @ other).square().clamp(max=1) for other in bases] for one in bases]
+    return torch.stack([torch.stack(row) for row in pairs])
+
+
+def chance_overlaps(d: int, rank: int, draws: int = 64, seed: int = 0) -> Tensor:
+    """cos^2 of the principal angles between a fixed and a random subspace: what no relation looks like.
+
+    Their mean over the angles is rank / d in expectation. The largest is far above that, so that a pair is to be held
+    against the same angle of random pairs and not against the mean.
+
+    Args:
+        d: the dimension. rank: of both subspaces, 1 <= rank <= d. draws: how many. seed: of the draws.
+
+    Returns: (draws, rank), each falling. Raises ValueError if rank is above d.
+    """
+    if not 1 <= rank <= d:
+        raise ValueError(f"rank must be in 1..{d} (the dimension d): got {rank}")
+    generator = torch.Generator().manual_seed(seed)
+    fixed = slice(0, rank)                      # any will do; the first axes need no product
+    return torch.stack([torch.linalg.svdvals(torch.linalg.qr(torch.randn(d, rank, generator=generator))[0][fixed])
+                        .square().clamp(max=1) for _ in range(draws)])
+
+
+@contextmanager
+def adapters_of(model: Zamba, order: Sequence[int]) -> Iterator[Zamba]:
+    """The model, invocation k using the adapters of invocation order[k], while the block of `with` runs.
+
+    The links stay. Modules change places and none is copied or changed, so afterwards the model is what it was.
+
+    Raises ValueError unless order names an invocation for each invocation.
+    """
+    k = model.config.n_invocations
+    if len(order) != k or not all(0 <= one < k for one in order):
+        raise ValueError(f"order must name one of 0..{k - 1} for each of the {k} invocations: got {tuple(order)}")
+    owners = [model.layers[depth].invocation for depth in model.config.hybrid_layers]
+    before = [owner.adapters for owner in owners]
+    try:
+        for owner, one in zip(owners, order):
+            owner.adapters = before[one]
+        yield model
+    finally:
+        for owner, adapters in zip(owners, before):
+            owner.adapters = adapters
+
+
+@dataclass(frozen=True)
+class LoraEffect:
+    """What the next-token loss does when invocations get other adapters. Both (b, l - 1), nats."""
+
+    name: str
+    order: tuple[int | None, ...]       # whose adapters each invocation has; None: none at all
+    whole: Tensor
+    changed: Tensor
+
+    @property
+    def change(self) -> Tensor:
+        """> 0 where the adapters that belong there were the better ones."""
+        return self.changed - self.whole
+
+
+def lora_effects(model: Zamba, ids: Tensor) -> list[LoraEffect]:
+    """Zero, swap and permute the adapters and see what each does to the loss.
+
+        zero      one invocation without its adapters, then all without
+        swap      two invocations of one block exchange theirs
+        permute   every invocation of each block gets the next one's, the last the first's
+
+    Args:
+        ids: (b, l), l >= 2.
+
+    Raises ValueError if the config has no adapters.
+    """
+    c = model.config
+    if not lora_parts(c):
+        raise ValueError("these effects need adapters: this config has lora_rank 0 and lora_rank_qkv 0, or no shared block")
+    whole = next_token_loss(model, ids)
+    return [LoraEffect(name, order, whole, loss_with(model, ids, order)) for name, order in orders(c).items()]
+
+
+def orders(config: ZambaConfig) -> dict[str, tuple[int | None, ...]]:
+    """The exchanges of `lora_effects`, by name: whose adapters each invocation has."""
+    k, blocks = config.n_invocations, config.blocks_by_invocation
+    own = tuple(range(k))
+    found: dict[str, tuple[int | None, ...]] = {f"zero {i}": (*own[:i], None, *own[i + 1:]) for i in own}
+    found["zero all"] = (None,) * k
+    for i in own:
+        for j in own[i + 1:]:
+            if blocks[i] == blocks[j]:
+                found[f"swap {i} and {j}"] = tuple({i: j, j: i}.get(one, one) for one in own)
+    after = {}
+    for block in set(blocks):
+        uses = [i for i in own if blocks[i] == block]
+        after |= dict(zip(uses, uses[1:] + uses[:1]))
+    return found | {"permute": tuple(after[i] for i in own)}
+
+
+def loss_with(model: Zamba, ids: Tensor, order: Sequence[int | None]) -> Tensor:
+    """The next-token loss with adapters in another order, (b, l - 1); None: what an invocation's adapters add is 0."""
+    edits = {f"invocation.{i}.lora.*": torch.zeros_like for i, one in enumerate(order) if one is None}
+    with adapters_of(model, [i if one is None else one for i, one in enumerate(order)]):
+        return next_token_loss(model, ids, edit=edits)
