@@ -118,7 +118,7 @@ class Zamba(nn.Module):
             x, carried = run(layer, at("resid_in", x), block, ctx, cache.layers[i], at)
             x = at("resid_out", x)
             layers.append(carried)
-        return self._logits(_last_real(x, ctx.mask) if last_only else x, trace), layers
+        return self._logits(last_real(x, ctx.mask) if last_only else x, trace), layers
 
     def checkpointing(self, on: bool) -> None:
         """Whether `forward` with gradients keeps only each layer's input and computes the layer again for its gradient."""
@@ -199,7 +199,7 @@ def _join_masks(past: Cache, mask: Tensor | None, b: int, l: int, device) -> Ten
     return torch.cat([old, new], dim=1)
 
 
-def _last_real(x: Tensor, mask: Tensor | None) -> Tensor:
+def last_real(x: Tensor, mask: Tensor | None) -> Tensor:
     """Each row's last position that is not padding (the last one in a row of padding only). x: (b, l, d) -> (b, 1, d)"""
     if mask is None:
         return x[:, -1:]

@@ -100,17 +100,10 @@ def test_swapped_adapters_equal_a_model_with_their_weights_swapped(name):
     assert effect.change.abs().max() > 0
 
 
-def test_the_model_is_the_same_again_bit_by_bit_and_swapped_twice_it_never_changed():
+def test_exchanges_leave_the_model_as_it_is_bit_by_bit():
     model, ids = case("lora on qkv")
     before = model(ids)
-    with lens.adapters_of(model, (2, 1, 0)):
-        swapped = model(ids)
-        with lens.adapters_of(model, (2, 1, 0)) as twice:
-            assert torch.equal(twice(ids), before)
-        assert torch.equal(model(ids), swapped) and not torch.equal(swapped, before)
-    assert torch.equal(model(ids), before)
-    with pytest.raises(RuntimeError, match="within"), lens.adapters_of(model, (1, 1, 1)):
-        raise RuntimeError("within")
+    assert any(effect.change.abs().max() > 0 for effect in lens.lora_effects(model, ids))
     assert torch.equal(model(ids), before)
 
 
@@ -128,8 +121,6 @@ def test_the_exchanges_stay_within_a_block():
     (lambda: lens.lora_effects(*case("no lora")), "lora_rank 0 and lora_rank_qkv 0"),
     (lambda: lens.lora_effects(*case("pure mamba2")), "no shared block"),
     (lambda: lens.chance_overlaps(4, 5), r"rank must be in 1..4 \(the dimension d\): got 5"),
-    (lambda: lens.adapters_of(case("base")[0], (0, 1)).__enter__(), r"each of the 3 invocations: got \(0, 1\)"),
-    (lambda: lens.adapters_of(case("base")[0], (0, 1, 3)).__enter__(), r"one of 0..2 .* got \(0, 1, 3\)"),
 ])
 def test_what_is_not_there_is_refused(call, message):
     with pytest.raises(ValueError, match=message):

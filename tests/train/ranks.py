@@ -48,10 +48,14 @@ def gradients(folder: Path, name: str, team: Alone) -> None:
 
 
 def steps(folder: Path, kind: type | None, run: str, count: int) -> None:
-    """Train to that many steps, in a folder of that name: on with it, if it is there."""
-    model = model_of("two blocks", seed=99 if (folder / run).exists() else 0)
+    """Train from the beginning to that many steps, in a folder of that name. Process 0's weights count, no one else's."""
+    go_on(folder, kind, run, count, seed=dist.get_rank() if kind else 0)
+
+
+def go_on(folder: Path, kind: type | None, run: str, count: int, seed: int = 99) -> None:
+    """Train to that many steps with other weights than the run had: it has its own."""
     config = replace(CONFIG, steps=count, evaluate_every=2)         # whoever evaluates has gathered what it was in parts
-    train(model, DATA, config, folder / run, random_packed(60), team=kind() if kind else ALONE)
+    train(model_of("two blocks", seed), DATA, config, folder / run, random_packed(60), team=kind() if kind else ALONE)
 
 
 def sharded(folder: Path, team: Alone, read: str, write: str) -> None:
@@ -92,14 +96,14 @@ def together(folder: Path) -> None:
     for name, kind in (("ddp", Ddp), ("fsdp", Fsdp)):
         gradients(folder, name, kind())
         steps(folder, kind, name, 6)
-    steps(folder, Fsdp, "one then two", 6)
+    go_on(folder, Fsdp, "one then two", 6)
     steps(folder, Fsdp, "two then one", 4)
     sharded(folder, Fsdp(), "by one", "by two")
     mixed_precision(folder)
 
 
 def alone_again(folder: Path) -> None:
-    steps(folder, None, "two then one", 6)
+    go_on(folder, None, "two then one", 6)
     sharded(folder, ALONE, "by two", "by one again")
 
 

@@ -33,7 +33,7 @@ from zamba_lab.lens.hold import freeze, overwrite, wipe
 from zamba_lab.lens.horizons import Horizons, horizons
 from zamba_lab.lens.interventions import Intervened, Intervention, intervene
 from zamba_lab.lens.logits import LensReading, lens_sites, logit_lens, unembed
-from zamba_lab.lens.lora import LoraChange, LoraEffect, adapters_of, chance_overlaps, lora_change, lora_effects, lora_parts
+from zamba_lab.lens.lora import LoraChange, LoraEffect, chance_overlaps, lora_change, lora_effects, lora_parts
 from zamba_lab.lens.mixers import MixerMatrix, mixer_matrix
 from zamba_lab.lens.parts import count, parts
 from zamba_lab.lens.passes import next_token_loss, run, token_losses
@@ -49,7 +49,7 @@ from zamba_lab.lens.tuned import TunedLens, fit_tuned_lens
 
 __all__ = ["AttentionHabits", "AttentionMaps", "Attribution", "ConcatShares", "Contents", "Decay", "Drift", "Effect",
            "Flow", "Horizons", "Intervened", "Intervention", "LensReading", "LoraChange", "LoraEffect", "MEMORIES",
-           "MixerMatrix", "Recall", "Rollout", "SWITCHED", "ScoreParts", "Timeline", "TunedLens", "adapters_of",
+           "MixerMatrix", "Recall", "Rollout", "SWITCHED", "ScoreParts", "Timeline", "TunedLens",
            "attention_by_invocation", "attention_habits", "attribution", "bootstrap", "chance_overlaps", "concat_shares",
            "contents", "count", "decay", "divergence", "divergence_from", "drift", "drop_concat", "effect",
            "effective_rank", "fit_tuned_lens", "fork", "freeze", "frozen_mixer", "horizons", "intervene", "layer_flow",

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from zamba_lab.cache import Cache
 from zamba_lab.config import ZambaConfig
-from zamba_lab.model import Zamba, _last_real
+from zamba_lab.model import Zamba, last_real
 from zamba_lab.trace import OFF, Edit, Trace
 
 # from the position of the first new token, and the cache that it is given, to the edits of a pass
@@ -129,7 +129,7 @@ class Intervened:
         if trace is not OFF:
             hand_over(traces, trace)
         if last_only and not whole:
-            return _last_real(torch.cat(logits, dim=1), mask), cache
+            return last_real(torch.cat(logits, dim=1), mask), cache
         return torch.cat(logits, dim=1) if len(logits) > 1 else logits[0], cache
 
     def edited(self) -> tuple[str, ...]:

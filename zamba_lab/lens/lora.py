@@ -6,16 +6,18 @@ up = Q_u R_u and down^T = Q_d R_d, its singular values are those of the (r, r) m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from zamba_lab.config import ZambaConfig
+from zamba_lab.lens.interventions import intervene
 from zamba_lab.lens.mixers import weight_and_bias
 from zamba_lab.lens.passes import next_token_loss
+from zamba_lab.lens.replace import zero
+from zamba_lab.lens.rewire import permute_adapters
 from zamba_lab.model import Zamba
 
 PARTS = ("mlp", "q", "k", "v")
@@ -103,28 +105,6 @@ def chance_overlaps(d: int, rank: int, draws: int = 64, seed: int = 0) -> Tensor
                         .square().clamp(max=1) for _ in range(draws)])
 
 
-@contextmanager
-def adapters_of(model: Zamba, order: Sequence[int]) -> Iterator[Zamba]:
-    """The model, invocation k using the adapters of invocation order[k], while the block of `with` runs.
-
-    The links stay. Modules change places and none is copied or changed, so afterwards the model is what it was.
-
-    Raises ValueError unless order names an invocation for each invocation.
-    """
-    k = model.config.n_invocations
-    if len(order) != k or not all(0 <= one < k for one in order):
-        raise ValueError(f"order must name one of 0..{k - 1} for each of the {k} invocations: got {tuple(order)}")
-    owners = [model.layers[depth].invocation for depth in model.config.hybrid_layers]
-    before = [owner.adapters for owner in owners]
-    try:
-        for owner, one in zip(owners, order):
-            owner.adapters = before[one]
-        yield model
-    finally:
-        for owner, adapters in zip(owners, before):
-            owner.adapters = adapters
-
-
 @dataclass(frozen=True)
 class LoraEffect:
     """What the next-token loss does when invocations get other adapters. Both (b, l - 1), nats."""
@@ -178,6 +158,6 @@ def orders(config: ZambaConfig) -> dict[str, tuple[int | None, ...]]:
 
 def loss_with(model: Zamba, ids: Tensor, order: Sequence[int | None]) -> Tensor:
     """The next-token loss with adapters in another order, (b, l - 1); None: what an invocation's adapters add is 0."""
-    edits = {f"invocation.{i}.lora.*": torch.zeros_like for i, one in enumerate(order) if one is None}
-    with adapters_of(model, [i if one is None else one for i, one in enumerate(order)]):
-        return next_token_loss(model, ids, edit=edits)
+    own = [i if one is None else one for i, one in enumerate(order)]
+    zeros = [zero("adapter", i) for i, one in enumerate(order) if one is None]
+    return next_token_loss(intervene(model, permute_adapters(own), *zeros), ids)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import ast
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """What all schedules begin with: a straight rise to the peak. Abstract: `after` is what follows.
+class Schedule(ABC):
+    """What all schedules begin with: a straight rise to the peak. `after` is what follows.
 
     Raises ValueError if a field breaks a rule.
     """
@@ -34,8 +35,9 @@ class Schedule:
         """The share of the peak in step 0..steps - 1 of a run of `steps`."""
         return (step + 1) / self.warmup if step < self.warmup else self.after(step, steps)
 
+    @abstractmethod
     def after(self, step: int, steps: int) -> float:
-        raise NotImplementedError
+        """The share of the peak in a step after the warm-up."""
 
     def room(self, steps: int) -> float:
         """The most steps that the warm-up may take in a run of `steps`."""

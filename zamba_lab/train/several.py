@@ -61,6 +61,8 @@ class Ddp(Alone):
 class Fsdp(Ddp):
     """Each process holds a part of every weight, gradient and moment, and gathers a unit's weights while it runs.
 
+    As with DDP, what is trained is process 0's model, whatever the others were given.
+
     The units: each layer with what its invocation owns (adapters, link), each shared block, once, and the rest (embedding,
     final norm, head). A shared block is gathered at its first invocation and stays until the end of the forward pass,
     as the next invocation is not far; its gradient is complete, and goes out, when the first invocation's is done.
@@ -75,6 +77,9 @@ class Fsdp(Ddp):
         with_bf16 = resolved(config.precision, self.device) == "bf16"
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if with_bf16 else MixedPrecisionPolicy()
         how = {"mesh": init_device_mesh(self.device.type, (self.size,)), "mp_policy": policy}
+        with torch.no_grad():                       # as DDP does: were each to begin with its own, the parts would not fit
+            for value in (*model.parameters(), *model.buffers()):
+                dist.broadcast(value, src=0)
         for block in model.shared_blocks:
             fully_shard(block, reshard_after_forward=False, **how)
         for layer in model.layers:
