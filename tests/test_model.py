@@ -89,6 +89,19 @@ def test_only_the_small_scheme_lets_the_shared_block_be_heard():
     assert ratio["reference"] < 0.1 < ratio["small"] / 3
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("mixer", ["mamba2", "mamba1"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_small_scheme_saturates_no_softmax(tied, mixer):
+    """Scores of a standard deviation of 30 attend to one position at random, learn slowly, and fill it with denormals."""
+    torch.manual_seed(0)
+    config = zl.ZambaConfig(vocab_size=64, d_model=128, n_layers=2, headdim=32, d_state=16, hybrid_layers=(1,), attn_heads=4,
+                            n_shared_blocks=1, d_mlp=64, mixer=mixer, tie_embeddings=tied, init="small")
+    trace = zl.Trace(keep=["invocation.0.attn_probs"])
+    zl.Zamba(config)(torch.randint(64, (2, 64)), trace=trace)
+    assert trace["invocation.0.attn_probs"][..., -1, :].amax(-1).mean() < 0.1          # 1/64 is even
+
+
 @pytest.mark.parametrize("l", [5, 8, 13])
 def test_a_long_prompt_is_taken_in_pieces(monkeypatch, l):
     model, ids = make_model(BASE), random_ids(BASE, l=l)

@@ -9,7 +9,8 @@ block: t = link(block) is added to the stream, and where it is much the quieter 
     "small"      for hybrids of up to some million parameters: "authors", but what a shared block reads and gives is
                  heard from the start. The link matrices are normal with standard deviation link_gain / sqrt(d_model).
                  The embedding is normal(1); where it is the head too, normal(1 / sqrt(d_model)), which gives logits of
-                 unit size, and norm_in makes up for it in the half that reads the embedding.
+                 unit size. norm_in begins as ones: weighing the embedding's half more made softmaxes
+                 of a Zamba1 one-hot from the start, and a Zamba2 learn text more slowly.
 
 How loud the link should be depends on the task. Recall of four pairs (benchmarks/init_recall.py, three seeds) is solved
 within 800 steps at link_gain 8 and only nearly so at 1; none of the schemes fails there. On text a loud link did harm: t
@@ -50,9 +51,6 @@ def initialise(model: nn.Module, config: ZambaConfig) -> None:
             _initialise_mixer(layer.mamba, config)
         if config.init == "small" and isinstance(layer, HybridLayer):
             nn.init.normal_(layer.invocation.link.weight, std=config.link_gain / math.sqrt(config.d_model))
-    if config.init == "small" and config.tie_embeddings and config.concat_embedding:
-        for block in model.shared_blocks:
-            block.norm_in.weight[config.d_model:] = math.sqrt(config.d_model)
 
 
 def _initialise_mixer(mixer: nn.Module, config: ZambaConfig) -> None:
