@@ -116,7 +116,7 @@ def test_a_recipe_is_its_name_alone(monkeypatch, capsys):
     for arguments in (["mamba2-nano"], ["zamba2-nano", "--out", "a", "--model-out", "b"], ["annealing-study"], ["shipped"]):
         assert main(["train", *arguments]) == 0, capsys.readouterr().err
     assert said[:3] == [("mamba2-nano", "data/mamba2-nano", "runs/mamba2-nano"), ("zamba2-nano", "b", "a"),
-                        ("study", "data/annealing-study", "runs/annealing-study")]
+                        ("study", "data/studies/annealing", "runs/annealing-study")]
     assert [one[0] for one in said[3:]] == ["zamba2-nano", "zamba1-nano", "mamba2-nano", "transformer-nano"]
 
 

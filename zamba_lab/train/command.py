@@ -82,7 +82,7 @@ def follow(recipe: str, plan: dict[str, Any]) -> None:
     if recipe == STUDY:
         from zamba_lab.train.study import study
 
-        print(study(out or Path("data") / STUDY, runs or Path("runs") / STUDY))
+        print(study(out or Path("data/studies/annealing"), runs or Path("runs") / STUDY))
         return
     from zamba_lab.train.shipped import make, make_all
 

@@ -146,15 +146,21 @@ def write(out: Path, model: Zamba, documents: Sequence[Document], curve: list[di
     (out.parent / CURVES).write_text(picture(out.parent), encoding="utf-8")
 
 
-def picture(data: Path) -> str:
-    """Held-out Python over training, every model of the folder, as SVG."""
-    lines = {}
+def learning_curves(data: Path = SHIPPED["zamba2-nano"].parent, domain: str = PYTHON) -> dict[str, tuple[list, list]]:
+    """Bits per byte of held-out text over million tokens, of every model of a folder: name -> (x, y)."""
+    found = {}
     for file in sorted(data.glob("*/curve.csv")):
         with open(file, newline="", encoding="utf-8") as rows:
-            points = [(int(row["tokens"]) / 1e6, float(row["python_bits_per_byte"])) for row in csv.DictReader(rows)
-                      if row.get("python_bits_per_byte")]
+            points = [(int(row["tokens"]) / 1e6, float(row[f"{domain}_bits_per_byte"])) for row in csv.DictReader(rows)
+                      if row.get(f"{domain}_bits_per_byte")]
         if points:
-            lines[file.parent.name] = points
+            found[file.parent.name] = tuple(map(list, zip(*points)))
+    return found
+
+
+def picture(data: Path) -> str:
+    """Held-out Python over training, every model of the folder, as SVG."""
+    lines = {name: list(zip(*xy)) for name, xy in learning_curves(data).items()}
     return curve_svg(lines, {}, title="Held-out Python, in two phases", x_label="million tokens", y_label="bits per byte", top=3.0)
 
 

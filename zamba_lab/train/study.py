@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -29,10 +29,13 @@ import numpy as np
 import torch
 
 from zamba_lab.config import ZambaConfig
+from zamba_lab.config.presets import SHIPPED
+from zamba_lab.corpora import Packed
 from zamba_lab.model import Zamba
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.heldout import packed_bits_per_byte
 from zamba_lab.train.loop import train
+from zamba_lab.train.metrics import Writer
 from zamba_lab.train.mixture import REPLAY, Mixture
 from zamba_lab.train.schedules import Constant, Exponential
 from zamba_lab.train.text import PROSE, PYTHON, Text, packed, shipped_text
@@ -40,9 +43,9 @@ from zamba_lab.train.text import PROSE, PYTHON, Text, packed, shipped_text
 SEEDS = (0, 1, 2, 3, 4)
 MODEL = ZambaConfig(vocab_size=2048, d_model=64, n_layers=6, d_state=16, headdim=16, n_shared_blocks=2, hybrid_layers=(1, 3, 5),
                     attn_heads=4, d_mlp=128, lora_rank=4, max_context=256, init="small", link_gain=1.0)
-TRUNK = TrainConfig(steps=1500, batch=4, length=256, lr=3e-3, shared_lr=0.3, schedule=Constant(warmup=50), weight_decay=1.0,
+TRUNK = TrainConfig(steps=1200, batch=4, length=256, lr=3e-3, shared_lr=0.3, schedule=Constant(warmup=50), weight_decay=1.0,
                     max_epochs=None, evaluate_every=10_000, checkpoint_every=250)
-BRANCH = 400                                    # steps after the trunk
+BRANCH = 300                                    # steps after the trunk
 RATES = {"constant": Constant(warmup=4), "decay": Exponential(warmup=4)}
 SHARES = {"python": 1.0, "mix": REPLAY, "prose": 0.0}         # of phase 1's text
 ARMS = ("constant/python", "constant/mix", "decay/python", "decay/mix", "decay/prose")
@@ -56,6 +59,8 @@ CONTRASTS = {
     "replay, at a falling rate": ("decay/mix", "decay/prose"),
 }
 FIELDS = ("seed", "arm", PYTHON, PROSE)
+RESULTS, SUMMARY = "results.csv", "summary.json"
+STORED = SHIPPED["zamba2-nano"].parent / "studies" / "annealing"
 
 
 def study(out: Path, runs: Path, seeds: Sequence[int] = SEEDS, model: ZambaConfig = MODEL, trunk: TrainConfig = TRUNK,
@@ -76,14 +81,19 @@ def study(out: Path, runs: Path, seeds: Sequence[int] = SEEDS, model: ZambaConfi
         with ProcessPoolExecutor(min(jobs, len(seeds)), mp_context=get_context("spawn")) as pool:
             rows = [row for found in pool.map(job, seeds) for row in found]
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / "results.csv", "w", newline="", encoding="utf-8") as file:
+    with open(out / RESULTS, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(rows)
     summary = {"parameters": model.n_params, "trunk": trunk.facts(), "branch_steps": branch, "seeds": list(seeds),
                "differences": differences(rows)}
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (out / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return table(summary["differences"])
+
+
+def read(folder: Path = STORED) -> list[dict]:
+    """The differences that a study left in a folder; those of the stored study if none is given."""
+    return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["differences"]
 
 
 def one_trunk(seed: int, runs: Path, model_config: ZambaConfig, trunk: TrainConfig, branch: int) -> list[dict]:
@@ -95,12 +105,24 @@ def one_trunk(seed: int, runs: Path, model_config: ZambaConfig, trunk: TrainConf
     model = train(Zamba(model_config), mixture(text, "python"), trunk, folder / "trunk")
     rows = [{"seed": seed, "arm": "trunk", **held_out(model, text, trunk.length)}]
     for arm in ARMS:
-        rate, data = arm.split("/")
-        # Its own order of windows: with the trunk's it would read again what the trunk has just read.
-        config = replace(trunk, steps=branch, schedule=RATES[rate], seed=seed + 1000)
-        train(model, mixture(text, data), config, folder / arm.replace("/", "-"), branch_from=folder / "trunk")
+        branched(model, text, trunk, folder, arm, branch)
         rows.append({"seed": seed, "arm": arm, **held_out(model, text, trunk.length)})
     return rows
+
+
+def branched(model: Zamba, text: Text, trunk: TrainConfig, folder: Path, arm: str, steps: int,
+             validation: Mapping[str, Packed] | None = None, on_row: Sequence[Writer] = ()) -> Zamba:
+    """Train `steps` of an arm from the run `folder / "trunk"`, whose weights the model gets, into a run beside it.
+
+    Args:
+        trunk: what the trunk was trained with.
+        validation, on_row: as `loop.train` takes them.
+    """
+    rate, data = arm.split("/")
+    # Its own order of windows: with the trunk's it would read again what the trunk has just read.
+    config = replace(trunk, steps=steps, schedule=RATES[rate], seed=trunk.seed + 1000)
+    return train(model, mixture(text, data), config, folder / arm.replace("/", "-"), validation, branch_from=folder / "trunk",
+                 on_row=on_row)
 
 
 def mixture(text: Text, name: str) -> Mixture:
