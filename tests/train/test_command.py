@@ -104,16 +104,20 @@ def test_a_file_that_is_no_run_is_refused(tmp_path, capsys, monkeypatch, text, s
 
 def test_without_data_it_says_what_is_missing(capsys):
     assert main(["train", "mamba2-130m"]) == 2
-    assert "--data FOLDER --out RUN, or one of the recipes zamba2-nano alone" in capsys.readouterr().err
+    assert "--data FOLDER --out RUN, or one of the recipes zamba2-nano, zamba1-nano, mamba2-nano" in capsys.readouterr().err
 
 
-def test_the_shipped_recipe_is_its_name_alone(monkeypatch, tmp_path):
-    from zamba_lab.train import nano
+def test_a_recipe_is_its_name_alone(monkeypatch, capsys):
+    from zamba_lab.train import shipped, study
 
     said = []
-    monkeypatch.setattr(nano, "make_nano", lambda out, run: said.append((str(out), str(run))))
-    assert main(["train", "zamba2-nano"]) == 0 and main(["train", "zamba2-nano", "--out", "a", "--model-out", "b"]) == 0
-    assert said == [("data/zamba2-nano", "runs/zamba2-nano"), ("b", "a")]
+    monkeypatch.setattr(shipped, "make", lambda name, out, run: said.append((name, str(out), str(run))))
+    monkeypatch.setattr(study, "study", lambda out, runs: said.append(("study", str(out), str(runs))))
+    for arguments in (["mamba2-nano"], ["zamba2-nano", "--out", "a", "--model-out", "b"], ["annealing-study"], ["shipped"]):
+        assert main(["train", *arguments]) == 0, capsys.readouterr().err
+    assert said[:3] == [("mamba2-nano", "data/mamba2-nano", "runs/mamba2-nano"), ("zamba2-nano", "b", "a"),
+                        ("study", "data/studies/annealing", "runs/annealing-study")]
+    assert [one[0] for one in said[3:]] == ["zamba2-nano", "zamba1-nano", "mamba2-nano", "transformer-nano"]
 
 
 def test_corpora_of_two_tokenizers_do_not_mix(place, capsys):

@@ -37,6 +37,7 @@ def every_figure() -> dict[str, go.Figure]:
                                    "measured (tokens)", "depth"),
         "questions": viz.questions(["k1", "v2", "k1"], [None, None, "v2"], "an example"),
         "depth_diagram": viz.depth_diagram(6, (1, 4), (0, 1), "a hybrid"),
+        "curves": viz.curves({"one": ([1, 2], [0.5, np.nan]), "none": ([], [])}, "loss", "step", "nats", marks={"phase 2": 1.5}),
     }
 
 
@@ -139,6 +140,18 @@ def test_effects_stand_above_their_controls_with_their_intervals():
     np.testing.assert_allclose(done.error_x.arrayminus, [0.1, 0.1])
     assert (np.asarray(done.y) < np.asarray(control.y)).all() and control.error_x.array[1] == 0
     assert "interval +0.0000 to +0.2000" in control.text[0] and "interval" not in control.text[1]
+
+
+def test_effects_of_two_texts_are_named_by_them():
+    both = viz.effects([[0.3, 0.1]], np.full((1, 2, 2), np.nan), ["a"], "t", "bits", series=("code", "prose"), row_label="change").data
+    assert [trace.name for trace in both] == ["code", "prose"] and both[1].marker.color != theme.FAINT
+
+
+def test_curves_lie_over_their_faint_ones_and_few_points_are_marked():
+    fig = viz.curves({"mean": (range(50), range(50)), "held out": ([0, 49], [3, 1])}, "t", "step", "nats",
+                     faint={"each": (range(50), range(50))}, marks={"anneal": 25}, x_range=(0, 60))
+    assert [(trace.name, trace.mode) for trace in fig.data] == [("each", "lines"), ("mean", "lines"), ("held out", "lines+markers")]
+    assert fig.layout.xaxis.range == (0, 60) and fig.layout.shapes[0].x0 == 25 and fig.layout.annotations[0].text == "anneal"
 
 
 def test_a_table_shows_every_number_at_its_row_and_column():
@@ -248,6 +261,7 @@ def test_long_sequences_get_fewer_labels():
     (lambda: viz.principal_angles(np.ones((1, 3)), ["a"], np.ones((4, 2)), "t"), "chance must have the angles .* 2 and 3"),
     (lambda: viz.agreement([1.0], [1.0], ["a"], [0, 1], "t", "x", "y", "g"), "groups needs one label"),
     (lambda: viz.depth_diagram(4, (1, 2), (0,), "t"), "got 1 and 2"),
+    (lambda: viz.curves({"a": ([1, 2], [1])}, "t", "x", "y"), r"'a' has \(2,\) and \(1,\)"),
 ])
 def test_labels_that_do_not_fit_are_refused(call, message):
     with pytest.raises(ValueError, match=message):

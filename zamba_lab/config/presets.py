@@ -33,16 +33,23 @@ PUBLISHED: dict[str, dict] = {
     "mamba2-130m": dict(_NEOX, mixer="mamba2", vocab_size=50288, d_model=768, n_layers=24, d_state=128, headdim=64),
 }
 
-# Models this project trained; their folders hold config, weights, tokenizer and how they were made.
-SHIPPED: dict[str, Path] = {"zamba2-nano": Path(__file__).resolve().parents[2] / "data" / "zamba2-nano"}
-NANO = dict(
-    vocab_size=2048, d_model=128, n_layers=8, mixer="mamba2", d_state=32, headdim=32, n_shared_blocks=2,
-    hybrid_layers=(1, 3, 5, 7), attn_heads=4, d_mlp=512, lora_rank=8, max_context=512, init="small", link_gain=1.0)
+# Models this project trained; their folders hold config, weights, tokenizer and how they were made. They are of one size, within
+# 2 %, and differ in what stands in their depth.
+_NANO = dict(vocab_size=2048, d_model=128, d_state=32, headdim=32, attn_heads=4, max_context=1024, init="small", link_gain=1.0)
+_ALONE = dict(_NANO, n_shared_blocks=0, hybrid_layers=())
+NANOS: dict[str, dict] = {
+    "zamba2-nano": dict(_NANO, mixer="mamba2", n_layers=8, n_shared_blocks=2, hybrid_layers=(1, 3, 5, 7), d_mlp=192, lora_rank=8),
+    "zamba1-nano": dict(_NANO, mixer="mamba1", n_layers=9, n_shared_blocks=1, hybrid_layers=(1, 3, 5, 7), d_mlp=512, lora_rank=0,
+                        d_state=16, headdim=128, rope_theta=None),
+    "mamba2-nano": dict(_ALONE, mixer="mamba2", n_layers=14),
+    "transformer-nano": dict(_ALONE, mixer="attention", n_layers=8, d_mlp=336),
+}
+SHIPPED: dict[str, Path] = {name: Path(__file__).resolve().parents[2] / "data" / name for name in NANOS}
 
 
 def preset(name: str) -> ZambaConfig:
     """The config of a published or shipped model, by name. ValueError lists the names there are."""
-    table = {**PUBLISHED, "zamba2-nano": NANO}
+    table = {**PUBLISHED, **NANOS}
     if name not in table:
         raise ValueError(f"no preset {name!r}: there are {', '.join(table)}")
     return ZambaConfig(**table[name])

@@ -1,6 +1,7 @@
 """`zamba-lab train`: a run from a command line, or from a file (YAML or JSON) that says the same.
 
-    zamba-lab train zamba2-nano                                       the shipped model, by its recipe
+    zamba-lab train zamba2-nano                                       a shipped model, by its recipe; `shipped`: all of them
+    zamba-lab train annealing-study                                   what the second phase is worth (study.py)
     zamba-lab train mamba2-130m --data tokens/ --out runs/a --steps 2000 --batch 16 --schedule "cosine(warmup=100)"
     zamba-lab train runs/a.yaml --resume
     zamba-lab train zamba2-nano --data web/ --data books/ --anneal-from runs/a --out runs/b --steps 200
@@ -21,7 +22,7 @@ from typing import Any
 
 from zamba_lab.train.config import annealing, defaults, from_values
 
-RECIPES = ("zamba2-nano",)
+STUDY, ALL = "annealing-study", "shipped"        # recipes besides those of the models by their names
 KEYS = ("model", "data", "shares", "out", "model_out", "anneal_from", "anneal_step", "prompts", "parallel", "threads",
         "writers", "train")
 
@@ -55,11 +56,8 @@ def main(given: argparse.Namespace) -> int:
     if plan.get("threads"):
         torch.set_num_threads(plan["threads"])
     try:
-        if given.source in RECIPES and not plan.get("data"):
-            from zamba_lab.train.nano import make_nano
-
-            out, folder = plan.get("model_out") or f"data/{given.source}", plan.get("out") or f"runs/{given.source}"
-            print(json.dumps(make_nano(Path(out), Path(folder)), indent=1))
+        if given.source in recipes() and not plan.get("data"):
+            follow(given.source, plan)
         else:
             run(plan, given.resume)
     except KeyboardInterrupt as stop:
@@ -69,6 +67,28 @@ def main(given: argparse.Namespace) -> int:
         print(f"zamba-lab: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def recipes() -> tuple[str, ...]:
+    """What is trained by its name alone, on text that is on every machine."""
+    from zamba_lab.config.presets import SHIPPED
+
+    return (*SHIPPED, ALL, STUDY)
+
+
+def follow(recipe: str, plan: dict[str, Any]) -> None:
+    """Make what a recipe makes, or go on with it."""
+    out, runs = (Path(plan[name]) if plan.get(name) else None for name in ("model_out", "out"))
+    if recipe == STUDY:
+        from zamba_lab.train.study import study
+
+        print(study(out or Path("data/studies/annealing"), runs or Path("runs") / STUDY))
+        return
+    from zamba_lab.train.shipped import make, make_all
+
+    found = (make_all(out or Path("data"), runs or Path("runs")) if recipe == ALL else
+             make(recipe, out or Path("data") / recipe, runs or Path("runs") / recipe))
+    print(json.dumps(found, indent=1))
 
 
 def described(given: argparse.Namespace) -> dict[str, Any]:
@@ -114,7 +134,7 @@ def run(plan: dict[str, Any], resume: bool) -> None:
 
     if not plan["data"] or not plan.get("out"):
         raise ValueError("training needs data and a folder for the run: --data FOLDER --out RUN"
-                         + (f", or one of the recipes {', '.join(RECIPES)} alone" if not plan["data"] else ""))
+                         + (f", or one of the recipes {', '.join(recipes())} alone" if not plan["data"] else ""))
     out, config, known = Path(plan["out"]), training(plan), checkpoints(plan["out"])
     if known and not resume:
         raise ValueError(f"{str(out)!r} holds a run of {known[-1][0]} steps: go on with it by --resume, or take another folder")

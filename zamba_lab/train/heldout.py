@@ -17,25 +17,31 @@ from torch import Tensor, nn
 
 from zamba_lab.corpora import Packed
 from zamba_lab.tokenizer import Tokenizer
+from zamba_lab.train.batches import IGNORE, by_documents
 
 
 @torch.no_grad()
-def packed_bits_per_byte(model: nn.Module, packed: Packed, length: int, batch: int = 16) -> float:
-    """The quick measure, for the course of training: windows side by side, each read from an empty memory."""
+def packed_bits_per_byte(model: nn.Module, packed: Packed, length: int, batch: int = 16, bos_id: int | None = None) -> float:
+    """The quick measure, for the course of training: windows side by side, each read from an empty memory.
+
+    bos_id: the start token, if a window is to be cut at documents as `TrainConfig.documents` cuts it; None: it is read through.
+    """
     n = len(packed.tokens) - 1
     full = n - n % length
     windows = [packed.tokens[start:start + length + 1] for start in range(0, full, length)]
     batches = [np.stack(windows[at:at + batch]) for at in range(0, len(windows), batch)]
     if full < n:
         batches.append(packed.tokens[None, full:])
-    return sum(float(_bits(model, torch.from_numpy(rows.astype(np.int64))).sum()) for rows in batches) / packed.n_bytes
+    pieces = [(rows[:, :-1], rows[:, 1:]) for rows in (torch.from_numpy(one.astype(np.int64)) for one in batches)]
+    if bos_id is not None:
+        pieces = [part for piece in pieces for part in by_documents(*piece, bos_id)]
+    return sum(float(_bits(model, *piece).sum()) for piece in pieces) / packed.n_bytes
 
 
-def _bits(model: nn.Module, rows: Tensor) -> Tensor:
-    """-log2 p of each id but the first. rows: (b, l + 1). Returns (b, l) in float64."""
-    logits = model(rows[:, :-1])                                                          # (b, l, v)
-    nats = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
-    return nats.double().unflatten(0, rows[:, 1:].shape) / math.log(2)
+def _bits(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
+    """-log2 p of each target, 0 where there is none. All (b, l); the result in float64."""
+    nats = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORE)
+    return nats.double().unflatten(0, targets.shape) / math.log(2)
 
 
 @torch.no_grad()
@@ -62,7 +68,7 @@ def document_bits(model: nn.Module, texts: Sequence[str], tokenizer: Tokenizer, 
         rows = torch.zeros(len(some), max(len(ids) for _, ids, _ in some), dtype=torch.int64)
         for row, (_, ids, _) in zip(rows, some):
             row[:len(ids)] = torch.tensor(ids)           # padded at the end, where a causal model cannot look
-        for found, (document, ids, known) in zip(_bits(model, rows), some):
+        for found, (document, ids, known) in zip(_bits(model, rows[:, :-1], rows[:, 1:]), some):
             bits[document] += float(found[known:len(ids) - 1].sum())
     return bits
 

@@ -156,8 +156,9 @@ class Run:
                "seconds": time.perf_counter() - began, "seconds_waiting": waited}
         self.model.eval()
         if done % config.evaluate_every == 0 or done == config.steps:
+            bos_id = self._bos_id() if config.documents else None
             with self.autocast():
-                row |= {f"{name}_bits_per_byte": packed_bits_per_byte(self.model, packed, config.length)
+                row |= {f"{name}_bits_per_byte": packed_bits_per_byte(self.model, packed, config.length, bos_id=bos_id)
                         for name, packed in self.held_out.items()}
                 row |= self.measure(self.model, done)
         if config.sample_every and (done % config.sample_every == 0 or done == config.steps):

@@ -38,7 +38,7 @@ class Panel(widgets.VBox):
 
     def __init__(self, draw: Callable[..., go.Figure], **controls: widgets.ValueWidget):
         self.draw, self.controls = draw, controls
-        self.output = widgets.Output(layout=widgets.Layout(width="100%"))
+        self.output = figure_output()
         self.figure = go.Figure()
         row = widgets.HBox(list(controls.values()), layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 28px",
                                                                           padding="6px 16px 2px"))
@@ -50,10 +50,20 @@ class Panel(widgets.VBox):
 
     def _redraw(self, change=None) -> None:
         self.figure = self.draw(**{name: control.value for name, control in self.controls.items()})
-        # As high as the figure from the start, so that the page does not jump while it is drawn.
-        self.output.layout.min_height = f"{self.figure.layout.height or 360}px"
-        data = {PLOTLY: json.loads(self.figure.to_json()), "text/plain": self.figure.layout.title.text or "figure"}
-        self.output.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+        show_figure(self.output, self.figure)
+
+
+def figure_output(width: str = "100%") -> widgets.Output:
+    """A place for `show_figure`."""
+    return widgets.Output(layout=widgets.Layout(width=width))
+
+
+def show_figure(output: widgets.Output, figure: go.Figure) -> None:
+    """Put a figure in the place of the one that is there."""
+    # As high as the figure from the start, so that the page does not jump while it is drawn.
+    output.layout.min_height = f"{figure.layout.height or 360}px"
+    data = {PLOTLY: json.loads(figure.to_json()), "text/plain": figure.layout.title.text or "figure"}
+    output.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
 
 
 def slider(name: str, count: int, help: str) -> widgets.IntSlider:

@@ -10,11 +10,13 @@ import zamba_lab as zl
 from train.tiny import TINY
 from zamba_lab import corpora
 from zamba_lab.corpora import Document
-from zamba_lab.train import WSD, TrainConfig
-from zamba_lab.train.nano import make_nano, thin
+from zamba_lab.config.presets import SHIPPED
+from zamba_lab.train import Constant, TrainConfig, annealing
+from zamba_lab.train.shipped import make, thin
 from zamba_lab.train.picture import _ticks, curve_svg
 
-CONFIG = TrainConfig(steps=4, schedule=WSD(warmup=1, decay=0.3), max_epochs=None, batch=2, length=16, evaluate_every=2, checkpoint_every=2)
+FIRST = TrainConfig(steps=4, schedule=Constant(warmup=1), max_epochs=None, batch=2, length=16, evaluate_every=2, checkpoint_every=2)
+PHASES = FIRST, annealing(FIRST, steps=3)
 MODEL = replace(TINY, vocab_size=280)
 SECRET = "a sentence of the corpus that the folder must not hold"
 
@@ -28,30 +30,45 @@ def documents(monkeypatch):
 
 
 def test_the_recipe_makes_a_folder_that_loads(documents, tmp_path):
-    metrics = make_nano(tmp_path / "out", tmp_path / "run", MODEL, CONFIG)
+    metrics = make("zamba2-nano", tmp_path / "out", tmp_path / "run", MODEL, PHASES)
     model = zl.load(tmp_path / "out")
     assert model.tokenizer.decode(model.tokenizer.encode(SECRET)) == SECRET
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == metrics
-    assert 0 < metrics["bits_per_byte"]["test"]["model"] < 20 and metrics["training"]["steps"] == 4
-    assert corpora.check(documents, tmp_path / "out" / "manifest.json") == ""
+    assert 0 < metrics["bits_per_byte"]["test"]["model"] < 20 and metrics["training"]["steps"] == 7
+    assert corpora.check(documents, tmp_path / "manifest.json") == ""
     names = {file.name for file in (tmp_path / "out").iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "manifest.json", "metrics.json", "curve.csv", "curve.svg"}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "metrics.json", "curve.csv"}
     assert not any(SECRET.encode() in file.read_bytes() for file in (tmp_path / "out").iterdir())
+    assert "out" in (tmp_path / "curves.svg").read_text()
+
+
+def test_the_second_phase_reads_both_domains_at_a_falling_rate(documents, tmp_path):
+    metrics = make("zamba2-nano", tmp_path / "out", tmp_path / "run", MODEL, PHASES)
+    epochs = metrics["training"]["epochs"]
+    assert epochs["pretrain"].keys() == {"python"} and epochs["anneal"].keys() == {"replay", "fresh"}
+    rows = (tmp_path / "out" / "curve.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4", "5", "6", "7"]
+    assert float(rows[-1].split(",")[2]) < 0.2 * FIRST.lr
 
 
 def test_nothing_is_written_before_the_end(documents, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "train", lambda self, mode=True: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        make_nano(tmp_path / "out", tmp_path / "run", MODEL, CONFIG)
+        make("zamba2-nano", tmp_path / "out", tmp_path / "run", MODEL, PHASES)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_shipped_models_are_of_one_size():
+    sizes = {name: zl.ZambaConfig.preset(name).n_params for name in SHIPPED}
+    assert len(sizes) == 4 and max(sizes.values()) < 1.02 * min(sizes.values()), sizes
 
 
 def test_a_thinned_log_keeps_means_and_evaluations():
     log = [{"step": k + 1, "tokens": 10 * (k + 1), "lr": 1.0, "loss": float(k), "gradient_norm": 1.0,
-            "validation_bits_per_byte": 2.5 if k == 3 else None, "seconds": 1.0} for k in range(6)]
+            "python_bits_per_byte": 2.5 if k == 3 else None, "seconds": 1.0} for k in range(6)]
     curve = thin(log, bytes_per_token=1 / 0.6931471805599453, points=3)
     assert [float(row["train_bits_per_byte"]) for row in curve] == [0.5, 2.5, 4.5]
-    assert [row["validation_bits_per_byte"] for row in curve] == ["", "2.50000", ""] and curve[-1]["tokens"] == "60"
+    assert [row["python_bits_per_byte"] for row in curve] == ["", "2.50000", ""] and curve[-1]["tokens"] == "60"
 
 
 def test_the_picture_is_svg_with_every_line_named():
