@@ -45,7 +45,7 @@ import zamba_lab  # noqa: E402
 TESTS = {"terms": ("states", "horizons", "attention"), "passes": ("effect",), "tuned": ("logits",),
          "hold": ("hold", "interventions"), "parts": ("interventions", "effect"), "replace": ("interventions", "effect"),
          "rewire": ("rewire", "interventions"), "paths": ("paths", "interventions")}
-SECONDS = 300                 # a mutant that takes longer hangs: killed
+SECONDS = 300                 # of CPU time; a mutant that takes more hangs: killed
 Change = tuple[str, Callable[[ast.AST], None]]
 
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Mod: ast.Mult, ast.BitAnd: ast.BitOr,
@@ -174,7 +174,7 @@ def passes(path: Path, tree: ast.Module, tests: list[str]) -> bool:
     """Whether the tests pass with this tree in the file's place: in a fork, so that nothing of it stays."""
     child = os.fork()
     if child == 0:
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         sys.meta_path.insert(0, Planted("zamba_lab.lens." + path.stem, path, tree))
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             try:

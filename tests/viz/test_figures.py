@@ -184,6 +184,7 @@ def test_a_lens_map_says_each_sites_word_at_its_token():
     assert trace.text[1][1] == "&lt;s&gt;" and trace.y == ("embed", "end")
     assert trace.customdata[1][1] == "end after token 1 «·f»:<br>says «&lt;s&gt;»"
     np.testing.assert_array_equal(trace.z, values)
+    assert (trace.z > trace.zmax).mean() == pytest.approx(0.15, abs=0.08)
     many = viz.lens_map([["a_long_word"] * 40], np.ones((1, 40)), ["t"] * 40, ["end"], "lens", "nats").data[0]
     assert many.text[0][0] == "a_lo…" and "a_long_word" in many.customdata[0][0]
 

@@ -13,7 +13,8 @@ from zamba_lab.viz.arrays import array, must_match
 from zamba_lab.viz.tokens import places, token_axis
 
 MAX_ACROSS = 3
-SIDE = 430                    # pixels of one map
+SIDE = {1: 430, 2: 430, 3: 310}      # pixels of one map, by how many stand side by side
+LABELS = {1: 64, 2: 36, 3: 24}       # tokens that can be read along it
 
 
 def attention_grid(maps, tokens: Sequence[str], names: Sequence[str], title: str, subtitle: str = "",
@@ -42,7 +43,7 @@ def attention_grid(maps, tokens: Sequence[str], names: Sequence[str], title: str
         fig.add_trace(go.Heatmap(z=np.where(ahead, np.nan, probs).astype(np.float32), x=words, y=words, hoverongaps=False,
                                  hovertemplate="%{y}<br>reads %{x}<br>" + value_label + " <b>%{z:.3f}</b><extra></extra>",
                                  coloraxis="coloraxis"), row=i // across + 1, col=i % across + 1)
-    axis = token_axis(tokens, size=9.5 if len(tokens) <= 40 else 8)
+    axis = token_axis(tokens, size=9, most=LABELS[across])
     fig.update_xaxes(tickangle=-90, showticklabels=True, constrain="domain", **axis)
     fig.update_yaxes(autorange="reversed", scaleanchor="x", constrain="domain", **axis)
     fig.update_xaxes(title_text="token read", row=down)
@@ -51,5 +52,5 @@ def attention_grid(maps, tokens: Sequence[str], names: Sequence[str], title: str
     top = float(np.nanmax(np.abs(maps)))
     fig.update_layout(coloraxis=dict(colorscale=theme.DIVERGING if signed else theme.SEQUENTIAL, cmin=-top if signed else 0,
                                      cmax=top, colorbar=theme.color_bar(value_label)))
-    theme.titled(fig, title, subtitle, height=170 + SIDE * down)
+    theme.titled(fig, title, subtitle, height=170 + SIDE[across] * down)
     return fig.update_layout(margin_t=110)

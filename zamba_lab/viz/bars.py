@@ -24,7 +24,7 @@ def bars(values, names: Sequence[str], title: str, value_label: str, name_label:
     colors = [theme.DIVERGING[-1][1] if value > 0 else theme.DIVERGING[0][1] for value in values]
     fig = go.Figure(go.Bar(
         x=values, y=list(range(len(names))), orientation="h", marker=dict(color=colors, line_width=0), width=0.66,
-        text=[f"{value:+.3f}" for value in values], textposition="outside", cliponaxis=False, customdata=list(names),
+        text=[f"{value:+.3g}" for value in values], textposition="outside", cliponaxis=False, customdata=list(names),
         textfont=dict(size=12, color=theme.INK),
         hovertemplate="%{customdata}<br>" + value_label + " <b>%{x:+.4f}</b><extra></extra>"))
     left, right = values.min(initial=0), values.max(initial=0)

@@ -22,7 +22,7 @@ def table(values, rows: Sequence[str], columns: Sequence[str], title: str, row_l
     Args:
         values: (row, column); NaN is left blank.
         rows, columns: one label each. row_label, column_label: the titles of the axes. value_label: with its unit.
-        signed: colours diverge from 0 instead of growing from it; a number that is exactly 0 stands as 0.
+        signed: colours diverge from 0 instead of growing from it. A number that is exactly 0 stands as 0.
         top: the value of the strongest colour; None: the largest magnitude here.
         low, high: intervals, of the shape of values, or None. A number whose interval leaves out 0 is bold.
 
@@ -56,7 +56,7 @@ def number(value: float, sure: bool, signed: bool) -> str:
     """What stands in a cell."""
     if np.isnan(value):
         return ""
-    words = f"{value:.3f}" if not signed else f"{value:+.3f}" if value else "0"
+    words = f"{value:{'+' * signed}.3f}" if value else "0"
     return f"<b>{words}</b>" if sure else words
 
 
@@ -65,7 +65,8 @@ def lens_map(words: Sequence[Sequence[str]], values, tokens: Sequence[str], site
     """What each site would say after each token: the word in the cell, how far from the model's own word its colour.
 
     Args:
-        words: (site, token) the likeliest next token there. values: (site, token), >= 0.
+        words: (site, token) the likeliest next token there. values: (site, token), >= 0. The strongest colour is that of
+            the value that 85 % of the cells stay below: the first sites are so far off that the others would all be white.
         tokens, sites: one label for each column and row. The first site is at the bottom: the stream flows upwards.
 
     Raises ValueError if shapes or labels do not fit.
@@ -80,7 +81,8 @@ def lens_map(words: Sequence[Sequence[str]], values, tokens: Sequence[str], site
              for site, line in zip(sites, words)]
     fig = go.Figure(go.Heatmap(
         z=values, x=places(tokens), y=list(sites), text=[[fitting(word, len(tokens)) for word in line] for line in words],
-        customdata=hover, texttemplate="%{text}", textfont=dict(family=theme.MONO, size=9.5), xgap=1, ygap=1, zmin=0,
+        customdata=hover, texttemplate="%{text}", textfont=dict(family=theme.MONO, size=9.5), xgap=1, ygap=1,
+        zmin=0, zmax=float(np.quantile(values, 0.85)) or 1.0,
         hovertemplate=f"%{{customdata}}<br>{value_label} <b>%{{z:.3f}}</b><extra></extra>",
         colorscale=theme.SEQUENTIAL, colorbar=theme.color_bar(value_label)))
     fig.update_xaxes(title_text="after token", tickangle=-90, **token_axis(tokens))

@@ -29,9 +29,9 @@ def places(tokens: Sequence[str]) -> list[str]:
     return [f"token {i} «{printable(token)}»" for i, token in enumerate(tokens)]
 
 
-def token_axis(tokens: Sequence[str], size: float = 10.5, **more) -> dict:
-    """Layout of an axis whose categories are `places(tokens)`: its ticks say the token only."""
-    every = -(-len(tokens) // MAX_TICKS)
+def token_axis(tokens: Sequence[str], size: float = 10.5, most: int = MAX_TICKS, **more) -> dict:
+    """Layout of an axis whose categories are `places(tokens)`: its ticks, at most so many, say the token only."""
+    every = -(-len(tokens) // most)
     shown = range(0, len(tokens), every)
     return dict(type="category", tickmode="array", tickvals=list(shown), ticktext=[short(tokens[i]) for i in shown],
                 tickfont=dict(family=theme.MONO, size=size, color=theme.INK), ticks="", **more)
