@@ -43,9 +43,9 @@ from zamba_lab.train.text import PROSE, PYTHON, Text, packed, shipped_text
 SEEDS = (0, 1, 2, 3, 4)
 MODEL = ZambaConfig(vocab_size=2048, d_model=64, n_layers=6, d_state=16, headdim=16, n_shared_blocks=2, hybrid_layers=(1, 3, 5),
                     attn_heads=4, d_mlp=128, lora_rank=4, max_context=256, init="small", link_gain=1.0)
-TRUNK = TrainConfig(steps=1200, batch=4, length=256, lr=3e-3, shared_lr=0.3, schedule=Constant(warmup=50), weight_decay=1.0,
+TRUNK = TrainConfig(steps=800, batch=4, length=256, lr=3e-3, shared_lr=0.3, schedule=Constant(warmup=50), weight_decay=1.0,
                     max_epochs=None, evaluate_every=10_000, checkpoint_every=250)
-BRANCH = 300                                    # steps after the trunk
+BRANCH = 200                                    # steps after the trunk
 RATES = {"constant": Constant(warmup=4), "decay": Exponential(warmup=4)}
 SHARES = {"python": 1.0, "mix": REPLAY, "prose": 0.0}         # of phase 1's text
 ARMS = ("constant/python", "constant/mix", "decay/python", "decay/mix", "decay/prose")
