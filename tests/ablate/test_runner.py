@@ -111,7 +111,8 @@ def test_a_full_disk_stops_the_sweep_and_a_cell_that_fails_says_which(tmp_path, 
 def test_rates_are_chosen_before_the_cells_that_count(tmp_path):
     tiny, store = study(rates=(1e-3, 3e-2), tuning_seeds=(7,)), Store(tmp_path / "store")
     first = plan(tiny, store)
-    assert all(one.tuning and one.seed == 7 for one in first.cells) and len(first.cells) == 4 and first.waiting == ("base", "conv=off")
+    assert all(one.tuning and one.seed == 7 for one in first.cells) and len(first.cells) == 4
+    assert first.waiting == ("base", "conv=off")
     for one in first.left(store):
         outcome(one.cell, store, Line())
     second = plan(tiny, store)
@@ -132,7 +133,7 @@ def test_the_table_says_what_runs_what_is_done_and_when_all_will_be(monkeypatch)
     out, todo = io.StringIO(), plan(study())
     out.isatty = lambda: True
     show = Live(out)
-    show.begin(todo, {todo.cells[0].cell.address}, 2)
+    show.begin(todo, list(todo.cells[1:]), 2)
     show.row(todo.cells[2], {"step": 1, "loss": 2.0, "accuracy": None})
     show.row(todo.cells[2], {"step": 3, "loss": 1.5, "accuracy": 0.25})
     show.drawn = 0
