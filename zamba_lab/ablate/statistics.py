@@ -125,14 +125,14 @@ def detectable(n: int, alpha: float = 0.05, power: float = 0.8) -> float:
     smooth = float(TTestPower().solve_power(nobs=n, alpha=alpha, power=power))
     if n > SIMULATED:
         return smooth
-    noise = np.random.default_rng(n).normal(size=(1000, n))
+    noise = np.random.default_rng(n).normal(size=(2000, n))
 
     def missing(effect: float) -> float:
         return float((sign_flip(noise + effect) <= alpha).mean()) - power
 
     if missing(4 * smooth) < 0:                             # alpha is out of reach of so few seeds, whatever the effect
         return math.inf
-    return float(brentq(missing, smooth / 2, 4 * smooth, xtol=0.05))
+    return float(brentq(missing, smooth / 2, 4 * smooth, xtol=0.02))
 
 
 def verdict(n: int, difference: float, p: float, p_equivalent: float, alpha: float = 0.05) -> str:
