@@ -8,7 +8,7 @@ import pytest
 import torch
 from ablate.tiny import Wrong, study
 
-from zamba_lab.ablate import Live, Quiet, Store, SweepStopped, plan, run, run_cell, runner
+from zamba_lab.ablate import Live, Quiet, Store, SweepStopped, live, plan, run, run_cell, runner
 from zamba_lab.ablate.pool import Worker, outcome
 
 
@@ -142,3 +142,22 @@ def test_the_table_says_what_runs_what_is_done_and_when_all_will_be(monkeypatch)
     assert "seed 0: 3/6 loss 1.500 acc 0.25" in out.getvalue()
     show.done(todo.cells[2], "solved")
     assert show.rows()[2] == ["conv=off", "1/2", "1", "0", ""] and show.eta() > 0
+
+
+def test_in_a_notebook_the_table_is_updated_in_place(monkeypatch):
+    import IPython.display
+
+    class Handle:
+        pages: list[str] = []
+
+        def update(self, page):
+            self.pages.append(page.data)
+
+    monkeypatch.setattr(live, "in_notebook", lambda: True)
+    monkeypatch.setattr(IPython.display, "display", lambda page, display_id: Handle.pages.append(page.data) or Handle())
+    show, todo = Live(io.StringIO()), plan(study())
+    show.begin(todo, list(todo.cells), 2)
+    show.done(todo.cells[0], "solved")
+    show.end()
+    assert len(Handle.pages) == 2 and "<td style='text-align:left'>0/2</td>" in Handle.pages[0]
+    assert "<td style='text-align:left'>1/2</td>" in Handle.pages[1] and show.out.getvalue() == ""
