@@ -7,6 +7,7 @@ from ablate.tiny import study
 from zamba_lab.ablate import Quiet, Store, plan, run_on_ray
 from zamba_lab.ablate.pool import outcome
 
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")       # read when ray is imported; a busy machine takes its time
 ray = pytest.importorskip("ray", reason="the extra ray is not installed: nothing is known of clusters here")
 
 
