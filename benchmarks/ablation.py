@@ -1,8 +1,8 @@
 """Ablations: planning 10,000 cells, asking 100,000 finished ones, two workers against one, and a cell's training step.
 
-The cells asked are made up: records as a run leaves them, a learning curve of 40 points each, in the files that a store has after
-so many. Workers are the runner's own, one thread each, on cells of an ablation's size (6 layers, d_model 64, 64 x 32 tokens); the
-time from first to last step counts, their start does not. The step against transformers is in `train_step`.
+The cells asked are made up: records as a run leaves them, a learning curve of 40 points each, in the files that a store has
+after so many. Workers are the runner's own, one thread each, on cells of an ablation's size (6 layers, d_model 64, 64 x 32
+tokens); the time from first to last step counts, their start does not. The step against transformers is in `train_step`.
 """
 
 import tempfile
@@ -49,7 +49,8 @@ class Random:
 
 
 def study(steps: int, batch: int, seeds: int, axes: dict, config=ABLATION) -> Study:
-    training = TrainConfig(steps=steps, batch=batch, length=2, schedule="constant", evaluate_every=steps, checkpoint_every=steps)
+    training = TrainConfig(steps=steps, batch=batch, length=2, schedule="constant", evaluate_every=steps,
+                           checkpoint_every=steps)
     return Study("measured", config, Random(), training, seeds=tuple(range(seeds)), axes=axes, sample=64)
 
 
@@ -75,15 +76,16 @@ def asked(folder: Path, count: int) -> Store:
     one = record(cell, rows, "", {}, {}, [1.0, 1.0], 80.0)
     for first in range(0, count, FILES_OF):
         numbers = range(first, min(count, first + FILES_OF))
-        write(store.cells / f"many-{first:08x}.parquet", _parquet([{**one, "address": f"{k:032x}", "seed": k % 6, "accuracy": k / count}
-                                                                  for k in numbers]))
+        cells = [{**one, "address": f"{k:032x}", "seed": k % 6, "accuracy": k / count} for k in numbers]
+        write(store.cells / f"many-{first:08x}.parquet", _parquet(cells))
     return store
 
 
 def questions(store: Store):
     """What a report of a large study asks: means by seed and architecture, and the last points of all curves."""
     def ask():
-        by = store.query("select seed, config ->> 'd_state' as n, avg(accuracy) as mean, count(*) as cells from cells group by all order by 1")
+        by = store.query("select seed, config::json ->> 'd_state' as n, avg(accuracy) as mean, count(*) as cells from cells "
+                         "group by all order by 1")
         last = store.query("select avg(curve[-1].accuracy) as last, count(*) as cells from cells where status = 'unsolved'")
         assert sum(row["cells"] for row in by) == last[0]["cells"]
 
@@ -115,7 +117,8 @@ def run(quick: bool = False) -> list[dict]:
         store = asked(Path(folder) / "store", many)
         times = interleaved({OURS: questions(store)}, repeats(5, quick))
         rows.append(time_row(f"two questions to {many:,} finished cells", OURS, times[OURS], target="< 1 s"))
-    config, steps, batch = (replace(ABLATION, n_layers=2, hybrid_layers=(1,), n_shared_blocks=1), 2, 4) if quick else (ABLATION, 60, 64)
+    small = replace(ABLATION, n_layers=2, hybrid_layers=(1,), n_shared_blocks=1)
+    config, steps, batch = (small, 2, 4) if quick else (ABLATION, 60, 64)
     took: dict[str, list[float]] = {ONE: [], TWO: []}
     for _ in range(repeats(3, quick)):
         for name, count in ((ONE, 1), (TWO, 2)):

@@ -22,8 +22,9 @@ from zamba_lab.viz import study as viz
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-STYLE = """body{font:15px/1.5 Inter,'Segoe UI',Helvetica,Arial,sans-serif;color:#1f2a37;max-width:1100px;margin:2em auto;padding:0 1em}
-table{border-collapse:collapse;font-size:13px}th,td{border-bottom:1px solid #e5e9ef;padding:4px 10px;text-align:left}th{color:#64748b}
+STYLE = """body{font:15px/1.5 Inter,'Segoe UI',Helvetica,Arial,sans-serif;color:#1f2a37}
+body{max-width:1100px;margin:2em auto;padding:0 1em}table{border-collapse:collapse;font-size:13px}
+th,td{border-bottom:1px solid #e5e9ef;padding:4px 10px;text-align:left}th{color:#64748b}
 .wide{overflow-x:auto}"""
 
 
@@ -33,12 +34,14 @@ def figures(found: Report) -> dict[str, Figure]:
     for metric, label in (("accuracy", "difference of accuracy"), ("loss", "difference of held-out loss, nats")):
         if rows := [one for one in found.contrasts if one.metric == metric]:
             made[metric] = viz.intervals(
-                [one.difference for one in rows], [one.low for one in rows], [one.high for one in rows], [one.arm for one in rows],
-                [one.verdict for one in rows], f"What each change does to {metric}", label,
+                *([getattr(one, name) for one in rows] for name in ("difference", "low", "high", "arm", "verdict")),
+                f"What each change does to {metric}", label,
                 found.study.margin, "against the base, paired by seed, 95 % BCa intervals; shaded: too small to matter")
-    levels = {"chance": found.study.task.chance} | ({} if found.study.task.plateau is None else {"seen, not bound": found.study.task.plateau})
-    made["learning"] = viz.learning({arm: curve(cells) for arm, cells in found.found.items()}, "Learning curves", "held-out accuracy", levels,
-                                    "median of the seeds, and from the least to the greatest; a seed that solved its task stays there")
+    task = found.study.task
+    levels = {"chance": task.chance} | ({} if task.plateau is None else {"seen, not bound": task.plateau})
+    made["learning"] = viz.learning(
+        {arm: curve(cells) for arm, cells in found.found.items()}, "Learning curves", "held-out accuracy", levels,
+        "median of the seeds, and from the least to the greatest; a seed that solved its task stays there")
     costs = {row["arm"]: row for row in found.costs}
     names = [one.arm for one in found.outcomes]
     made["state"] = viz.trade_off([costs[name]["state"] for name in names], [one.accuracy for one in found.outcomes], names,
@@ -50,7 +53,7 @@ def figures(found: Report) -> dict[str, Figure]:
 
 
 def curve(cells: Mapping[int, Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps (n,) and the accuracy of each seed there, (seed, n); one that ended solved keeps its last, one that diverged none."""
+    """Steps (n,) and the accuracy of each seed there, (seed, n); one that solved its task keeps its last, another has none."""
     steps = sorted({point["step"] for cell in cells.values() for point in cell["curve"]})
     rows = []
     for cell in cells.values():
@@ -64,7 +67,8 @@ def as_html(found: Report) -> str:
     """The report as one page: tables, figures, and plotly's own code, so that it opens anywhere and without a network."""
     drawn = [figure.to_html(full_html=False, include_plotlyjs=k == 0) for k, figure in enumerate(figures(found).values())]
     title = html.escape(found.study.name)
-    return (f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style></head><body>\n"
+    head = f"<meta charset='utf-8'><title>{title}</title><style>{STYLE}</style>"
+    return (f"<!DOCTYPE html>\n<html lang='en'><head>{head}</head><body>\n"
             f"{page(found.markdown())}\n<h2>Figures</h2>\n" + "\n".join(drawn) + "\n</body></html>\n")
 
 

@@ -49,7 +49,8 @@ def test_the_base_level_of_an_axis_is_the_base_and_grids_add_only_what_is_new():
     found = arms_of(WIDE, {"rope": [True, False], "d_state": [4, 8]}, {"both": {"sharing": "AABB", "lora_rank": 0}},
                     [{"rope": [True, False], "d_state": [4, 8]}])
     assert [(arm.name, arm.family) for arm in found] == [
-        ("base", "base"), ("rope=off", "rope"), ("d_state=8", "d_state"), ("rope=off, d_state=8", "rope x d_state"), ("both", "arms")]
+        ("base", "base"), ("rope=off", "rope"), ("d_state=8", "d_state"),
+        ("rope=off, d_state=8", "rope x d_state"), ("both", "arms")]
 
 
 REFUSED = {

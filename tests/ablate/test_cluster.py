@@ -7,6 +7,7 @@ from ablate.tiny import study
 from zamba_lab.ablate import Quiet, Store, plan, run_on_ray
 from zamba_lab.ablate.pool import outcome
 
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")       # read when ray is imported; a busy machine takes its time
 ray = pytest.importorskip("ray", reason="the extra ray is not installed: nothing is known of clusters here")
 
 
@@ -31,7 +32,8 @@ class Killer(Quiet):
 def test_a_node_that_dies_loses_no_cell_and_changes_no_outcome(tmp_path, monkeypatch):
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ.get("PYTHONPATH", ""), os.path.dirname(os.path.dirname(__file__))]))
+    tests = os.path.dirname(os.path.dirname(__file__))      # where the nodes find the task
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ.get("PYTHONPATH", ""), tests]))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         node = cluster.add_node(num_cpus=1)
@@ -46,5 +48,6 @@ def test_a_node_that_dies_loses_no_cell_and_changes_no_outcome(tmp_path, monkeyp
     assert sorted(show.ended) == sorted({one.cell.address for one in todo.cells}) and len(far.query()) == 6
     for one in plan(tiny).cells[:2]:
         assert outcome(one.cell, near, Nobody())[0] == "done"
-    here, there = ({address: row["outcome_sha256"] for address, row in store.records(near.finished()).items()} for store in (near, far))
+    here, there = ({address: row["outcome_sha256"] for address, row in store.records(near.finished()).items()}
+                   for store in (near, far))
     assert here == there and len(here) == 2

@@ -13,7 +13,8 @@ from zamba_lab.ablate.matching import quantity, table
 from zamba_lab.model import Zamba
 from zamba_lab.ops import kernels
 
-ARMS = {"mamba1": ("mixer", "mamba1"), "one block": ("sharing", 1), "transformer": ("sharing", "transformer"), "unshared": ("sharing", "unshared"),
+ARMS = {"mamba1": ("mixer", "mamba1"), "one block": ("sharing", 1), "transformer": ("sharing", "transformer"),
+        "unshared": ("sharing", "unshared"),
         "no concat": ("concat", False), "no conv": ("conv", False), "every 4": ("period", 4), "much memory": ("d_state", 8)}
 
 
@@ -58,8 +59,9 @@ def test_what_cannot_agree_comes_nearest_and_says_so():
     pure = changed(WIDE, "sharing", 0)
     found = match(pure, WIDE, Match("params", tolerance=0.001, knobs=("d_model",)), context=8)
     assert not found.ok and 0.001 < abs(found.off) < 0.1
-    off = {value: abs(quantity(replace(pure, d_model=value, headdim=value // 2), "params", 8) / WIDE.n_params - 1) for value in range(20, 60, 2)}
-    assert abs(found.off) <= min(off.values()) + 1e-12, "another width comes nearer"
+    others = [replace(pure, d_model=value, headdim=value // 2) for value in range(20, 60, 2)]
+    nearest = min(abs(quantity(one, "params", 8) / WIDE.n_params - 1) for one in others)
+    assert abs(found.off) <= nearest + 1e-12, "another width comes nearer"
     row = table([("pure", found)], "params", 8)[0]
     assert row["ok"] is False and row["params"] == found.config.n_params and "d_model 32 ->" in row["turned"]
 
@@ -70,7 +72,8 @@ def test_a_study_trains_its_arms_as_matched():
     assert made.matched["concat=off"].config.d_mlp != made.base.d_mlp
 
 
-@pytest.mark.parametrize("wrong, message", [(dict(by="width"), "params, flops, state"), (dict(by="params", tolerance=0), "above 0"),
+@pytest.mark.parametrize("wrong, message", [(dict(by="width"), "params, flops, state"),
+                                            (dict(by="params", tolerance=0), "above 0"),
                                             (dict(by="params", knobs=("colour",)), "widths that may be turned")])
 def test_a_match_of_nothing_known_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ablate.tiny import Wrong, study
 
-from zamba_lab.ablate import Live, Quiet, Store, SweepStopped, plan, run, run_cell, runner
+from zamba_lab.ablate import Live, Quiet, Store, SweepStopped, live, plan, run, run_cell, runner
 from zamba_lab.ablate.pool import Worker, outcome
 
 
@@ -111,7 +111,8 @@ def test_a_full_disk_stops_the_sweep_and_a_cell_that_fails_says_which(tmp_path, 
 def test_rates_are_chosen_before_the_cells_that_count(tmp_path):
     tiny, store = study(rates=(1e-3, 3e-2), tuning_seeds=(7,)), Store(tmp_path / "store")
     first = plan(tiny, store)
-    assert all(one.tuning and one.seed == 7 for one in first.cells) and len(first.cells) == 4 and first.waiting == ("base", "conv=off")
+    assert all(one.tuning and one.seed == 7 for one in first.cells) and len(first.cells) == 4
+    assert first.waiting == ("base", "conv=off")
     for one in first.left(store):
         outcome(one.cell, store, Line())
     second = plan(tiny, store)
@@ -132,7 +133,7 @@ def test_the_table_says_what_runs_what_is_done_and_when_all_will_be(monkeypatch)
     out, todo = io.StringIO(), plan(study())
     out.isatty = lambda: True
     show = Live(out)
-    show.begin(todo, {todo.cells[0].cell.address}, 2)
+    show.begin(todo, list(todo.cells[1:]), 2)
     show.row(todo.cells[2], {"step": 1, "loss": 2.0, "accuracy": None})
     show.row(todo.cells[2], {"step": 3, "loss": 1.5, "accuracy": 0.25})
     show.drawn = 0
@@ -141,3 +142,22 @@ def test_the_table_says_what_runs_what_is_done_and_when_all_will_be(monkeypatch)
     assert "seed 0: 3/6 loss 1.500 acc 0.25" in out.getvalue()
     show.done(todo.cells[2], "solved")
     assert show.rows()[2] == ["conv=off", "1/2", "1", "0", ""] and show.eta() > 0
+
+
+def test_in_a_notebook_the_table_is_updated_in_place(monkeypatch):
+    import IPython.display
+
+    class Handle:
+        pages: list[str] = []
+
+        def update(self, page):
+            self.pages.append(page.data)
+
+    monkeypatch.setattr(live, "in_notebook", lambda: True)
+    monkeypatch.setattr(IPython.display, "display", lambda page, display_id: Handle.pages.append(page.data) or Handle())
+    show, todo = Live(io.StringIO()), plan(study())
+    show.begin(todo, list(todo.cells), 2)
+    show.done(todo.cells[0], "solved")
+    show.end()
+    assert len(Handle.pages) == 2 and "<td style='text-align:left'>0/2</td>" in Handle.pages[0]
+    assert "<td style='text-align:left'>1/2</td>" in Handle.pages[1] and show.out.getvalue() == ""

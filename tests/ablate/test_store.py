@@ -25,7 +25,8 @@ def test_what_was_added_is_found_again_by_address_and_by_question(tmp_path):
     assert store.records([CELLS[3].address])[CELLS[3].address]["accuracy"] == 0.3
     assert store.query("select seed, curve[-1].step as step from cells where accuracy > ? order by seed", [0.25]) == [
         {"seed": 3, "step": 6}, {"seed": 4, "step": 6}]
-    assert store.query("select (config::json ->> 'd_state')::int as n, count(*) as k from cells group by 1") == [{"n": 4, "k": 5}]
+    by_state = "select (config::json ->> 'd_state')::int as n, count(*) as k from cells group by 1"
+    assert store.query(by_state) == [{"n": 4, "k": 5}]
 
 
 def test_an_empty_store_has_no_rows(tmp_path):

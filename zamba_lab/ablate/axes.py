@@ -116,7 +116,8 @@ FIELDS = tuple(one.name for one in fields(ZambaConfig))
 def changed(base: ZambaConfig, axis: str, level: Any) -> ZambaConfig:
     """The base with one axis at a level. Raises ValueError if there is no such axis, or no such model."""
     if axis not in AXES and axis not in FIELDS:
-        raise ValueError(f"no such axis: {axis!r}; there are {', '.join(AXES)}, and every field of a model: {', '.join(FIELDS)}")
+        raise ValueError(f"no such axis: {axis!r}; there are {', '.join(AXES)}, and every field of a model: "
+                         f"{', '.join(FIELDS)}")
     try:
         return replace(base, **(AXES[axis].fields(base, level) if axis in AXES else {axis: _plain(level)}))
     except TypeError as error:

@@ -56,7 +56,8 @@ class Cell:
         """All that decides the outcome, as JSON texts."""
         training = {name: value for name, value in self.train.facts().items() if name not in SILENT}
         rules = {"solved": self.solved, "sample": self.sample, "also": {name: task.facts() for name, task in self.also.items()}}
-        return {"config": _config_text(self.config), "task": _task_text(self.task), "train": _text(training), "rules": _text(rules)}
+        return {"config": _config_text(self.config), "task": _task_text(self.task), "train": _text(training),
+                "rules": _text(rules)}
 
     @cached_property
     def address(self) -> str:
@@ -106,7 +107,8 @@ def run_cell(cell: Cell, folder: Path, on_row: Callable[[Mapping[str, Any]], obj
         error = str(found)
     rows = read_metrics(folder)
     weights = {} if error else {name: value.detach().clone() for name, value in model.state_dict().items()}
-    also = {} if error else {name: measured_once(model.eval(), task.unseen(), cell, 0)["accuracy"] for name, task in cell.also.items()}
+    others = {} if error else cell.also
+    also = {name: measured_once(model.eval(), task.unseen(), cell, 0)["accuracy"] for name, task in others.items()}
     return record(cell, rows, error, weights, also, heard, time.perf_counter() - began), weights
 
 
@@ -130,7 +132,8 @@ def measured_once(model: nn.Module, task: Any, cell: Cell, step: int) -> dict[st
     parts = [scored(model(some), wanted) for some, wanted in zip(ids.split(PIECE), labels.split(PIECE))]
     right, nats = (torch.cat(part) for part in zip(*parts))
     asked = labels != IGNORE
-    slices = {f"loss.{name}": float(nats[where & asked].mean()) for name, where in task.slices(ids, labels).items() if where.any()}
+    slices = {f"loss.{name}": float(nats[where & asked].mean()) for name, where in task.slices(ids, labels).items()
+              if (where & asked).any()}
     return {"accuracy": float(right[asked].mean()), "held_out_loss": float(nats[asked].mean()), **slices}
 
 
@@ -152,8 +155,8 @@ def link_shares(model: nn.Module, cell: Cell) -> list[float]:
     depths = c.hybrid_layers
     trace = Trace(keep=["invocation.*.link_out", *(f"layers.{i}.resid_in" for i in depths)])
     model.eval()(cell.task.batch(cell.train.seed, 0, 16)[0], trace=trace)
-    return [float(trace[f"invocation.{k}.link_out"].square().mean().sqrt() / trace[f"layers.{i}.resid_in"].square().mean().sqrt())
-            for k, i in enumerate(depths)]
+    pairs = [(trace[f"invocation.{k}.link_out"], trace[f"layers.{i}.resid_in"]) for k, i in enumerate(depths)]
+    return [float((given.square().mean() / stream.square().mean()).sqrt()) for given, stream in pairs]
 
 
 def record(cell: Cell, rows: list[dict[str, Any]], error: str, weights: Mapping[str, Tensor], also: Mapping[str, float],
@@ -175,8 +178,12 @@ def record(cell: Cell, rows: list[dict[str, Any]], error: str, weights: Mapping[
             "n_params": c.n_params, "flops_per_token": c.flops_per_token(cell.task.length),
             "state_bytes": c.cache_bytes(cell.task.length), "seconds": seconds,
             "seconds_a_step": sorted(work)[len(work) // 2] if work else math.nan, "host": socket.gethostname(),
-            "versions": _text({"python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads()}),
-            "finished": time.time()}
+            "versions": _text(versions()), "finished": time.time()}
+
+
+def versions() -> dict[str, Any]:
+    """What a record says of where it was made."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
 def hash_of(weights: Mapping[str, Tensor]) -> str:

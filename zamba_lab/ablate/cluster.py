@@ -1,7 +1,7 @@
 """The same cells on a Ray cluster: where one machine is too small. Needs the extra `ray`.
 
-The store stays with the process that calls this. It claims a cell, hands it to whichever node is free, and keeps the record that
-comes back; nodes need no common disk. A cell whose node dies begins again on another and ends with the same outcome.
+The store stays with the process that calls this. It claims a cell, hands it to whichever node is free, and keeps the record
+that comes back; nodes need no common disk. A cell whose node dies begins again on another and ends with the same outcome.
 """
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run_on_ray(study: Study, folder: str | Path, address: str | None = None, sho
         ray.init(address=address, include_dashboard=False, log_to_driver=False)
     far = ray.remote(num_cpus=1, max_retries=RETRIES, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})(run_far)
     while left := (todo := plan(study, store)).left(store):
-        show.begin(todo, {one.cell.address for one in todo.cells} - {one.cell.address for one in left}, int(ray.cluster_resources().get("CPU", 1)))
+        show.begin(todo, left, int(ray.cluster_resources().get("CPU", 1)))
         try:
             sweep(ray, far, store, left, show)
         finally:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,13 @@ if TYPE_CHECKING:               # nothing is imported to list the commands
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The three commands and their flags."""
-    parser.add_argument("what", choices=("plan", "run", "report"), help="what it would do and cost; do it, or go on with it; what was found")
+    parser.add_argument("what", choices=("plan", "run", "report"),
+                        help="what it would do and cost; do it, or go on with it; what was found")
     parser.add_argument("study", help="the study's .yaml or .json file")
     parser.add_argument("--store", metavar="FOLDER", help="where results are kept (runs/NAME of the study)")
     parser.add_argument("--workers", type=int, metavar="N", help="run: processes of one thread each; one a core if left out")
-    parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS", help="run: on a Ray cluster, or a local one; needs the extra ray")
+    parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
+                        help="run: on a Ray cluster, or a local one; needs the extra ray")
     parser.add_argument("--time", action="store_true", help="plan: make a few steps of each arm to say how long all will take")
     parser.add_argument("--out", metavar="FOLDER", help="report: where report.md and report.html go (the store)")
     parser.add_argument("--json", action="store_true", help="plan, report: as data")
@@ -55,8 +58,9 @@ def _plan(study: Study, folder: Path, given: argparse.Namespace) -> int:
         return 0
     by = f"matched by {study.match.by}" if study.match else "not matched"
     head = ["arm", "family", "parameters", "FLOPs/token", "state bytes", "off", "turned"]
-    rows = [[row["arm"], arm.family, f"{row['params']:,}", f"{row['flops']:,.0f}", f"{row['state']:,}", f"{100 * row['off']:+.2f} %"
-             + ("" if row["ok"] else " (!)"), row["turned"]] for row, arm in zip(facts["arms"], study.every_arm)]
+    rows = [[row["arm"], arm.family, f"{row['params']:,}", f"{row['flops']:,.0f}", f"{row['state']:,}",
+             f"{100 * row['off']:+.2f} %" + ("" if row["ok"] else " (!)"), row["turned"]]
+            for row, arm in zip(facts["arms"], study.every_arm)]
     print(f"{study.name}: {len(study.every_arm)} arms, {by}\n\n{table(head, rows)}\n")
     print(f"{facts['cells']} cells, {facts['finished']} of them finished; at most {facts['flops']:.3g} FLOPs to do")
     if unfair := [row["arm"] for row in facts["arms"] if not row["ok"]]:
@@ -73,15 +77,17 @@ def costs(study: Study, todo: Plan, store: Store | None, measure: bool) -> dict[
     left = todo.left(store) if store else list(todo.cells)
     per_arm = _flops(study)
     flops = sum(one.cell.flops for one in left) + sum(per_arm[arm] * len(study.seeds) for arm in todo.waiting)
+    records = store.records(one.cell.address for one in todo.cells) if store else {}
     whole = len(todo.cells) + len(todo.waiting) * len(study.seeds)
     hours, how = None, None
     if measure:
         seconds = {arm.name: timed(study, arm.name) for arm in study.every_arm}
         steps = [(one.arm, 1) for one in left] + [(arm, len(study.seeds)) for arm in todo.waiting]
-        hours, how = sum(seconds[arm] * study.train.steps * n for arm, n in steps) / 3600, "by steps made here and now, evaluations not included"
-    elif store and (known := store.query("select median(seconds / (steps * flops_per_token)) as pace from cells where steps > 0")[0]["pace"]):
-        tokens = study.train.batch * study.train.length
-        hours, how = flops / 3 / tokens * known / 3600, "by the pace of the finished cells"
+        hours = sum(seconds[arm] * study.train.steps * n for arm, n in steps) / 3600
+        how = "by steps made here and now, evaluations not included"
+    elif known := [row["seconds"] / row["steps"] / row["flops_per_token"] for row in records.values() if row["steps"]]:
+        hours = flops / (3 * study.train.batch * study.train.length) * statistics.median(known) / 3600
+        how = "by the pace of the finished cells"
     by = study.match.by if study.match else None
     return {"study": study.name, "arms": matching.table(study.matched.items(), by, study.task.length), "cells": whole,
             "finished": len(todo.cells) - len(left) if store else 0, "flops": flops, "core_hours": hours, "estimated": how}

@@ -14,8 +14,8 @@ LINE_EVERY = 30.0               # where nothing can be redrawn
 class Quiet:
     """Shows nothing. The interface of `Live`."""
 
-    def begin(self, plan: Any, finished: set[str], workers: int) -> None:
-        """A sweep begins: its plan, the addresses that are finished, and how many work."""
+    def begin(self, plan: Any, left: list[Any], workers: int) -> None:
+        """A sweep begins: its plan, the planned cells that are left, and how many work."""
 
     def row(self, planned: Any, row: Mapping[str, Any]) -> None:
         """A cell says where it is."""
@@ -40,9 +40,10 @@ class Live(Quiet):
         self.out = sys.stderr if out is None else out
         self.handle, self.lines, self.drawn = None, 0, 0.0
 
-    def begin(self, plan: Any, finished: set[str], workers: int) -> None:
+    def begin(self, plan: Any, left: list[Any], workers: int) -> None:
         self.plan, self.workers, self.began = plan, workers, time.monotonic()
-        self.status = {address: "finished before" for address in finished}
+        waiting = {one.cell.address for one in left}
+        self.status = {one.cell.address: "finished before" for one in plan.cells if one.cell.address not in waiting}
         self.running: dict[str, tuple[Any, Mapping[str, Any]]] = {}
         self.worked = 0.0                                   # FLOPs done since the beginning
         self.draw()
@@ -90,7 +91,8 @@ class Live(Quiet):
         known = {one.cell.address for one in self.plan.cells}
         eta = self.eta()
         more = f", then more cells of {len(self.plan.waiting)} arms" if self.plan.waiting else ""
-        return (f"{len(known & self.status.keys())} of {len(known)} cells on {self.workers} workers, {clock(time.monotonic() - self.began)} so far, "
+        so_far = clock(time.monotonic() - self.began)
+        return (f"{len(known & self.status.keys())} of {len(known)} cells on {self.workers} workers, {so_far} so far, "
                 f"{'at most ' + clock(eta) + ' left' if eta is not None else 'no pace yet'}{more}")
 
     def draw(self) -> None:
@@ -113,7 +115,8 @@ class Live(Quiet):
 
         head, *body = self.rows()
         cells = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"]
-        cells += ["<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body]
+        cells += ["<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+                  for row in body]
         shown = HTML(f"<p>{html.escape(self.headline())}</p><table>{''.join(cells)}</table>")
         if self.handle is None:
             self.handle = display(shown, display_id=True)

@@ -52,7 +52,8 @@ def plan(study: Study, store: Store | None = None) -> Plan:
         rates = {arm: best(found) for arm, found in tried.items() if len(found) == len(set(study.rates))}
     else:
         rates = {arm.name: study.train.lr for arm in study.every_arm}
-    counting = [Planned(cell_of(study, arm, seed, rate), arm, seed, False) for arm, rate in rates.items() for seed in study.seeds]
+    counting = [Planned(cell_of(study, arm, seed, rate), arm, seed, False)
+                for arm, rate in rates.items() for seed in study.seeds]
     waiting = tuple(arm.name for arm in study.every_arm if arm.name not in rates)
     return Plan((*tuning, *counting), rates, waiting, tried)
 
@@ -78,15 +79,15 @@ def _tried(tuning: Iterable[Planned], store: Store | None) -> dict[str, dict[flo
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     """What tuning cells of one rate gave: diverged ones count as nothing right."""
-    scores = [0.0 if row["status"] == "diverged" or math.isnan(row["accuracy"]) else row["accuracy"] for row in rows]
-    return {"solved": sum(row["status"] == "solved" for row in rows), "diverged": sum(row["status"] == "diverged" for row in rows),
-            "accuracy": statistics.fmean(scores), "steps": statistics.fmean(row["steps"] for row in rows),
-            "loss": statistics.fmean(math.inf if math.isnan(row["held_out_loss"]) or row["status"] == "diverged" else row["held_out_loss"]
-                                     for row in rows)}
+    status = [row["status"] for row in rows]
+    scores = [0.0 if row["status"] == "diverged" else row["accuracy"] for row in rows]
+    losses = [math.inf if row["status"] == "diverged" else row["held_out_loss"] for row in rows]
+    return {"solved": status.count("solved"), "diverged": status.count("diverged"), "accuracy": statistics.fmean(scores),
+            "steps": statistics.fmean(row["steps"] for row in rows), "loss": statistics.fmean(losses)}
 
 
 def best(tried: Mapping[float, Mapping[str, float]]) -> float:
-    """The rate that solves most seeds; then in the fewest steps, if all were solved; then with the lowest loss; then the lowest."""
+    """The rate that solves most seeds; among those, in the fewest steps; then with the lowest loss; then the lowest rate."""
     def badness(rate: float) -> tuple[float, ...]:
         found = tried[rate]
         return -found["solved"], found["steps"] if found["solved"] else 0, found["loss"], rate

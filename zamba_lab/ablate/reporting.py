@@ -1,4 +1,4 @@
-"""What a study found, as values and as text: claims first, then contrasts, outcomes, and what has to be known to believe them."""
+"""What a study found, as values and as text: claims first, then contrasts, outcomes, and what is needed to believe them."""
 from __future__ import annotations
 
 import json
@@ -60,8 +60,9 @@ class Report:
 
     def markdown(self) -> str:
         """The whole report."""
-        sections = [f"# {self.study.name}", self._summary(), self._claims(), self._contrasts("accuracy"), self._contrasts("loss"),
-                    self._outcomes(), self._slices(), self._costs(), self._tuning(), self._links(), self._reading()]
+        sections = [f"# {self.study.name}", self._summary(), self._claims(), self._contrasts("accuracy"),
+                    self._contrasts("loss"), self._outcomes(), self._slices(), self._costs(), self._tuning(),
+                    self._links(), self._reading()]
         return "\n\n".join(section for section in sections if section) + "\n"
 
     __str__ = markdown
@@ -83,12 +84,14 @@ class Report:
         return _section("Claims", "Written down before the cells were run.", ["claim", "measure", "effect", "answer"], rows)
 
     def _contrasts(self, metric: str) -> str:
-        rows = [[one.arm, one.family, str(one.seeds), _effect(one), _p(one.p), _p(one.p_equivalent), _number(one.least), one.verdict]
+        rows = [[one.arm, one.family, str(one.seeds), _effect(one), _p(one.p), _p(one.p_equivalent), _number(one.least),
+                 one.verdict]
                 for one in self.contrasts if one.metric == metric]
         of = {"accuracy": "accuracy", "loss": "held-out loss, nats"}[metric]
-        return _section(f"Against the base: {of}", f"Mean paired difference with its BCa interval (95 %), p of the exact sign-flip test "
-                        f"and of equivalence within ±{self.study.margin:g}, both after Holm in their family, and the least "
-                        f"difference that so many seeds find with power {self.study.power:g}.",
+        words = ("Mean paired difference with its BCa interval (95 %), p of the exact sign-flip test and of equivalence within "
+                 f"±{self.study.margin:g}, both after Holm in their family, and the least difference that so many seeds find "
+                 f"with power {self.study.power:g}.")
+        return _section(f"Against the base: {of}", words,
                         ["arm", "family", "seeds", "difference", "p", "p equivalent", "detectable", "verdict"], rows)
 
     def _outcomes(self) -> str:
@@ -99,43 +102,48 @@ class Report:
         levels = f"Chance is {self.study.task.chance:.3f}"
         if self.study.task.plateau is not None:
             levels += f"; having seen the answers without binding them gives {self.study.task.plateau:.3f}"
-        return _section("Outcomes", f"{levels}. Solved: {self.study.solved:.0%} on two fresh samples, interval by Wilson. Steps: "
-                        "Kaplan-Meier median, and mean up to the budget.",
+        words = (f"{levels}. Solved: {self.study.solved:.0%} on two fresh samples, interval by Wilson. Steps: Kaplan-Meier "
+                 "median, and mean up to the budget.")
+        return _section("Outcomes", words,
                         ["arm", "solved", "diverged", "median steps", "mean steps", "accuracy", "loss", "lr"], rows)
 
     def _slices(self) -> str:
-        tables = {arm: [json.loads(cell["slices"]) | {f"accuracy on {name}": value for name, value in json.loads(cell["also"]).items()}
-                        for cell in cells.values()] for arm, cells in self.found.items()}
+        tables = {arm: [_more(cell) for cell in cells.values()] for arm, cells in self.found.items()}
         names = sorted({name for cells in tables.values() for cell in cells for name in cell})
-        rows = [[arm, *(_number(_mean([cell[name] for cell in cells if name in cell]), 3) for name in names)] for arm, cells in tables.items()]
+        rows = [[arm, *(_number(_mean([cell[name] for cell in cells if name in cell]), 3) for name in names)]
+                for arm, cells in tables.items()]
         return _section("More measures", "Means over seeds.", ["arm", *names], rows if names else [])
 
     def _costs(self) -> str:
         rows = [[row["arm"], f"{row['params']:,}", f"{row['flops']:,.0f}", f"{row['state']:,}", f"{100 * row['off']:+.2f} %",
                  row["turned"], "yes" if row["ok"] else "**could not be matched**"] for row in self.costs]
-        by = f"Matched by {self.study.match.by} to {self.study.match.tolerance:.0%}." if self.study.match else "Not matched: parameters off the base's."
-        return _section("Costs", f"{by} Shared weights count once, invocations every time; FLOPs of one token and state bytes at "
-                        f"{self.study.task.length} positions.", ["arm", "parameters", "FLOPs/token", "state bytes", "off", "turned", "fair"], rows)
+        how = self.study.match
+        by = f"Matched by {how.by} to {how.tolerance:.0%}." if how else "Not matched: parameters off the base's."
+        words = (f"{by} Shared weights count once, invocations every time; FLOPs of one token and state bytes at "
+                 f"{self.study.task.length} positions.")
+        return _section("Costs", words, ["arm", "parameters", "FLOPs/token", "state bytes", "off", "turned", "fair"], rows)
 
     def _tuning(self) -> str:
-        rows = [[arm, f"{rate:g}" + (" *" if self.plan.rates.get(arm) == rate else ""), str(row["solved"]), str(row["diverged"]),
+        rows = [[arm, f"{rate:g}" + " *" * (self.plan.rates.get(arm) == rate), str(row["solved"]), str(row["diverged"]),
                  f"{row['steps']:.0f}", f"{row['accuracy']:.3f}", _number(row["loss"], 3)]
                 for arm, tried in self.plan.tried.items() for rate, row in tried.items()]
-        return _section("Learning rates", f"Tried on seeds {', '.join(map(str, self.study.tuning_seeds))}, which count for nothing else; "
-                        "* is used.", ["arm", "lr", "solved", "diverged", "steps", "accuracy", "loss"], rows)
+        seeds = ", ".join(map(str, self.study.tuning_seeds))
+        return _section("Learning rates", f"Tried on seeds {seeds}, which count for nothing else; * is used.",
+                        ["arm", "lr", "solved", "diverged", "steps", "accuracy", "loss"], rows)
 
     def _links(self) -> str:
         shares = {arm: [share for cell in cells.values() for share in cell["link_shares"]] for arm, cells in self.found.items()}
         rows = [[arm, f"{min(some):.2f} .. {max(some):.2f}", "" if LOUD[0] <= min(some) and max(some) <= LOUD[1] else
                  "the block is hardly heard at first" if min(some) < LOUD[0] else "the block drowns the stream at first"]
                 for arm, some in shares.items() if some]
-        return _section("How loud attention starts", "RMS of what the link gives over RMS of the stream, before training, over seeds and "
-                        "invocations.", ["arm", "share", ""], rows)
+        return _section("How loud attention starts", "RMS of what the link gives over RMS of the stream, before training, over "
+                        "seeds and invocations.", ["arm", "share", ""], rows)
 
     def _reading(self) -> str:
-        return (f"## How to read this\n\nThe seed is the unit. Below {LEAST_SEEDS} seeds there is no verdict, and \"no verdict\" never means "
-                "\"no effect\": that would be \"equivalent\". A diverged cell counts as unsolved, at chance accuracy, with the loss of "
-                "guessing.")
+        return ("## How to read this\n\n"
+                f"The seed is the unit. Below {LEAST_SEEDS} seeds there is no verdict, and \"no verdict\" "
+                "never means \"no effect\": that would be \"equivalent\". A diverged cell counts as unsolved, at chance "
+                "accuracy, with the loss of guessing.")
 
 
 def report(study: Study, store: str | Path | Store) -> Report:
@@ -156,6 +164,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _section(title: str, words: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"## {title}\n\n{words}\n\n{table(head, rows)}" if rows else ""
+
+
+def _more(cell: Mapping[str, Any]) -> dict[str, float]:
+    """What was measured besides, by name: the losses of slices, the accuracy on other tasks."""
+    return json.loads(cell["slices"]) | {f"accuracy on {name}": value for name, value in json.loads(cell["also"]).items()}
 
 
 def _effect(one: Contrast) -> str:

@@ -40,7 +40,7 @@ def run(study: Study, folder: str | Path, workers: int | None = None, show: Live
     count = workers or os.cpu_count() or 1
     try:
         while left := (todo := plan(study, store)).left(store):
-            show.begin(todo, {one.cell.address for one in todo.cells} - {one.cell.address for one in left}, min(count, len(left)))
+            show.begin(todo, left, min(count, len(left)))
             try:
                 team += [Worker(store.folder, number) for number in range(len(team), min(count, len(left)))]
                 sweep(store, left, team, show)
@@ -78,7 +78,8 @@ def sweep(store: Store, cells: list[Planned], workers: list[Worker], show: Live 
         show.draw()
 
 
-def _settle(kind: str, content: Any, one: Planned, tries: dict[str, int], waiting: deque, again: list, show: Live | Quiet) -> None:
+def _settle(kind: str, content: Any, one: Planned, tries: dict[str, int], waiting: deque, again: list, show: Live | Quiet
+            ) -> None:
     """What follows from a worker's last word on a cell."""
     if kind == "done":
         show.done(one, content)

@@ -27,12 +27,13 @@ def sign_flip(differences: np.ndarray, alternative: str = "two-sided") -> np.nda
     from scipy.stats import permutation_test
 
     d = np.atleast_1d(np.asarray(differences, dtype=float))
+    at_once = max(1, (1 << 24) // max(1, d.size))
     return permutation_test((d,), mean, permutation_type="samples", vectorized=True, axis=-1, n_resamples=MOST_FLIPS,
-                            alternative=alternative, batch=max(1, (1 << 24) // max(1, d.size)), rng=np.random.default_rng(0)).pvalue
+                            batch=at_once, alternative=alternative, rng=np.random.default_rng(0)).pvalue
 
 
 def tost(differences: np.ndarray, margin: float) -> np.ndarray:
-    """p of two one-sided exact tests that the mean difference lies inside +-margin: small means equivalent. (..., n) -> (...)"""
+    """p of two one-sided exact tests that the mean difference is within +-margin: small means equivalent. (..., n) -> (...)"""
     d = np.asarray(differences, dtype=float)
     return np.maximum(sign_flip(d + margin, "greater"), sign_flip(d - margin, "less"))
 
@@ -44,8 +45,9 @@ def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, 
     d = np.asarray(differences, dtype=float)
     if len(d) < 2 or np.ptp(d) == 0:
         return float(d.mean()), float(d.mean())
-    found = bootstrap((d,), mean, vectorized=True, method="BCa", confidence_level=level, n_resamples=9999, rng=np.random.default_rng(0))
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    found = bootstrap((d,), mean, vectorized=True, method="BCa", confidence_level=level, n_resamples=9999,
+                      rng=np.random.default_rng(0)).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def wilson(solved: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -92,7 +94,8 @@ def time_to_solve(steps: Sequence[float], solved: Sequence[bool]) -> TimeToSolve
     return TimeToSolve(math.inf if np.isnan(median) else float(median), float(low), float(high), float(area))
 
 
-def sooner(steps: Sequence[float], solved: Sequence[bool], steps_of_other: Sequence[float], solved_by_other: Sequence[bool]) -> float:
+def sooner(steps: Sequence[float], solved: Sequence[bool], steps_of_other: Sequence[float], solved_by_other: Sequence[bool]
+           ) -> float:
     """p of the log-rank test that two arms take equally long; 1 if neither solved anything."""
     from scipy.stats import CensoredData, logrank
 
@@ -122,14 +125,14 @@ def detectable(n: int, alpha: float = 0.05, power: float = 0.8) -> float:
     smooth = float(TTestPower().solve_power(nobs=n, alpha=alpha, power=power))
     if n > SIMULATED:
         return smooth
-    noise = np.random.default_rng(n).normal(size=(1000, n))
+    noise = np.random.default_rng(n).normal(size=(2000, n))
 
     def missing(effect: float) -> float:
         return float((sign_flip(noise + effect) <= alpha).mean()) - power
 
     if missing(4 * smooth) < 0:                             # alpha is out of reach of so few seeds, whatever the effect
         return math.inf
-    return float(brentq(missing, smooth / 2, 4 * smooth, xtol=0.05))
+    return float(brentq(missing, smooth / 2, 4 * smooth, xtol=0.02))
 
 
 def verdict(n: int, difference: float, p: float, p_equivalent: float, alpha: float = 0.05) -> str:

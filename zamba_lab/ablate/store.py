@@ -28,9 +28,9 @@ FORMAT = 1
 MANY = 256                      # files of one cell before they are put together
 COLUMNS = {
     "address": "string", "code": "int64", "config": "string", "task": "string", "train": "string", "rules": "string",
-    "seed": "int64", "status": "string", "steps": "int64", "solved_at": "int64", "accuracy": "double", "held_out_loss": "double",
-    "slices": "string", "also": "string", "curve": "curve", "link_shares": "doubles", "error": "string",
-    "weights_sha256": "string", "outcome_sha256": "string", "n_params": "int64", "flops_per_token": "double",
+    "seed": "int64", "status": "string", "steps": "int64", "solved_at": "int64", "accuracy": "double",
+    "held_out_loss": "double", "slices": "string", "also": "string", "curve": "curve", "link_shares": "doubles",
+    "error": "string", "weights_sha256": "string", "outcome_sha256": "string", "n_params": "int64", "flops_per_token": "double",
     "state_bytes": "int64", "seconds": "double", "seconds_a_step": "double", "host": "string", "versions": "string",
     "finished": "double",
 }
@@ -59,8 +59,8 @@ class Store:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{str(mark)!r} is not a store's: {error!r}") from error
         if found != FORMAT:
-            raise ValueError(f"a store of format {found} cannot be read by this version, which reads and writes format {FORMAT}: "
-                             f"{str(self.folder)!r}. Take another folder; results of two formats are never mixed")
+            raise ValueError(f"a store of format {found} cannot be read by this version, which reads and writes format {FORMAT}"
+                             f": {str(self.folder)!r}. Take another folder; results of two formats are never mixed")
 
     def work(self, address: str) -> Path:
         """The folder of a cell that is being run."""
@@ -106,7 +106,8 @@ class Store:
             with duckdb.connect() as connection:
                 read = f"read_parquet({files!r})"
                 # A cell may for a moment be in two files: while they are put together, or where a kill fell in between.
-                connection.execute(f"create view cells as select * from {read} qualify row_number() over (partition by address) = 1")
+                connection.execute(f"create view cells as select * from {read} "
+                                   "qualify row_number() over (partition by address) = 1")
                 found = connection.execute(sql, list(parameters))
                 names = [column[0] for column in found.description]
                 return [dict(zip(names, row)) for row in found.fetchall()]
@@ -190,7 +191,8 @@ def schema():
 
     curve = pa.list_(pa.struct([("step", pa.int64()), ("loss", pa.float64()), ("accuracy", pa.float64()),
                                 ("held_out_loss", pa.float64()), ("slices", pa.string())]))
-    kinds = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "curve": curve, "doubles": pa.list_(pa.float64())}
+    kinds = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "curve": curve,
+             "doubles": pa.list_(pa.float64())}
     return pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
 
 

@@ -70,7 +70,8 @@ class Study:
             if not 0 < getattr(self, name) < bound:
                 raise Impossible(f"{name} must be above 0 and below {bound}: got {getattr(self, name)}", (name,))
         if not 0 < self.solved <= 1 or self.sample < 1:
-            raise Impossible(f"solved is an accuracy in (0, 1], sample 1 or more: got {self.solved}, {self.sample}", ("solved",))
+            raise Impossible(f"solved is an accuracy in (0, 1], sample 1 or more: got {self.solved}, {self.sample}",
+                             ("solved",))
         for name in ("seeds", "tuning_seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values) or any(not isinstance(one, int) or one < 0 for one in values):
@@ -94,7 +95,8 @@ class Study:
     def matched(self) -> dict[str, Matched]:
         """Of each arm, what is trained: its widths after the matching, and how far it is from the base."""
         if self.match is None:
-            return {arm.name: Matched(arm.config, _off(arm.config, self.base, self.task.length), True, {}) for arm in self.every_arm}
+            return {arm.name: Matched(arm.config, _off(arm.config, self.base, self.task.length), True, {})
+                    for arm in self.every_arm}
         return {arm.name: match(arm.config, self.base, self.match, self.task.length) for arm in self.every_arm}
 
 

@@ -15,6 +15,7 @@ from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study
 
 Record = Mapping[str, Any]
+Cells = Mapping[str, Mapping[int, Record]]          # arm -> seed -> record
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def value(record: Record, metric: str, study: Study) -> float:
     return study.task.chance if gone else record["accuracy"]
 
 
-def outcomes(study: Study, todo: Plan, found: Mapping[str, Mapping[int, Record]]) -> list[Outcome]:
+def outcomes(study: Study, todo: Plan, found: Cells) -> list[Outcome]:
     """A row for each arm that has finished cells."""
     rows = []
     for arm, records in found.items():
@@ -102,16 +103,15 @@ def outcomes(study: Study, todo: Plan, found: Mapping[str, Mapping[int, Record]]
     return rows
 
 
-def contrast(study: Study, found: Mapping[str, Mapping[int, Record]], arm: str, than: str, family: str, metric: str, margin: float
-             ) -> Contrast | None:
+def contrast(study: Study, found: Cells, arm: str, than: str, family: str, metric: str, margin: float) -> Contrast | None:
     """One contrast, its p not yet corrected; None if the two have no seed in common."""
     seeds = sorted(found.get(arm, {}).keys() & found.get(than, {}).keys())
     if not seeds:
         return None
     d = np.array([value(found[arm][seed], metric, study) - value(found[than][seed], metric, study) for seed in seeds])
     n, low_high = len(d), st.interval(d)
-    enough = n >= st.LEAST_SEEDS
-    least = st.detectable(n, study.alpha, study.power) * float(d.std(ddof=1)) if enough and d.std() else math.inf if not enough else 0.0
+    enough, spread = n >= st.LEAST_SEEDS, float(d.std(ddof=1)) if n > 1 else 0.0
+    least = math.inf if not enough else st.detectable(n, study.alpha, study.power) * spread if spread else 0.0
     return Contrast(arm, than, family, metric, n, float(d.mean()), *low_high, float(st.sign_flip(d)) if enough else 1.0,
                     float(st.tost(d, margin)) if enough else 1.0, margin, least)
 
@@ -127,14 +127,14 @@ def corrected(contrasts: Sequence[Contrast], alpha: float) -> list[Contrast]:
     return done
 
 
-def contrasts(study: Study, found: Mapping[str, Mapping[int, Record]], metrics: Iterable[str] = ("accuracy", "loss")) -> list[Contrast]:
+def contrasts(study: Study, found: Cells, metrics: Iterable[str] = ("accuracy", "loss")) -> list[Contrast]:
     """Every arm against the base, in the order of the study."""
     rows = [contrast(study, found, arm.name, "base", arm.family, metric, study.margin)
             for metric in metrics for arm in study.every_arm[1:]]
     return corrected([one for one in rows if one], study.alpha)
 
 
-def judged(study: Study, found: Mapping[str, Mapping[int, Record]]) -> list[Judged]:
+def judged(study: Study, found: Cells) -> list[Judged]:
     """The study's claims; they are a family of their own."""
     made = [(claim, contrast(study, found, claim.arm, claim.than, "claims", claim.metric, claim.threshold or study.margin))
             for claim in study.claims]
