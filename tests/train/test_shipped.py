@@ -68,12 +68,11 @@ def test_they_have_one_vocabulary_and_read_the_same_tokens():
     assert all(run["phases"] == [PHASE_1.facts(), PHASE_2.facts()] and run["tokens"] == runs[0]["tokens"] for run in runs)
 
 
-@pytest.mark.parametrize("part", ["invocation", "concat"])
-def test_zamba2_nano_hears_its_shared_blocks_and_they_hear_the_embeddings(part):
-    """Little on one short text, as data/README.md says; a run that went wrong had less than 0.001 nats."""
+def test_zamba2_nano_hears_its_shared_blocks():
+    """As data/README.md says; a run that went wrong had less than 0.001 nats."""
     model = nano(torch.float32)
-    found = lens.effect(model, torch.tensor([model.tokenizer.encode(TEXT)]), lens.zero(part), controls=0)
-    assert found.change.mean() > 0.01, found.change.mean()
+    found = lens.effect(model, torch.tensor([model.tokenizer.encode(TEXT)]), lens.zero("invocation"), controls=0)
+    assert found.change.mean() > 0.1, found.change.mean()
 
 
 def test_the_best_is_a_quarter_below_xz_file_by_file():
