@@ -29,8 +29,9 @@ def all_interventions(model, ids, cache) -> list[lens.Intervention]:
         if any(part in layer.tensors() or (part == "kv" and layer.k is not None) for layer in cache.layers):
             found += [lens.wipe(part, 0, at), lens.freeze(part, None, at), lens.overwrite(part, 0, at, cache)]
     if c.n_invocations:
-        found += [lens.swap_blocks(0, c.n_shared_blocks - 1), lens.one_block(), lens.untie(), lens.path(0, "z"),
-                  lens.path(c.n_invocations - 1, ("x", "z"), other)]
+        found += [lens.swap_blocks(0, c.n_shared_blocks - 1), lens.one_block(), lens.untie()]
+        if c.link_into == "mixer":
+            found += [lens.path(0, "z"), lens.path(c.n_invocations - 1, ("x", "z"), other)]
         found += [lens.permute_adapters(range(c.n_invocations)[::-1])] * bool(adapters(c))
     return found
 
@@ -169,7 +170,8 @@ def test_a_patch_at_invocation_2_leaves_invocations_0_and_1_bitwise_as_they_were
     model, ids = case(name)
     names = ["q", "k", "v", "attn_probs", "attn_out", "mlp_out", "link_out"]
     points = [f"invocation.{k}.{name}" for k in (0, 1) for name in names]
-    patches = [lens.zero("invocation", 2), lens.path(2, "z", ids.flip(1)), lens.resample("head", 2, ids.flip(1), head=1)]
+    patches = [lens.zero("invocation", 2), lens.resample("head", 2, ids.flip(1), head=1)]
+    patches += [lens.path(2, "z", ids.flip(1))] if model.config.link_into == "mixer" else []
     patches += [lens.zero(part, 2) for part in ("adapter", "concat") if part in lens.parts(model.config)]
     whole = lens.run(model, ids, keep=[*points, "logits"])
     for one in patches:
