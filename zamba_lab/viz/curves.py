@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from zamba_lab.viz import theme
 
 Curve = tuple[Sequence[float], Sequence[float]]                  # x and y
+FEW = 20                                                         # points up to which each is marked
 
 
 def curves(lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, subtitle: str = "",
@@ -30,8 +31,8 @@ def curves(lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, s
         fig.add_trace(go.Scatter(**_points(name, x, y), mode="lines", line=dict(color=theme.FAINT, width=1), hoverinfo="skip"))
     for i, (name, (x, y)) in enumerate(lines.items()):
         color = theme.SERIES[i % len(theme.SERIES)]
-        fig.add_trace(go.Scatter(**_points(name, x, y), mode="lines+markers" if len(x) <= 40 else "lines",
-                                 line=dict(color=color, width=2.2), marker=dict(size=5), hovertemplate="%{y:.4g}"))
+        fig.add_trace(go.Scatter(**_points(name, x, y), mode="lines+markers" if len(x) <= FEW else "lines",
+                                 line=dict(color=color, width=2.2), marker=dict(size=6), cliponaxis=False, hovertemplate="%{y:.4g}"))
     for name, x in (marks or {}).items():
         fig.add_vline(x, line=dict(color=theme.QUIET, width=1, dash="dot"), annotation=dict(
             text=name, yref="paper", y=1, yanchor="top", xanchor="left", font=dict(size=11.5, color=theme.QUIET)))
