@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zamba_lab.ablate.claims import label
 from zamba_lab.ablate.reporting import Report
 from zamba_lab.ablate.store import write as write_whole
+from zamba_lab.ablate.verdicts import margin_of
 from zamba_lab.viz import study as viz
 
 if TYPE_CHECKING:
@@ -29,14 +31,14 @@ th,td{border-bottom:1px solid #e5e9ef;padding:4px 10px;text-align:left}th{color:
 
 
 def figures(found: Report) -> dict[str, Figure]:
-    """By name: effects on accuracy and loss, learning curves, accuracy against state bytes, loss against FLOPs."""
+    """By name: the effects on each metric of the study, learning curves, accuracy against state bytes, loss against FLOPs."""
     made = {}
-    for metric, label in (("accuracy", "difference of accuracy"), ("loss", "difference of held-out loss, nats")):
+    for metric in found.study.metrics:
         if rows := [one for one in found.contrasts if one.metric == metric]:
             made[metric] = viz.intervals(
                 *([getattr(one, name) for one in rows] for name in ("difference", "low", "high", "arm", "verdict")),
-                f"What each change does to {metric}", label,
-                found.study.margin, "against the base, paired by seed, 95 % BCa intervals; shaded: too small to matter")
+                f"What each change does to {metric}", f"difference: {label(metric)}",
+                margin_of(found.study, metric), "against the base, paired by seed, 95 % BCa intervals; shaded: too small to matter")
     task = found.study.task
     levels = {"chance": task.chance} | ({} if task.plateau is None else {"seen, not bound": task.plateau})
     made["learning"] = viz.learning(

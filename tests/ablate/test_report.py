@@ -9,6 +9,7 @@ from ablate.records import drawn, made
 from ablate.tiny import study
 
 from zamba_lab.ablate import Claim, Match, Store, plan, report
+from zamba_lab.ablate.verdicts import contrasts
 from zamba_lab.cli import main
 from zamba_lab.report import as_html, curve, figures, page
 
@@ -54,6 +55,41 @@ def test_too_few_seeds_and_missing_cells_are_said(tmp_path):
     assert more.missing == 5 and "5 cells are missing" in more.markdown()
     with pytest.raises(ValueError, match="no finished cell"):
         report(replace(made_up, seeds=(50,)), store)
+
+
+def test_arms_are_compared_by_the_metrics_of_the_study(tmp_path):
+    made_up, store = planted(tmp_path)
+    found = report(replace(made_up, metrics=("steps", "loss.late"), claims=()), store)
+    assert {one.metric for one in found.contrasts} == {"steps", "loss.late"} == figures(found).keys() & {"steps", "loss.late"}
+    late = next(one for one in found.contrasts if one.metric == "loss.late" and one.arm == "conv=off")
+    assert late.difference == pytest.approx(0.05, abs=0.01) and late.verdict == "more"
+    steps = next(one for one in found.contrasts if one.metric == "steps")
+    assert (steps.difference, steps.margin) == (0, made_up.train.evaluate_every)            # nobody solved it: all made all steps
+    assert "steps until solved" in found.markdown() and 'of "late"' in found.markdown()
+    with pytest.raises(ValueError, match="no slice for the metric 'loss.early': there are loss.late"):
+        contrasts(made_up, found.found, ["loss.early"])
+    with pytest.raises(ValueError, match="a metric is one of accuracy, loss, solve_rate, steps, or loss.NAME"):
+        replace(made_up, metrics=("speed",))
+
+
+def test_a_family_too_large_for_its_seeds_has_no_verdict_and_says_that_no_effect_would_be_found(tmp_path):
+    wide = study(seeds=SEEDS[:6], axes={"d_state": [8, 16]})
+    store, up = Store(tmp_path / "store"), np.linspace(0, 0.01, 6)
+    drawn(wide, {"base": up, "d_state=8": 0.5 + up * 0.9, "d_state=16": 0.5 + up * 1.1}, store)
+    both = [one for one in report(wide, store).contrasts if one.metric == "accuracy"]
+    assert [(one.p, one.verdict, one.least) for one in both] == [(pytest.approx(4 / 64), "no verdict", np.inf)] * 2
+    alone = [one for one in report(replace(wide, axes={"d_state": [8]}), store).contrasts if one.metric == "accuracy"]
+    assert (alone[0].p, alone[0].verdict) == (pytest.approx(2 / 64), "more") and 0 < alone[0].least < np.inf
+
+
+def test_a_claim_is_tested_in_the_direction_it_names_and_corrected_within_its_axis(tmp_path):
+    claims = [Claim("a", "d_state=8"), Claim("b", "d_state=16"), Claim("c", "rope=off", direction="less")]
+    made_up = study(seeds=SEEDS[:6], axes={"d_state": [8, 16], "rope": [False]}, claims=claims)
+    store, up = Store(tmp_path / "store"), np.linspace(0, 0.01, 6)
+    drawn(made_up, {"base": up, "d_state=8": 0.5 + up * 0.9, "d_state=16": 0.5 + up * 1.1, "rope=off": 0.5 + up * 0.9}, store)
+    found = report(made_up, store).judged
+    assert [one.contrast.p for one in found] == pytest.approx([2 / 64, 2 / 64, 1])
+    assert [one.answer for one in found] == ["confirmed", "confirmed", "not confirmed"]
 
 
 def test_a_diverged_cell_is_counted_and_answers_like_guessing(tmp_path):

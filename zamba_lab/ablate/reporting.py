@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from zamba_lab.ablate import matching
+from zamba_lab.ablate.claims import label
 from zamba_lab.ablate.planning import Plan, plan
 from zamba_lab.ablate.statistics import LEAST_SEEDS
 from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study
-from zamba_lab.ablate.verdicts import Contrast, Judged, Outcome, by_arm, contrasts, judged, outcomes
+from zamba_lab.ablate.verdicts import Contrast, Judged, Outcome, by_arm, contrasts, judged, margin_of, outcomes
 
 LOUD = (0.3, 2.0)               # RMS(link out) / RMS(stream) outside of this is worth a word
 
@@ -60,8 +61,8 @@ class Report:
 
     def markdown(self) -> str:
         """The whole report."""
-        sections = [f"# {self.study.name}", self._summary(), self._claims(), self._contrasts("accuracy"),
-                    self._contrasts("loss"), self._outcomes(), self._slices(), self._costs(), self._tuning(),
+        sections = [f"# {self.study.name}", self._summary(), self._claims(),
+                    *map(self._contrasts, self.study.metrics), self._outcomes(), self._slices(), self._costs(), self._tuning(),
                     self._links(), self._reading()]
         return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -81,17 +82,17 @@ class Report:
         rows = [[one.claim.text, f"{one.contrast.arm} against {one.contrast.than}: {one.claim.direction} {one.claim.metric}"
                  + (f" by {one.claim.threshold:g}" if one.claim.threshold else ""), _effect(one.contrast), f"**{one.answer}**"]
                 for one in self.judged]
-        return _section("Claims", "Written down before the cells were run.", ["claim", "measure", "effect", "answer"], rows)
+        return _section("Claims", "Written down before the cells were run; tested in the direction that each names, corrected within "
+                        "the axis of its arm.", ["claim", "measure", "effect", "answer"], rows)
 
     def _contrasts(self, metric: str) -> str:
         rows = [[one.arm, one.family, str(one.seeds), _effect(one), _p(one.p), _p(one.p_equivalent), _number(one.least),
                  one.verdict]
                 for one in self.contrasts if one.metric == metric]
-        of = {"accuracy": "accuracy", "loss": "held-out loss, nats"}[metric]
         words = ("Mean paired difference with its BCa interval (95 %), p of the exact sign-flip test and of equivalence within "
-                 f"±{self.study.margin:g}, both after Holm in their family, and the least difference that so many seeds find "
+                 f"±{margin_of(self.study, metric):g}, both after Holm in their family, and the least difference that so many seeds find "
                  f"with power {self.study.power:g}.")
-        return _section(f"Against the base: {of}", words,
+        return _section(f"Against the base: {label(metric)}", words,
                         ["arm", "family", "seeds", "difference", "p", "p equivalent", "detectable", "verdict"], rows)
 
     def _outcomes(self) -> str:
@@ -142,8 +143,9 @@ class Report:
     def _reading(self) -> str:
         return ("## How to read this\n\n"
                 f"The seed is the unit. Below {LEAST_SEEDS} seeds there is no verdict, and \"no verdict\" "
-                "never means \"no effect\": that would be \"equivalent\". A diverged cell counts as unsolved, at chance "
-                "accuracy, with the loss of guessing.")
+                "never means \"no effect\": that would be \"equivalent\". Where no difference is detectable (-), the family is too "
+                "large for so few seeds, and only a claim that named its direction can be confirmed. A diverged cell counts as "
+                "unsolved, at chance accuracy, with the loss of guessing.")
 
 
 def report(study: Study, store: str | Path | Store) -> Report:

@@ -17,7 +17,7 @@ from typing import Any
 
 from zamba_lab.ablate import files
 from zamba_lab.ablate.arms import Arm, Impossible, arms_of
-from zamba_lab.ablate.claims import Claim
+from zamba_lab.ablate.claims import Claim, label
 from zamba_lab.ablate.matching import Match, Matched, match, quantity
 from zamba_lab.config import ZambaConfig
 from zamba_lab.train import TrainConfig
@@ -29,8 +29,9 @@ class Study:
 
     base's vocabulary becomes the task's; train's length, too. Seed s decides a cell's initial weights and its data: arms
     are paired by seed. rates: learning rates tried for every arm on `tuning_seeds`, the best of which is used; () takes
-    train.lr for all. solved: the accuracy that ends a cell, on two fresh samples of `sample` sequences. margin: the least
-    difference of accuracy that matters. also: tasks on which every trained model is looked at besides.
+    train.lr for all. solved: the accuracy that ends a cell, on two fresh samples of `sample` sequences. metrics: what arms
+    are compared by (`claims.METRICS`). margin: the least difference of accuracy or loss that matters; of steps it is the
+    distance of two evaluations. also: tasks on which every trained model is looked at besides.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Study:
     tuning_seeds: tuple[int, ...] = (1000,)
     solved: float = 0.99
     sample: int = 512
+    metrics: tuple[str, ...] = ("accuracy", "loss")
     margin: float = 0.05
     alpha: float = 0.05
     power: float = 0.8
@@ -54,7 +56,7 @@ class Study:
     weights: bool = False                       # keep every cell's trained weights
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "grid", "rates", "tuning_seeds", "claims"):
+        for name in ("seeds", "grid", "rates", "tuning_seeds", "claims", "metrics"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "base", _placed(("base",), replace, self.base, vocab_size=self.task.vocab_size))
         object.__setattr__(self, "train", _placed(("train",), replace, self.train, length=self.task.length))
@@ -69,6 +71,8 @@ class Study:
         for name, bound in (("margin", 1), ("alpha", 0.5), ("power", 1)):
             if not 0 < getattr(self, name) < bound:
                 raise Impossible(f"{name} must be above 0 and below {bound}: got {getattr(self, name)}", (name,))
+        for number, metric in enumerate(self.metrics):
+            _placed(("metrics", number), label, metric)
         if not 0 < self.solved <= 1 or self.sample < 1:
             raise Impossible(f"solved is an accuracy in (0, 1], sample 1 or more: got {self.solved}, {self.sample}",
                              ("solved",))
@@ -189,4 +193,4 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "rates": _list(float), "claims": _list(lambda value: Claim(**value)),
     "also": lambda value: {name: _placed((name,), task_of, one) for name, one in value.items()},
 }
-KINDS = {"axes": dict, "arms": dict, "grid": list}
+KINDS = {"axes": dict, "arms": dict, "grid": list, "metrics": list}

@@ -1,6 +1,7 @@
 """From a store to answers: each arm's outcome, each contrast with the base, each claim."""
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from zamba_lab.ablate import statistics as st
-from zamba_lab.ablate.claims import METRICS, Claim
+from zamba_lab.ablate.claims import SLICE, Claim
 from zamba_lab.ablate.planning import Plan
 from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study
 
+SIDES = {"more": "greater", "less": "less", "equal": "two-sided"}
 Record = Mapping[str, Any]
 Cells = Mapping[str, Mapping[int, Record]]          # arm -> seed -> record
 
@@ -40,7 +42,8 @@ class Outcome:
 class Contrast:
     """An arm less another, over the seeds that both have. p and p_equivalent: corrected within the family.
 
-    low, high: BCa interval of the mean difference. least: what so many seeds would find, in the units of the metric.
+    low, high: BCa interval of the mean difference. least: what so many seeds would find, in the units of the metric, after
+    the correction for a whole family; inf where so few seeds find nothing, whatever the effect.
     """
 
     arm: str
@@ -79,13 +82,28 @@ def by_arm(todo: Plan, store: Store) -> dict[str, dict[int, Record]]:
 
 
 def value(record: Record, metric: str, study: Study) -> float:
-    """A seed's number. A cell that diverged has no model: it answers as guessing would."""
+    """A seed's number. A cell that diverged has no model: it answers as guessing would, and never solves its task."""
     gone = record["status"] == "diverged"
     if metric == "solve_rate":
         return float(record["status"] == "solved")
-    if metric == "loss":
-        return math.log(study.task.vocab_size) if gone else record["held_out_loss"]
+    if metric == "steps":
+        return float(record["solved_at"] or study.train.steps)
+    if metric == "loss" or metric.startswith(SLICE):
+        return math.log(study.task.vocab_size) if gone else loss_of(record, metric)
     return study.task.chance if gone else record["accuracy"]
+
+
+def loss_of(record: Record, metric: str) -> float:
+    """The held-out loss, or that of a slice. Raises ValueError if the task has no such slice."""
+    slices = json.loads(record["slices"])
+    if metric != "loss" and metric not in slices:
+        raise ValueError(f"the task has no slice for the metric {metric!r}: there are {', '.join(sorted(slices)) or 'none'}")
+    return record["held_out_loss"] if metric == "loss" else slices[metric]
+
+
+def margin_of(study: Study, metric: str) -> float:
+    """The least difference that matters: of steps, the distance of two evaluations, for nothing finer is seen."""
+    return float(study.train.evaluate_every) if metric == "steps" else study.margin
 
 
 def outcomes(study: Study, todo: Plan, found: Cells) -> list[Outcome]:
@@ -103,46 +121,59 @@ def outcomes(study: Study, todo: Plan, found: Cells) -> list[Outcome]:
     return rows
 
 
-def contrast(study: Study, found: Cells, arm: str, than: str, family: str, metric: str, margin: float) -> Contrast | None:
-    """One contrast, its p not yet corrected; None if the two have no seed in common."""
+def contrast(study: Study, found: Cells, arm: str, than: str, family: str, metric: str, margin: float,
+             alternative: str = "two-sided") -> Contrast | None:
+    """One contrast, its p not yet corrected and its `least` in standard deviations; None if the two have no seed in common.
+
+    alternative: "greater" or "less" where the direction was said beforehand.
+    """
     seeds = sorted(found.get(arm, {}).keys() & found.get(than, {}).keys())
     if not seeds:
         return None
     d = np.array([value(found[arm][seed], metric, study) - value(found[than][seed], metric, study) for seed in seeds])
-    n, low_high = len(d), st.interval(d)
-    enough, spread = n >= st.LEAST_SEEDS, float(d.std(ddof=1)) if n > 1 else 0.0
-    least = math.inf if not enough else st.detectable(n, study.alpha, study.power) * spread if spread else 0.0
-    return Contrast(arm, than, family, metric, n, float(d.mean()), *low_high, float(st.sign_flip(d)) if enough else 1.0,
-                    float(st.tost(d, margin)) if enough else 1.0, margin, least)
+    n, enough = len(d), len(d) >= st.LEAST_SEEDS
+    return Contrast(arm, than, family, metric, n, float(d.mean()), *st.interval(d),
+                    float(st.sign_flip(d, alternative)) if enough else 1.0, float(st.tost(d, margin)) if enough else 1.0, margin,
+                    float(d.std(ddof=1)) if n > 1 else 0.0)
 
 
-def corrected(contrasts: Sequence[Contrast], alpha: float) -> list[Contrast]:
-    """p and verdicts after Holm within each family and metric; equivalence is corrected by itself."""
-    done = []
+def corrected(study: Study, contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """p, verdicts and least differences after Holm within each family and metric; equivalence is corrected by itself."""
+    done = {}
     for key in dict.fromkeys((one.family, one.metric) for one in contrasts):
-        family = [one for one in contrasts if (one.family, one.metric) == key]
-        p, equal = st.holm([one.p for one in family]), st.holm([one.p_equivalent for one in family])
-        done += [replace(one, p=a, p_equivalent=b, verdict=st.verdict(one.seeds, one.difference, a, b, alpha))
-                 for one, a, b in zip(family, p, equal)]
-    return done
+        at = [k for k, one in enumerate(contrasts) if (one.family, one.metric) == key]
+        p, equal = st.holm([contrasts[k].p for k in at]), st.holm([contrasts[k].p_equivalent for k in at])
+        for k, a, b in zip(at, p, equal):
+            one = contrasts[k]
+            done[k] = replace(one, p=a, p_equivalent=b, least=least(study, one, len(at)),
+                              verdict=st.verdict(one.seeds, one.difference, a, b, study.alpha))
+    return [done[k] for k in sorted(done)]
 
 
-def contrasts(study: Study, found: Cells, metrics: Iterable[str] = ("accuracy", "loss")) -> list[Contrast]:
-    """Every arm against the base, in the order of the study."""
-    rows = [contrast(study, found, arm.name, "base", arm.family, metric, study.margin)
-            for metric in metrics for arm in study.every_arm[1:]]
-    return corrected([one for one in rows if one], study.alpha)
+def least(study: Study, one: Contrast, family: int) -> float:
+    """What the seeds would find of a contrast in a family of so many, its `least` being the standard deviation yet."""
+    if one.seeds < st.LEAST_SEEDS:
+        return math.inf
+    found = st.detectable(one.seeds, study.alpha / family, study.power)
+    return found * one.least if math.isfinite(found) else math.inf
+
+
+def contrasts(study: Study, found: Cells, metrics: Iterable[str] | None = None) -> list[Contrast]:
+    """Every arm against the base by each metric (the study's own if left out), in the order of the study."""
+    rows = [contrast(study, found, arm.name, "base", arm.family, metric, margin_of(study, metric))
+            for metric in (study.metrics if metrics is None else metrics) for arm in study.every_arm[1:]]
+    return corrected(study, [one for one in rows if one])
 
 
 def judged(study: Study, found: Cells) -> list[Judged]:
-    """The study's claims; they are a family of their own."""
-    made = [(claim, contrast(study, found, claim.arm, claim.than, "claims", claim.metric, claim.threshold or study.margin))
+    """The study's claims, in the direction that they name, corrected with the other claims on the axis of their arm."""
+    family = {arm.name: arm.family for arm in study.every_arm}
+    made = [(claim, contrast(study, found, claim.arm, claim.than, family[claim.arm], claim.metric,
+                             claim.threshold or margin_of(study, claim.metric), SIDES[claim.direction]))
             for claim in study.claims]
     run = [(claim, one) for claim, one in made if one]
-    p, equal = st.holm([one.p for _, one in run]), st.holm([one.p_equivalent for _, one in run])
-    whole = [(claim, replace(one, p=a, p_equivalent=b, verdict=st.verdict(one.seeds, one.difference, a, b, study.alpha)))
-             for (claim, one), a, b in zip(run, p, equal)]
-    return [Judged(claim, one, answer(claim, one, study.alpha)) for claim, one in whole]
+    whole = corrected(study, [one for _, one in run])
+    return [Judged(claim, one, answer(claim, one, study.alpha)) for (claim, _), one in zip(run, whole)]
 
 
 def answer(claim: Claim, found: Contrast, alpha: float) -> str:
@@ -161,8 +192,6 @@ def answer(claim: Claim, found: Contrast, alpha: float) -> str:
     effect, most = sign * found.difference, found.high if sign > 0 else -found.low
     if shown and effect > 0 and effect >= claim.threshold:
         return "confirmed"
-    against = (shown and effect < 0) or most < claim.threshold or (found.p_equivalent <= alpha and not shown)
+    against = most < claim.threshold or (found.p_equivalent <= alpha and not shown)
     return "not confirmed" if against else "unclear"
 
-
-__all__ = ["METRICS", "Contrast", "Judged", "Outcome", "by_arm", "contrasts", "judged", "outcomes"]
