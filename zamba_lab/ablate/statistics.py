@@ -63,7 +63,8 @@ def holm(p: Sequence[float]) -> list[float]:
     """p corrected for their number (Holm 1979): below alpha with a probability of at most alpha for any of them."""
     from statsmodels.stats.multitest import multipletests
 
-    return [float(one) for one in multipletests(list(p), method="holm")[1]] if len(p) else []
+    # one alone stays as it is; asking for it would only take a third of a second, which the library's garbage collection takes
+    return [float(one) for one in multipletests(list(p), method="holm")[1]] if len(p) > 1 else list(p)
 
 
 @dataclass(frozen=True)
