@@ -14,6 +14,7 @@ Read in this order:
     runner.py        running them;  pool.py the workers;  live.py the table;  cluster.py the same on many machines
     statistics.py    tests and intervals;  verdicts.py outcomes, contrasts and claims of a study
     reporting.py     all of it as text;  with figures: zamba_lab.report
+    box.py           the studies that come with the lab
     command.py       `zamba-lab ablate`
 """
 from importlib import import_module
@@ -23,6 +24,7 @@ _HOME = {
     "Arm": "arms", "Cell": "cell", "run_cell": "cell", "plan": "planning", "Plan": "planning", "Store": "store",
     "run": "runner", "SweepStopped": "runner", "Live": "live", "Quiet": "live", "outcomes": "verdicts", "contrasts": "verdicts",
     "judged": "verdicts", "by_arm": "verdicts", "report": "reporting", "Report": "reporting", "run_on_ray": "cluster",
+    "stored": "box", "names": "box",
 }
 __all__ = list(_HOME)
 

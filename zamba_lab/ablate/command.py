@@ -18,8 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The three commands and their flags."""
     parser.add_argument("what", choices=("plan", "run", "report"),
                         help="what it would do and cost; do it, or go on with it; what was found")
-    parser.add_argument("study", help="the study's .yaml or .json file")
-    parser.add_argument("--store", metavar="FOLDER", help="where results are kept (runs/NAME of the study)")
+    parser.add_argument("study", help="a .yaml or .json file, or a study in the box: quick, real-text, full")
+    parser.add_argument("--store", metavar="FOLDER",
+                        help="where results are kept (runs/NAME of the study; for a report, those in the box if there are none)")
     parser.add_argument("--workers", type=int, metavar="N", help="run: processes of one thread each; one a core if left out")
     parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
                         help="run: on a Ray cluster, or a local one; needs the extra ray")
@@ -30,10 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(given: argparse.Namespace) -> int:
     """Do it. 0: done; 1: it had to stop, and why; 130: stopped, and to be gone on with."""
+    from zamba_lab.ablate.box import study_file
     from zamba_lab.ablate.runner import SweepStopped
     from zamba_lab.ablate.study import read_study
 
-    study = read_study(given.study)
+    study = read_study(study_file(given.study))
     folder = Path(given.store or f"runs/{study.name}")
     try:
         return {"plan": _plan, "run": _run, "report": _report}[given.what](study, folder, given)
@@ -137,11 +139,15 @@ def _run(study: Study, folder: Path, given: argparse.Namespace) -> int:
 
 
 def _report(study: Study, folder: Path, given: argparse.Namespace) -> int:
+    from zamba_lab.ablate.box import FOLDER, stored
     from zamba_lab.ablate.reporting import report
 
-    if not (folder / "store.json").exists():
+    if (folder / "store.json").exists():
+        found = report(study, folder)
+    elif given.store is None and (FOLDER / given.study / "store").exists():
+        found = report(*stored(given.study))
+    else:
         raise ValueError(f"there is no store in {str(folder)!r}: zamba-lab ablate run makes one")
-    found = report(study, folder)
     if given.json:
         print(json.dumps(found.as_dict(), indent=1))
         return 0

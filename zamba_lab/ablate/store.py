@@ -49,8 +49,6 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             write(mark, json.dumps({"format": FORMAT}).encode())
         self._check(mark)
-        for folder in (self.cells, self.weights, self.claims, self.folder / "work"):
-            folder.mkdir(exist_ok=True)
         self._put_together: dict[str, frozenset[str]] = {}
 
     def _check(self, mark: Path) -> None:
@@ -80,7 +78,9 @@ class Store:
 
         address = record["address"]
         if weights:
+            self.weights.mkdir(exist_ok=True)
             write(self.weights / f"{address}.safetensors", save({name: t.contiguous() for name, t in weights.items()}))
+        self.cells.mkdir(exist_ok=True)
         write(self.cells / f"{address}.parquet", _parquet([record]))
         shutil.rmtree(self.work(address), ignore_errors=True)
         if sum(not file.stem.startswith("many-") for file in self._files()) >= MANY:
@@ -100,8 +100,7 @@ class Store:
         import duckdb
 
         with self._held():
-            files = [str(file) for file in self._files()]
-            if not files:
+            if not (files := [str(file) for file in self._files()]):
                 return []
             with duckdb.connect() as connection:
                 read = f"read_parquet({files!r})"
@@ -123,6 +122,7 @@ class Store:
         """Whether this process may run the cell: nobody else is at it, and it is not finished."""
         from filelock import FileLock, Timeout
 
+        self.claims.mkdir(exist_ok=True)
         lock = FileLock(self.claims / address)
         try:
             lock.acquire(timeout=0)
@@ -151,6 +151,19 @@ class Store:
             for file in single:
                 file.unlink()
 
+    def export(self, folder: str | Path, addresses: Iterable[str]) -> Store:
+        """The finished ones among these cells as a store of one file, to be given away: machines are not named in it.
+
+        Raises ValueError if there is something in the folder already.
+        """
+        if Path(folder).exists() and any(Path(folder).iterdir()):
+            raise ValueError(f"results go into a new folder: there is something in {str(folder)!r}")
+        found, other = self.records(sorted(set(addresses))), Store(folder)
+        for address in sorted(found):
+            other.add(found[address] | {"host": ""})
+        other.put_together()
+        return other
+
     def _in_many(self) -> frozenset[str]:
         import pyarrow.parquet as pq
 
@@ -164,9 +177,12 @@ class Store:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        """While files are read or put together."""
+        """While files are read or put together. Where nothing can be written, nobody puts anything together."""
         from filelock import FileLock
 
+        if not os.access(self.folder, os.W_OK):
+            yield
+            return
         with FileLock(self.folder / "lock"):
             yield
 

@@ -1,0 +1,48 @@
+"""The studies that come with the lab: their results are there, whole, and say what their reports say."""
+from dataclasses import replace
+
+import pytest
+from ablate.records import drawn
+from ablate.tiny import Before, study
+
+from zamba_lab.ablate import Store, box, plan, read_study, report
+from zamba_lab.cli import main
+
+
+class Dated(Before):
+    """A task whose data depend on the machine."""
+
+    def facts(self):
+        return super().facts() | {"python": "3.99", "crc32": 1}
+
+
+def test_every_study_in_the_box_can_be_read_and_planned_by_its_name(capsys):
+    assert box.names()
+    for name in box.names():
+        assert read_study(box.study_file(name)).name == name
+        assert main(["ablate", "plan", name]) == 0 and name in capsys.readouterr().out
+    assert main(["ablate", "plan", "nosuch"]) == 2
+    assert "or one of " + ", ".join(box.names()) in capsys.readouterr().err
+
+
+def test_results_given_away_name_no_machine_and_say_the_same(tmp_path):
+    made_up, store = study(), Store(tmp_path / "own")
+    drawn(made_up, {"base": [0.5, 0.6], "conv=off": [0.4, 0.3]}, store)
+    given = store.export(tmp_path / "given", [one.cell.address for one in plan(made_up).cells])
+    assert [row["host"] for row in given.query("select distinct host from cells")] == [""]
+    assert len(list(given.cells.iterdir())) == 1 and report(made_up, given).markdown() == report(made_up, store).markdown()
+    with pytest.raises(ValueError, match="a new folder"):
+        store.export(tmp_path / "given", [])
+
+
+def test_results_on_data_of_another_machine_are_read_and_not_gone_on_with(tmp_path):
+    there = study(task=Dated())
+    store = Store(tmp_path / "store")
+    drawn(there, {"base": [0.5, 0.6], "conv=off": [0.4, 0.3]}, store)
+    here = type("Here", (Dated,), {"facts": lambda self: Dated.facts(self) | {"python": "4.0", "crc32": 2}})()
+    assert not plan(replace(there, task=here)).cells[0].cell.address == plan(there).cells[0].cell.address
+    read = replace(there, task=box.as_it_was(here, store))
+    assert report(read, store).missing == 0 and read.task.vocab_size == there.task.vocab_size
+    with pytest.raises(ValueError, match="data that is not here .python 3.99, crc32 1"):
+        read.task.batch(0, 0, 1)
+    assert box.as_it_was(Dated(), store) == Dated() and box.as_it_was(Before(), store) == Before()
