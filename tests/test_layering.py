@@ -22,7 +22,8 @@ ROWS = (
     ("tasks",),
     ("ablate",),
     ("viz",),
-    ("widgets", "report"),
+    ("report",),
+    ("widgets",),
     ("cli",),
 )
 ROW = {module: row for row, modules in enumerate(ROWS) for module in modules}

@@ -32,26 +32,46 @@ th,td{border-bottom:1px solid #e5e9ef;padding:4px 10px;text-align:left}th{color:
 
 def figures(found: Report) -> dict[str, Figure]:
     """By name: the effects on each metric of the study, learning curves, accuracy against state bytes, loss against FLOPs."""
-    made = {}
-    for metric in found.study.metrics:
-        if rows := [one for one in found.contrasts if one.metric == metric]:
-            made[metric] = viz.intervals(
-                *([getattr(one, name) for one in rows] for name in ("difference", "low", "high", "arm", "verdict")),
-                f"What each change does to {metric}", f"difference: {label(metric)}",
-                margin_of(found.study, metric), "against the base, paired by seed, 95 % BCa intervals; shaded: too small to matter")
+    made = {metric: effects(found, metric) for metric in found.study.metrics
+            if any(one.metric == metric for one in found.contrasts)}
+    return made | {"learning": learning(found), "state": recall(found), "flops": work(found)}
+
+
+def effects(found: Report, metric: str) -> Figure:
+    """A row for each arm: its difference from the base, with the interval and the verdict."""
+    rows = [one for one in found.contrasts if one.metric == metric]
+    seeds = max((one.seeds for one in rows), default=0)
+    return viz.intervals(
+        *([getattr(one, name) for one in rows] for name in ("difference", "low", "high", "arm", "verdict")),
+        f"What each change does to {metric}", f"difference: {label(metric)}", margin_of(found.study, metric),
+        f"against the base, {seeds} seeds, paired; 95 % BCa intervals; shaded: too small to matter")
+
+
+def learning(found: Report) -> Figure:
+    """Held-out accuracy as training goes on, a line and a band of seeds for each arm."""
     task = found.study.task
     levels = {"chance": task.chance} | ({} if task.plateau is None else {"seen, not bound": task.plateau})
-    made["learning"] = viz.learning(
-        {arm: curve(cells) for arm, cells in found.found.items()}, "Learning curves", "held-out accuracy", levels,
-        "median of the seeds, and from the least to the greatest; a seed that solved its task stays there")
-    costs = {row["arm"]: row for row in found.costs}
-    names = [one.arm for one in found.outcomes]
-    made["state"] = viz.trade_off([costs[name]["state"] for name in names], [one.accuracy for one in found.outcomes], names,
-                                  "Recall against memory", "bytes that decoding carries", "accuracy",
-                                  [one.accuracy_low for one in found.outcomes], [one.accuracy_high for one in found.outcomes])
-    made["flops"] = viz.trade_off([costs[name]["flops"] for name in names], [one.loss for one in found.outcomes], names,
-                                  "Quality against work", "forward FLOPs a token", "held-out loss, nats")
-    return made
+    return viz.learning({arm: curve(cells) for arm, cells in found.found.items()}, "Learning curves", "held-out accuracy", levels,
+                        "median of the seeds, and from the least to the greatest; a seed that solved its task stays there")
+
+
+def recall(found: Report) -> Figure:
+    """Accuracy against the bytes that decoding carries, a point for each arm."""
+    rows = found.outcomes
+    return viz.trade_off([_cost(found, one.arm)["state"] for one in rows], [one.accuracy for one in rows],
+                         [one.arm for one in rows], "Recall against memory", "bytes that decoding carries", "accuracy",
+                         [one.accuracy_low for one in rows], [one.accuracy_high for one in rows])
+
+
+def work(found: Report) -> Figure:
+    """Held-out loss against the work of a token, a point for each arm."""
+    rows = found.outcomes
+    return viz.trade_off([_cost(found, one.arm)["flops"] for one in rows], [one.loss for one in rows],
+                         [one.arm for one in rows], "Quality against work", "forward FLOPs a token", "held-out loss, nats")
+
+
+def _cost(found: Report, arm: str) -> dict[str, Any]:
+    return next(row for row in found.costs if row["arm"] == arm)
 
 
 def curve(cells: Mapping[int, Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from zamba_lab.ablate import matching
+from zamba_lab.ablate.arms import BASE
 from zamba_lab.ablate.claims import label
 from zamba_lab.ablate.planning import Plan, plan
 from zamba_lab.ablate.statistics import LEAST_SEEDS
@@ -45,6 +46,13 @@ class Report:
         """What each arm costs, and what of it could not be matched."""
         by = self.study.match.by if self.study.match else None
         return matching.table(self.study.matched.items(), by, self.study.task.length)
+
+    def only(self, arms: Sequence[str] | None = None, seeds: int | None = None) -> Report:
+        """The report of a part: these arms and the base, the first so many seeds; all of what is left out."""
+        kept = self.study.seeds[:seeds]
+        part = {arm: {seed: cell for seed, cell in cells.items() if seed in kept} for arm, cells in self.found.items()
+                if arms is None or arm == BASE or arm in arms}
+        return replace(self, found={arm: cells for arm, cells in part.items() if cells})
 
     @property
     def missing(self) -> int:

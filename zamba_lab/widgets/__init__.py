@@ -13,16 +13,18 @@
     intervention_panel  what replacing a part does, beside random changes of its size
     recall_panel      who remembers a needle
     TrainingPanel     a run's loss and held-out text, while it trains
+    study_panel       an ablation study: effects, learning curves and costs, by axis and number of seeds
 
-All but the last take a model and (1, l) token ids, and labels for the tokens if the model has no tokenizer. All are plain
+All but the last two take a model and (1, l) token ids, and labels for the tokens if the model has no tokenizer. All are plain
 ipywidgets: reachable by the tab key, moved by the arrow keys. Why the figures are not FigureWidgets: see `panel`.
 """
 
 from zamba_lab.widgets.causal import intervention_panel, lens_panel, recall_panel
 from zamba_lab.widgets.panel import Panel
 from zamba_lab.widgets.panels import attention_panel, decay_panel, states_panel, switch_panel
+from zamba_lab.widgets.study import study_panel
 from zamba_lab.widgets.training import TrainingPanel
 from zamba_lab.widgets.views import contents_panel, dimensions_panel, drift_panel, mixer_panel, xray_panel
 
 __all__ = ["Panel", "TrainingPanel", "attention_panel", "contents_panel", "decay_panel", "dimensions_panel", "drift_panel",
-           "intervention_panel", "lens_panel", "mixer_panel", "recall_panel", "states_panel", "switch_panel", "xray_panel"]
+           "intervention_panel", "lens_panel", "mixer_panel", "recall_panel", "states_panel", "study_panel", "switch_panel", "xray_panel"]
