@@ -1,4 +1,5 @@
 """The models in data/: small, each its preset, read the same text, have learnt what their papers say, and the papers agree."""
+import csv
 import hashlib
 import json
 import re
@@ -11,7 +12,7 @@ import zamba_lab as zl
 from shipped import nano
 from zamba_lab import lens
 from zamba_lab.config.presets import SHIPPED
-from zamba_lab.train import document_bits
+from zamba_lab.train import document_bits, study
 from zamba_lab.train.shipped import MANIFEST, PHASE_1, PHASE_2, learning_curves
 
 DATA = Path(__file__).parents[2] / "data"
@@ -116,3 +117,14 @@ def test_the_manifest_adds_up():
         rows = [row for row in manifest["documents"] if row[1] == split]
         assert total == {"documents": len(rows), "bytes": sum(row[2] for row in rows)}
     assert {split: measured[split]["bytes"] for split in measured} == {split: manifest["splits"][split]["bytes"] for split in measured}
+
+
+def test_the_readme_states_what_the_study_found():
+    rows = {row.strip(" |") for row in (DATA / "README.md").read_text().splitlines()}
+    missing = [row for row in study.table(study.read()).splitlines() if row.strip(" |") not in rows]
+    assert not missing, missing
+
+
+def test_the_stored_study_adds_up_from_its_rows():
+    with open(study.STORED / study.RESULTS, newline="") as file:
+        assert study.differences(list(csv.DictReader(file))) == study.read()
