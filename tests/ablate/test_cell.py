@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from ablate.records import drawn
 from ablate.tiny import BASE, TRAIN, Before
+from ablate.tiny import study as tiny_study
 
-from zamba_lab.ablate import Cell, run_cell
+from zamba_lab.ablate import Cell, Quiet, Store, report, run, run_cell, trained
 from zamba_lab.ablate.cell import hash_of, measured_once
 from zamba_lab.ablate.store import COLUMNS
 from zamba_lab.model import Zamba
@@ -87,3 +89,16 @@ def test_a_diverged_cell_is_an_outcome(tmp_path):
 def test_other_tasks_are_looked_at_in_the_end(tmp_path):
     record, _ = run_cell(replace(CELL, also={"longer": Before(length=12)}), tmp_path)
     assert json.loads(record["also"]).keys() == {"longer"}
+
+
+def test_a_trained_model_comes_back_from_the_store(tmp_path):
+    study = tiny_study(weights=True, seeds=(0,))
+    run(study, tmp_path / "store", 1, Quiet())
+    model = trained(study, tmp_path / "store", "conv=off", 0)
+    record = report(study, tmp_path / "store").found["conv=off"][0]
+    assert hash_of(model.state_dict()) == record["weights_sha256"] and not model.training
+    with pytest.raises(ValueError, match="no cell of arm 'conv=off' and seed 7: there are the arms base, conv=off and the seeds"):
+        trained(study, tmp_path / "store", "conv=off", 7)
+    with pytest.raises(ValueError, match="no weights were kept"):
+        drawn(few := tiny_study(seeds=(0,)), {"base": [0.5], "conv=off": [0.5]}, store := Store(tmp_path / "other"))
+        trained(few, store, "base", 0)

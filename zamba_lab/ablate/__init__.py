@@ -11,6 +11,7 @@ Read in this order:
     matching.py      widths adjusted until arms cost the same
     cell.py          one architecture, task and seed: its address and its run
     planning.py      the cells of a study, learning rates first;  store.py where results are kept
+    trained.py       the model that a cell left behind
     runner.py        running them;  pool.py the workers;  live.py the table;  cluster.py the same on many machines
     statistics.py    tests and intervals;  verdicts.py outcomes, contrasts and claims of a study
     reporting.py     all of it as text;  with figures: zamba_lab.report
@@ -24,7 +25,7 @@ _HOME = {
     "Arm": "arms", "Cell": "cell", "run_cell": "cell", "plan": "planning", "Plan": "planning", "Store": "store",
     "run": "runner", "SweepStopped": "runner", "Live": "live", "Quiet": "live", "outcomes": "verdicts", "contrasts": "verdicts",
     "judged": "verdicts", "by_arm": "verdicts", "report": "reporting", "Report": "reporting", "run_on_ray": "cluster",
-    "stored": "box", "names": "box",
+    "stored": "box", "names": "box", "trained": "trained",
 }
 __all__ = list(_HOME)
 

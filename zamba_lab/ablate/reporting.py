@@ -69,12 +69,18 @@ class Report:
 
     def markdown(self) -> str:
         """The whole report."""
-        sections = [f"# {self.study.name}", self._summary(), self._claims(),
-                    *map(self._contrasts, self.study.metrics), self._outcomes(), self._slices(), self._costs(), self._tuning(),
-                    self._links(), self._reading()]
-        return "\n\n".join(section for section in sections if section) + "\n"
+        return "\n\n".join([f"# {self.study.name}", *self.sections.values()]) + "\n"
 
-    __str__ = markdown
+    __str__ = _repr_markdown_ = markdown
+
+    @cached_property
+    def sections(self) -> dict[str, str]:
+        """The parts of the report in their order, by name; one that has nothing to say is not there."""
+        every = {"summary": self._summary(), "claims": self._claims(),
+                 **{metric: self._contrasts(metric) for metric in self.study.metrics},
+                 "outcomes": self._outcomes(), "measures": self._slices(), "costs": self._costs(), "rates": self._tuning(),
+                 "links": self._links(), "reading": self._reading()}
+        return {name: text for name, text in every.items() if text}
 
     def _summary(self) -> str:
         done = sum(map(len, self.found.values()))
