@@ -45,10 +45,11 @@ class Live(Quiet):
         waiting = {one.cell.address for one in left}
         self.status = {one.cell.address: "finished before" for one in plan.cells if one.cell.address not in waiting}
         self.running: dict[str, tuple[Any, Mapping[str, Any]]] = {}
-        self.worked = 0.0                                   # FLOPs done since the beginning
+        self.worked, self.first = 0.0, None                 # FLOPs done since a cell first said something: starting takes seconds
         self.draw()
 
     def row(self, planned: Any, row: Mapping[str, Any]) -> None:
+        self.first = self.first or time.monotonic()
         address = planned.cell.address
         _, before = self.running.get(address, (None, {}))
         share = (row["step"] - before.get("step", row["step"])) / planned.cell.train.steps
@@ -71,8 +72,7 @@ class Live(Quiet):
         """Seconds until every cell has made all its steps at the pace so far; None before there is a pace."""
         left = sum(one.cell.flops for one in self.plan.cells if one.cell.address not in self.status)
         left -= sum(row["step"] / one.cell.train.steps * one.cell.flops for one, row in self.running.values())
-        pace = self.worked / max(1e-9, time.monotonic() - self.began)
-        return left / pace if pace else None
+        return left * (time.monotonic() - self.first) / self.worked if self.worked else None
 
     def rows(self) -> list[list[str]]:
         """The table: arm, finished of all, solved, diverged, and what is running."""
