@@ -81,7 +81,7 @@ test: $(TEST_STAMP)
 	@status=0; \
 	if [ -n "$(CHROMIUM)" ]; then $(MAKE) --no-print-directory test-browser ARGS= || status=1; fi; \
 	OMP_NUM_THREADS=1 $(RUN) pytest -n $(JOBS) --dist loadfile $(if $(CHROMIUM),-m "not browser") \
-	  --nbval-lax --nbval-current-env --nbval-cell-timeout=120 $(ARGS) tests notebooks || exit 1; \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout=300 $(ARGS) tests notebooks || exit 1; \
 	[ $$status = 0 ] || echo "These passed, but the browser tests before them failed: see above." >&2; \
 	exit $$status
 

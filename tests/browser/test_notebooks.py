@@ -34,6 +34,8 @@ MOVES = {
     "04_causal_lab.ipynb": [Move(0, "lens: the stream", "what is added", dropdown=0, option="what is added to it"),
                             Move(1, "every invocation off", "every mixer off", dropdown=0, option="mixer"),
                             Move(2, "2 tokens back", "32 tokens back", dropdown=0, option="32 tokens")],
+    "06_a_first_ablation.ipynb": [Move(0, "What each change does to accuracy", "Learning curves", dropdown=0,
+                                       option="learning curves")],
 }
 
 

@@ -37,6 +37,10 @@ def every_figure() -> dict[str, go.Figure]:
                                    "measured (tokens)", "depth"),
         "questions": viz.questions(["k1", "v2", "k1"], [None, None, "v2"], "an example"),
         "depth_diagram": viz.depth_diagram(6, (1, 4), (0, 1), "a hybrid"),
+        "intervals": viz.intervals([0.1, -0.2], [0.0, -0.3], [0.2, -0.1], ["one", "other"], ["no verdict", "less"], "effects",
+                                   "difference", margin=0.05),
+        "learning": viz.learning({"base": ([1, 2], [[0.1, 0.9], [0.2, np.nan]])}, "learning", "accuracy", {"chance": 0.1}),
+        "trade_off": viz.trade_off([10, 100], [0.1, 0.9], ["one", "other"], "memory", "bytes", "accuracy", [0.0, 0.8], [0.2, 1.0]),
         "curves": viz.curves({"one": ([1, 2], [0.5, np.nan]), "none": ([], [])}, "loss", "step", "nats", marks={"phase 2": 1.5}),
     }
 
@@ -280,3 +284,13 @@ def test_questions_mark_what_is_asked_and_whether_it_was_said():
     assert judged.customdata[18].endswith("said c") and "said" not in judged.customdata[17]
     with pytest.raises(ValueError, match="answers needs one label for each entry"):
         viz.questions(tokens, answers[:3], "an example")
+
+
+def test_of_many_learning_curves_only_the_first_has_a_colour_and_a_band():
+    many = {f"arm {k}": ([1, 2], [[0.1, 0.9], [0.2, 0.8]]) for k in range(9)}
+    lines = [trace for trace in viz.learning(many, "learning", "accuracy").data if trace.mode == "lines" and trace.name]
+    assert [line.line.color for line in lines] == [theme.SERIES[0]] + [theme.FAINT] * 8
+    assert [line.showlegend for line in lines] == [True] + [False] * 8
+    assert sum(trace.fill == "toself" for trace in viz.learning(many, "learning", "accuracy").data) == 1
+    few = viz.learning({name: many[name] for name in list(many)[:6]}, "learning", "accuracy")
+    assert sum(trace.fill == "toself" for trace in few.data) == 6

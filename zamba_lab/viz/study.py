@@ -52,23 +52,28 @@ def learning(curves: Mapping[str, tuple], title: str, y_label: str, levels: Mapp
              subtitle: str = "") -> go.Figure:
     """A line for each arm, the median over seeds, in a band from the least to the greatest seed.
 
+    Of more arms than there are colours only the first has one; the others are grey and named where the pointer is.
+
     Args:
         curves: arm -> (steps (n,), values (seed, n)); NaN where a seed was not measured any more.
         levels: name -> a dashed line, such as chance.
 
     Raises ValueError if the shapes do not fit.
     """
-    fig = go.Figure()
+    fig, many = go.Figure(), len(curves) > len(theme.SERIES)
     for k, (name, (steps, values)) in enumerate(curves.items()):
-        steps, values, color = array(steps, "steps", 1), array(values, "values", 2), theme.SERIES[k % len(theme.SERIES)]
+        steps, values, grey = array(steps, "steps", 1), array(values, "values", 2), many and k > 0
+        color = theme.FAINT if grey else theme.SERIES[k]
         must_match("values", values.T, len(steps))
         seen = ~np.isnan(values).all(0)
         steps, values = steps[seen], values[:, seen]
         low, high, middle = np.nanmin(values, 0), np.nanmax(values, 0), np.nanmedian(values, 0)
-        fig.add_trace(go.Scatter(x=np.concatenate([steps, steps[::-1]]), y=np.concatenate([high, low[::-1]]), fill="toself",
-                                 fillcolor=color, opacity=0.15, line_width=0, hoverinfo="skip", legendgroup=name,
-                                 showlegend=False))
-        fig.add_trace(go.Scatter(x=steps, y=middle, mode="lines", name=name, legendgroup=name, line=dict(color=color, width=2),
+        if not grey:
+            fig.add_trace(go.Scatter(x=np.concatenate([steps, steps[::-1]]), y=np.concatenate([high, low[::-1]]), fill="toself",
+                                     fillcolor=color, opacity=0.15, line_width=0, hoverinfo="skip", legendgroup=name,
+                                     showlegend=False))
+        fig.add_trace(go.Scatter(x=steps, y=middle, mode="lines", name=name, legendgroup=name, showlegend=not grey,
+                                 line=dict(color=color, width=1.3 if grey else 2), zorder=0 if grey else 1,
                                  hovertemplate=f"{name}<br>step %{{x}}: <b>%{{y:.3f}}</b><extra></extra>"))
     for name, level in (levels or {}).items():
         fig.add_hline(y=level, line=dict(dash="dash", color=theme.QUIET, width=1), annotation_text=name,
