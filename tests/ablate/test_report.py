@@ -9,6 +9,8 @@ from ablate.records import drawn, made
 from ablate.tiny import study
 
 from zamba_lab.ablate import Claim, Match, Store, plan, report
+from zamba_lab.ablate.command import too_few_seeds
+from zamba_lab.ablate.statistics import seeds_needed
 from zamba_lab.ablate.verdicts import contrasts
 from zamba_lab.cli import main
 from zamba_lab.report import as_html, curve, figures, page
@@ -78,6 +80,8 @@ def test_a_family_too_large_for_its_seeds_has_no_verdict_and_says_that_no_effect
     drawn(wide, {"base": up, "d_state=8": 0.5 + up * 0.9, "d_state=16": 0.5 + up * 1.1}, store)
     both = [one for one in report(wide, store).contrasts if one.metric == "accuracy"]
     assert [(one.p, one.verdict, one.least) for one in both] == [(pytest.approx(4 / 64), "no verdict", np.inf)] * 2
+    assert too_few_seeds(wide) == {"d_state": 7} and seeds_needed(3) == 7 and seeds_needed(4) == 8 and seeds_needed(1) == 6
+    assert too_few_seeds(replace(wide, seeds=SEEDS[:7])) == {}
     alone = [one for one in report(replace(wide, axes={"d_state": [8]}), store).contrasts if one.metric == "accuracy"]
     assert (alone[0].p, alone[0].verdict) == (pytest.approx(2 / 64), "more") and 0 < alone[0].least < np.inf
 

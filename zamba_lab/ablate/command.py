@@ -67,9 +67,23 @@ def _plan(study: Study, folder: Path, given: argparse.Namespace) -> int:
     print(f"{facts['cells']} cells, {facts['finished']} of them finished; at most {facts['flops']:.3g} FLOPs to do")
     if unfair := [row["arm"] for row in facts["arms"] if not row["ok"]]:
         print(f"could not be matched: {', '.join(unfair)}")
+    if short := too_few_seeds(study):
+        print(f"{len(study.seeds)} seeds cannot give a verdict, other than on a claim, in: "
+              + ", ".join(f"{family} ({n} seeds needed)" for family, n in short.items()))
     if facts["core_hours"] is not None:
         print(f"at most {facts['core_hours']:.2f} core hours, {facts['estimated']}")
     return 0
+
+
+def too_few_seeds(study: Study) -> dict[str, int]:
+    """The families in which no contrast can have a verdict, however large its effect, and the seeds that they need."""
+    from collections import Counter
+
+    from zamba_lab.ablate.statistics import seeds_needed
+
+    sizes = Counter(arm.family for arm in study.every_arm[1:])
+    needed = {family: seeds_needed(size, study.alpha) for family, size in sizes.items()}
+    return {family: n for family, n in needed.items() if n > len(study.seeds)}
 
 
 def costs(study: Study, todo: Plan, store: Store | None, measure: bool) -> dict[str, Any]:

@@ -33,6 +33,11 @@ def sign_flip(differences: np.ndarray, alternative: str = "two-sided") -> np.nda
                             batch=at_once, alternative=alternative, rng=np.random.default_rng(0)).pvalue
 
 
+def seeds_needed(family: int, alpha: float = 0.05) -> int:
+    """From so many seeds on the exact test can find anything at all in a family of so many contrasts: 2^(1-n) * family <= alpha."""
+    return max(LEAST_SEEDS, math.ceil(math.log2(2 * family / alpha)))
+
+
 def tost(differences: np.ndarray, margin: float) -> np.ndarray:
     """p of two one-sided exact tests that the mean difference is within +-margin: small means equivalent. (..., n) -> (...)"""
     d = np.asarray(differences, dtype=float)
