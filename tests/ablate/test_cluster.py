@@ -5,8 +5,9 @@ once, by the process that holds the store; and all outcomes are those of a run w
 """
 import os
 import socket
+import sys
 import time
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from ablate.far import FOLDER, LAST, LIMIT, Traced, lines, traces
-from ablate.tiny import TRAIN, study
+from ablate.tiny import study
 
 from zamba_lab.ablate import Quiet, Store, SweepStopped, cell as cells, cluster, plan, run_cell, run_on_ray
 
@@ -74,14 +75,13 @@ def alive(process: int) -> bool:
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def outcomes_alone(folder) -> dict[str, str]:
-    """address -> hash of the outcome, without Ray and without a store."""
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Cells are run with one; the tests after these go on with what they had."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        return {one.cell.address: run_cell(one.cell, folder / str(one.seed))[0]["outcome_sha256"] for one in ALONE}
-    finally:
-        torch.set_num_threads(threads)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.filterwarnings("default")
@@ -108,9 +108,110 @@ def test_a_node_that_dies_loses_no_cell_and_changes_no_outcome(tmp_path, monkeyp
     assert times == {seed: 2 if seed == lost else 1 for seed in range(6)}, "only the lost cell begins again"
     store = Store(tmp_path / "store")
     assert sorted(show.ended) == sorted(address.values()) == sorted(one.cell.address for one in todo.cells)
-    kept = {row["address"]: row["outcome_sha256"] for row in store.query()}
-    assert len(store.query()) == 6 and kept == outcomes_alone(tmp_path / "alone")
+    alone = {one.cell.address: run_cell(one.cell, tmp_path / str(one.seed))[0]["outcome_sha256"] for one in ALONE}
+    rows = store.query()
+    assert len(rows) == 6 and {row["address"]: row["outcome_sha256"] for row in rows} == alone
     until = time.monotonic() + LIMIT
     while (left := {process for *_, process in lines(folder) if alive(process)}) and time.monotonic() < until:
         time.sleep(0.1)
     assert not left, "processes of the cluster are still there"
+
+
+# --- without a cluster: what its answers lead to ---------------------------------------------------------------------
+
+class Lost(Exception):
+    """As ray.exceptions.RayError: a cell raised something, or its node died too often."""
+
+
+class Ray:
+    """Stands for the module ray, with two processors; a cell is run when its result is asked for."""
+
+    exceptions = SimpleNamespace(RayError=Lost)
+
+    def __init__(self, run=cluster.run_far, start=lambda: None):
+        self.run, self.start, self.given, self.cancelled, self.down = run, start, {}, [], False
+
+    def is_initialized(self):
+        return False
+
+    def init(self, **arguments):
+        self.start()
+
+    def shutdown(self):
+        self.down = True
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+    def remote(self, **arguments):
+        return lambda function: SimpleNamespace(remote=self.hand_out)
+
+    def hand_out(self, *given):
+        self.given[len(self.given)] = given
+        return len(self.given) - 1
+
+    def wait(self, references, timeout):
+        return references[:1], references[1:]
+
+    def get(self, reference):
+        return self.run(*self.given[reference])
+
+    def cancel(self, reference, force):
+        self.cancelled.append(reference)
+
+
+def raises(error):
+    def run(*arguments):
+        raise error
+
+    return run
+
+
+def far(monkeypatch, ray, folder):
+    monkeypatch.setattr(cluster, "_ray", lambda: ray)
+    return run_on_ray(study(task=Traced(), seeds=range(6), axes={}), folder, show=Quiet())
+
+
+def test_a_cell_that_fails_stops_the_sweep_and_lets_the_others_go(tmp_path, monkeypatch):
+    ray = Ray(raises(Lost("no such token")))
+    with pytest.raises(SweepStopped, match=r"\(arm 'base', seed 0\) failed: no such token"):
+        far(monkeypatch, ray, tmp_path / "store")
+    assert sorted(ray.cancelled) == [1, 2, 3] and ray.down, "two for each processor were handed out"
+    for one in ALONE:
+        with Store(tmp_path / "store").claim(one.cell.address) as free:
+            assert free
+
+
+def test_a_full_disk_stops_the_sweep_and_what_was_kept_stays(tmp_path, monkeypatch):
+    add, ray = Store.add, Ray()
+
+    def full(store, record, weights=None):
+        if store.finished():
+            raise OSError(28, "No space left on device")
+        add(store, record, weights)
+
+    monkeypatch.setattr(Store, "add", full)
+    with pytest.raises(OSError, match="the sweep stops, its store is whole: No space left"):
+        far(monkeypatch, ray, tmp_path / "store")
+    assert len(Store(tmp_path / "store").query()) == 1 and ray.down
+    monkeypatch.undo()
+    far(monkeypatch, Ray(), tmp_path / "store")             # there is room again: the same call goes on
+    assert len(Store(tmp_path / "store").query()) == 6
+
+
+def test_a_node_with_another_version_refuses_the_cell(monkeypatch):
+    cell = replace(ALONE[0].cell)
+    address = cell.address
+    monkeypatch.setattr(cells, "CODE", 99)
+    with pytest.raises(ValueError, match=f"must have the zamba_lab of the machine that keeps the store: cell {address} is"):
+        cluster.run_far(cell, address)
+
+
+def test_where_there_is_no_cluster_or_no_ray_it_is_said_what_to_do(tmp_path, monkeypatch):
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "ray", None)
+        with pytest.raises(ModuleNotFoundError, match="pip install 'zamba-lab.ray.'"):
+            run_on_ray(study(), tmp_path / "store", show=Quiet())
+    late = Ray(start=raises(Exception("The current node timed out during startup")))
+    with pytest.raises(ConnectionError, match="no Ray cluster on this machine.*timed out.*ray start --head"):
+        far(monkeypatch, late, tmp_path / "store")
