@@ -14,8 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ablate.far import FOLDER, LAST, LIMIT, Traced, lines, traces
 from ablate.tiny import study
+from ablate.traced import FOLDER, LAST, LIMIT, PLACE, lines, six, traces
 
 from zamba_lab.ablate import Quiet, Store, SweepStopped, cell as cells, cluster, plan, run_cell, run_on_ray
 
@@ -23,7 +23,7 @@ TESTS = Path(__file__).resolve().parents[1]
 PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port", "metrics_export_port")
 # A node's helpers may take a minute to start on a busy machine; these are read by the processes of each node.
 PATIENT = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_timeout_seconds": "300", "RAY_USAGE_STATS_ENABLED": "0"}
-ALONE = plan(study(task=Traced(), seeds=range(6), axes={})).cells
+ALONE = plan(six()).cells
 
 
 def free_ports() -> dict[str, int]:
@@ -42,9 +42,10 @@ def two_nodes():
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False,
-                                                         "include_log_monitor": False, **free_ports()})
+                                                         "include_log_monitor": False, "env_vars": {PLACE: "stays"},
+                                                         **free_ports()})
     try:
-        doomed = made.add_node(num_cpus=1, **free_ports())
+        doomed = made.add_node(num_cpus=1, env_vars={PLACE: "doomed"}, **free_ports())
         ray.init(address=made.address, log_to_driver=False)
         yield made, doomed
     finally:
@@ -59,7 +60,7 @@ class Killer(Quiet):
         self.made, self.node, self.folder, self.ended, self.before = made, node, folder, [], None
 
     def draw(self):
-        if self.before is None and (self.folder / "held").exists():
+        if self.before is None and (self.folder / "go").exists():
             self.before = list(self.ended)
             self.made.remove_node(self.node, allow_graceful=False)
 
@@ -95,14 +96,13 @@ def test_a_node_that_dies_loses_no_cell_and_changes_no_outcome(tmp_path, monkeyp
     with monkeypatch.context() as traced:
         traced.setenv(FOLDER, str(folder))
         with two_nodes() as (made, doomed):
-            (folder / "doomed").write_text(doomed.node_id)
             show = Killer(made, doomed, folder)
-            todo = run_on_ray(study(task=Traced(), seeds=range(6), axes={}), tmp_path / "store", show=show)
+            todo = run_on_ray(six(), tmp_path / "store", show=show)
     begun = traces(folder)
-    dead = {seed: steps for (node, seed), steps in begun.items() if node == doomed.node_id}
+    dead = {seed: steps for (place, seed), steps in begun.items() if place == "doomed"}
     (lost,) = (seed for seed, steps in dead.items() if LAST not in steps)
     address = {one.seed: one.cell.address for one in ALONE}
-    assert len(dead) == 2 and len({node for node, _ in begun}) == 2, f"cells begun: {begun}"
+    assert len(dead) == 2 and {place for place, _ in begun} == {"stays", "doomed"}, f"cells begun: {begun}"
     assert show.before is not None and len(show.before) < 6 and address[lost] not in show.before
     times = {seed: sum(steps.count(0) for (_, one), steps in begun.items() if one == seed) for seed in range(6)}
     assert times == {seed: 2 if seed == lost else 1 for seed in range(6)}, "only the lost cell begins again"
@@ -169,7 +169,7 @@ def raises(error):
 
 def far(monkeypatch, ray, folder):
     monkeypatch.setattr(cluster, "_ray", lambda: ray)
-    return run_on_ray(study(task=Traced(), seeds=range(6), axes={}), folder, show=Quiet())
+    return run_on_ray(six(), folder, show=Quiet())
 
 
 def test_a_cell_that_fails_stops_the_sweep_and_lets_the_others_go(tmp_path, monkeypatch):
