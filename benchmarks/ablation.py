@@ -70,6 +70,7 @@ def planning(count: int):
 def asked(folder: Path, count: int) -> Store:
     """A store with so many finished cells, in files of FILES_OF."""
     store = Store(folder)
+    store.cells.mkdir()
     cell = Cell(ABLATION, Random(), TrainConfig(length=32), 0.99, 64)
     rows = [{"step": 50 * k, "loss": 1 / k, "accuracy": k / 40, "held_out_loss": 1 / k, "seconds": 0.04, "seconds_waiting": 0.0}
             for k in range(1, POINTS + 1)]

@@ -22,7 +22,8 @@ from zamba_lab.ablate import Quiet, Store, SweepStopped, cell as cells, cluster,
 TESTS = Path(__file__).resolve().parents[1]
 PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port", "metrics_export_port")
 # A node's helpers may take a minute to start on a busy machine; these are read by the processes of each node.
-PATIENT = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_timeout_seconds": "300", "RAY_USAGE_STATS_ENABLED": "0"}
+PATIENT = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_timeout_seconds": "300",
+           "RAY_USAGE_STATS_ENABLED": "0"}
 ALONE = plan(six()).cells
 
 

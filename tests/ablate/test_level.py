@@ -21,8 +21,10 @@ NOISE = 0.02
 
 @pytest.fixture(autouse=True)
 def ask(monkeypatch):
-    """Have the exact tests of many studies made in one call, whose answers `contrasts` then gets; a call takes 2 ms, however much
-    it is asked. Left out is what no verdict here depends on: intervals, and statsmodels' garbage collection."""
+    """Have the exact tests of many studies made in one call, whose answers `contrasts` then gets: a call takes as long for one.
+
+    Left out is what no verdict here depends on: intervals, and statsmodels' garbage collection.
+    """
     known, exact = {}, st.sign_flip
 
     def answered(d, alternative="two-sided"):

@@ -66,7 +66,7 @@ def test_another_format_and_a_folder_of_other_things_are_refused(tmp_path):
 
 
 def test_cells_of_another_version_of_the_code_stay_and_count_for_nothing(tmp_path, monkeypatch):
-    """The version is part of the address: a study asks for its own cells alone, and what another version left is still there."""
+    """The version is part of the address: a study asks for its own cells alone, and those of another version stay."""
     tiny, store = study(axes={}), Store(tmp_path / "store")
     for one in plan(tiny).cells:
         store.add(made(one.cell, 0.9))
