@@ -17,8 +17,9 @@ from train_step import ABLATION
 from zamba_lab import ablate
 from zamba_lab.ablate import Cell, Quiet, Store, Study, plan
 from zamba_lab.ablate.cell import record
-from zamba_lab.ablate.store import _parquet, write
+from zamba_lab.ablate.store import _parquet
 from zamba_lab.train import TrainConfig
+from zamba_lab.writing import write
 
 ONE, TWO = "one worker", "two workers"
 PLANNED, ASKED, POINTS, FILES_OF = 10_000, 100_000, 40, 256

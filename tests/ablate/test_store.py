@@ -7,6 +7,7 @@ import torch
 from ablate.records import made
 from ablate.tiny import BASE, TRAIN, Before, study
 
+from zamba_lab import writing
 from zamba_lab.ablate import Cell, Store, by_arm, cell as cells, plan, store as module
 
 CELLS = [Cell(BASE, Before(), replace(TRAIN, seed=seed), 0.99, 16) for seed in range(5)]
@@ -85,7 +86,7 @@ def test_cells_of_another_version_of_the_code_stay_and_count_for_nothing(tmp_pat
 def test_a_full_disk_leaves_the_store_as_it_was(tmp_path, monkeypatch):
     store = filled(tmp_path / "store")
     before = sorted(file.name for file in store.folder.rglob("*"))
-    monkeypatch.setattr(module, "open", lambda file, mode: open("/dev/full", mode), raising=False)
+    monkeypatch.setattr(writing, "open", lambda file, mode: open("/dev/full", mode), raising=False)
     with pytest.raises(OSError, match="No space left"):
         store.add(made(Cell(BASE, Before(), replace(TRAIN, seed=9), 0.99, 16), 0.5))
     monkeypatch.undo()
