@@ -17,8 +17,9 @@ from train_step import ABLATION
 from zamba_lab import ablate
 from zamba_lab.ablate import Cell, Quiet, Store, Study, plan
 from zamba_lab.ablate.cell import record
-from zamba_lab.ablate.store import _parquet, write
+from zamba_lab.ablate.store import _parquet
 from zamba_lab.train import TrainConfig
+from zamba_lab.writing import write
 
 ONE, TWO = "one worker", "two workers"
 PLANNED, ASKED, POINTS, FILES_OF = 10_000, 100_000, 40, 256
@@ -70,6 +71,7 @@ def planning(count: int):
 def asked(folder: Path, count: int) -> Store:
     """A store with so many finished cells, in files of FILES_OF."""
     store = Store(folder)
+    store.cells.mkdir()
     cell = Cell(ABLATION, Random(), TrainConfig(length=32), 0.99, 64)
     rows = [{"step": 50 * k, "loss": 1 / k, "accuracy": k / 40, "held_out_loss": 1 / k, "seconds": 0.04, "seconds_waiting": 0.0}
             for k in range(1, POINTS + 1)]

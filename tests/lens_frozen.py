@@ -8,7 +8,8 @@ from torch import Tensor
 
 import zamba_lab as zl
 from zamba_lab import lens
-from zamba_lab.blocks.mamba2 import GATED_NORM_EPS, taps
+from zamba_lab.blocks.mamba2 import GATED_NORM_EPS
+from zamba_lab.blocks.mixer import taps
 from zamba_lab.ops.conv import causal_conv
 from zamba_lab.ops.gate import ACTIVATION
 from zamba_lab.ops.scan import scan_recurrence

@@ -1,53 +1,218 @@
-"""On two Ray nodes of one processor each, one of which dies: every cell once, with the outcome of a local run."""
+"""A sweep on Ray: two nodes of one processor each, one of which is killed while it is in the middle of a cell.
+
+Shown with real nodes: both end cells; the cell that the dead node was at, and no other, is begun again; every cell is kept
+once, by the process that holds the store; and all outcomes are those of a run without Ray, bit by bit.
+"""
 import os
+import socket
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from ablate.tiny import study
+from ablate.traced import FOLDER, LAST, LIMIT, PLACE, lines, six, traces
 
-from zamba_lab.ablate import Quiet, Store, plan, run_on_ray
-from zamba_lab.ablate.pool import outcome
+from zamba_lab.ablate import Quiet, Store, SweepStopped, cell as cells, cluster, plan, run_cell, run_on_ray
 
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")       # read when ray is imported; a busy machine takes its time
-ray = pytest.importorskip("ray", reason="the extra ray is not installed: nothing is known of clusters here")
+TESTS = Path(__file__).resolve().parents[1]
+PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port", "metrics_export_port")
+# A node's helpers may take a minute to start on a busy machine; these are read by the processes of each node.
+PATIENT = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_timeout_seconds": "300",
+           "RAY_USAGE_STATS_ENABLED": "0"}
+ALONE = plan(six()).cells
 
 
-class Nobody:
-    def send(self, word):
-        """A worker speaks to nobody."""
+def free_ports() -> dict[str, int]:
+    """A port for each helper of a node: for one it must find by itself a node waits 15 seconds, and then dies."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in PORTS]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return dict(zip(PORTS, (one.getsockname()[1] for one in sockets)))
+
+
+@contextmanager
+def two_nodes():
+    """A cluster of two nodes of one processor each, and the node that may be killed."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False,
+                                                         "include_log_monitor": False, "env_vars": {PLACE: "stays"},
+                                                         **free_ports()})
+    try:
+        doomed = made.add_node(num_cpus=1, env_vars={PLACE: "doomed"}, **free_ports())
+        ray.init(address=made.address, log_to_driver=False)
+        yield made, doomed
+    finally:
+        ray.shutdown()
+        made.shutdown()
 
 
 class Killer(Quiet):
-    """Takes one node away once the first cell is done."""
+    """Kills a node once a cell waits in its middle there."""
 
-    def __init__(self, cluster, node):
-        self.cluster, self.node, self.ended = cluster, node, []
+    def __init__(self, made, node, folder):
+        self.made, self.node, self.folder, self.ended, self.before = made, node, folder, [], None
+
+    def draw(self):
+        if self.before is None and (self.folder / "go").exists():
+            self.before = list(self.ended)
+            self.made.remove_node(self.node, allow_graceful=False)
 
     def done(self, planned, status):
-        if not self.ended:
-            self.cluster.remove_node(self.node, allow_graceful=False)
         self.ended.append(planned.cell.address)
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Cells are run with one; the tests after these go on with what they had."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.filterwarnings("default")
 def test_a_node_that_dies_loses_no_cell_and_changes_no_outcome(tmp_path, monkeypatch):
-    from ray.cluster_utils import Cluster
+    pytest.importorskip("ray", reason="the extra ray is not installed: nothing is known of clusters here")
+    folder = tmp_path / "trace"
+    folder.mkdir()
+    for name, value in PATIENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    with monkeypatch.context() as traced:
+        traced.setenv(FOLDER, str(folder))
+        with two_nodes() as (made, doomed):
+            show = Killer(made, doomed, folder)
+            todo = run_on_ray(six(), tmp_path / "store", show=show)
+    begun = traces(folder)
+    dead = {seed: steps for (place, seed), steps in begun.items() if place == "doomed"}
+    (lost,) = (seed for seed, steps in dead.items() if LAST not in steps)
+    address = {one.seed: one.cell.address for one in ALONE}
+    assert len(dead) == 2 and {place for place, _ in begun} == {"stays", "doomed"}, f"cells begun: {begun}"
+    assert show.before is not None and len(show.before) < 6 and address[lost] not in show.before
+    times = {seed: sum(steps.count(0) for (_, one), steps in begun.items() if one == seed) for seed in range(6)}
+    assert times == {seed: 2 if seed == lost else 1 for seed in range(6)}, "only the lost cell begins again"
+    store = Store(tmp_path / "store")
+    assert sorted(show.ended) == sorted(address.values()) == sorted(one.cell.address for one in todo.cells)
+    alone = {one.cell.address: run_cell(one.cell, tmp_path / str(one.seed))[0]["outcome_sha256"] for one in ALONE}
+    rows = store.query()
+    assert len(rows) == 6 and {row["address"]: row["outcome_sha256"] for row in rows} == alone
+    until = time.monotonic() + LIMIT
+    while (left := {process for *_, process in lines(folder) if alive(process)}) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not left, "processes of the cluster are still there"
 
-    tests = os.path.dirname(os.path.dirname(__file__))      # where the nodes find the task
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ.get("PYTHONPATH", ""), tests]))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        node = cluster.add_node(num_cpus=1)
-        ray.init(address=cluster.address, log_to_driver=False)
-        assert len({one["NodeID"] for one in ray.nodes() if one["Alive"]}) == 2
-        tiny, show = study(seeds=(0, 1, 2)), Killer(cluster, node)
-        todo = run_on_ray(tiny, tmp_path / "far", show=show)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    far, near = Store(tmp_path / "far"), Store(tmp_path / "near")
-    assert sorted(show.ended) == sorted({one.cell.address for one in todo.cells}) and len(far.query()) == 6
-    for one in plan(tiny).cells[:2]:
-        assert outcome(one.cell, near, Nobody())[0] == "done"
-    here, there = ({address: row["outcome_sha256"] for address, row in store.records(near.finished()).items()}
-                   for store in (near, far))
-    assert here == there and len(here) == 2
+
+# --- without a cluster: what its answers lead to ---------------------------------------------------------------------
+
+class Lost(Exception):
+    """As ray.exceptions.RayError: a cell raised something, or its node died too often."""
+
+
+class Ray:
+    """Stands for the module ray, with two processors; a cell is run when its result is asked for."""
+
+    exceptions = SimpleNamespace(RayError=Lost)
+
+    def __init__(self, run=cluster.run_far, start=lambda: None):
+        self.run, self.start, self.given, self.cancelled, self.down = run, start, {}, [], False
+
+    def is_initialized(self):
+        return False
+
+    def init(self, **arguments):
+        self.start()
+
+    def shutdown(self):
+        self.down = True
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+    def remote(self, **arguments):
+        return lambda function: SimpleNamespace(remote=self.hand_out)
+
+    def hand_out(self, *given):
+        self.given[len(self.given)] = given
+        return len(self.given) - 1
+
+    def wait(self, references, timeout):
+        return references[:1], references[1:]
+
+    def get(self, reference):
+        return self.run(*self.given[reference])
+
+    def cancel(self, reference, force):
+        self.cancelled.append(reference)
+
+
+def raises(error):
+    def run(*arguments):
+        raise error
+
+    return run
+
+
+def far(monkeypatch, ray, folder):
+    monkeypatch.setattr(cluster, "_ray", lambda: ray)
+    return run_on_ray(six(), folder, show=Quiet())
+
+
+def test_a_cell_that_fails_stops_the_sweep_and_lets_the_others_go(tmp_path, monkeypatch):
+    ray = Ray(raises(Lost("no such token")))
+    with pytest.raises(SweepStopped, match=r"\(arm 'base', seed 0\) failed: no such token"):
+        far(monkeypatch, ray, tmp_path / "store")
+    assert sorted(ray.cancelled) == [1, 2, 3] and ray.down, "two for each processor were handed out"
+    for one in ALONE:
+        with Store(tmp_path / "store").claim(one.cell.address) as free:
+            assert free
+
+
+def test_a_full_disk_stops_the_sweep_and_what_was_kept_stays(tmp_path, monkeypatch):
+    add, ray = Store.add, Ray()
+
+    def full(store, record, weights=None):
+        if store.finished():
+            raise OSError(28, "No space left on device")
+        add(store, record, weights)
+
+    monkeypatch.setattr(Store, "add", full)
+    with pytest.raises(OSError, match="the sweep stops, its store is whole: No space left"):
+        far(monkeypatch, ray, tmp_path / "store")
+    assert len(Store(tmp_path / "store").query()) == 1 and ray.down
+    monkeypatch.undo()
+    far(monkeypatch, Ray(), tmp_path / "store")             # there is room again: the same call goes on
+    assert len(Store(tmp_path / "store").query()) == 6
+
+
+def test_a_node_with_another_version_refuses_the_cell(monkeypatch):
+    cell = replace(ALONE[0].cell)
+    address = cell.address
+    monkeypatch.setattr(cells, "CODE", 99)
+    with pytest.raises(ValueError, match=f"must have the zamba_lab of the machine that keeps the store: cell {address} is"):
+        cluster.run_far(cell, address)
+
+
+def test_where_there_is_no_cluster_or_no_ray_it_is_said_what_to_do(tmp_path, monkeypatch):
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "ray", None)
+        with pytest.raises(ModuleNotFoundError, match="pip install 'zamba-lab.ray.'"):
+            run_on_ray(study(), tmp_path / "store", show=Quiet())
+    late = Ray(start=raises(Exception("The current node timed out during startup")))
+    with pytest.raises(ConnectionError, match="no Ray cluster on this machine.*timed out.*ray start --head"):
+        far(monkeypatch, late, tmp_path / "store")

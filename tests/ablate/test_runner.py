@@ -2,6 +2,7 @@
 import io
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -41,26 +42,69 @@ class Killer(Quiet):
 TEAM: list[Worker] = []
 
 
-def test_a_sweep_whose_worker_is_killed_runs_each_cell_once_to_the_same_bits(tmp_path, monkeypatch):
-    class Known(Worker):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            TEAM.append(self)
+class Known(Worker):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        TEAM.append(self)
 
+
+@pytest.fixture
+def team(monkeypatch):
+    """The workers of the sweep, in TEAM."""
+    TEAM.clear()
     monkeypatch.setattr(runner, "Worker", Known)
+
+
+def alone(cell, folder):
+    """The hash of a cell's outcome, of a run that nothing happens to."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = run_cell(cell, folder)[0]["outcome_sha256"]
+    torch.set_num_threads(threads)
+    return found
+
+
+def test_a_sweep_whose_worker_is_killed_runs_each_cell_once_to_the_same_bits(tmp_path, monkeypatch, team):
     tiny, show = study(), Killer()
     todo = run(tiny, tmp_path / "store", workers=2, show=show)
     store = Store(tmp_path / "store")
     assert len(show.killed) == 1 and sorted(show.ended) == sorted(one.cell.address for one in todo.cells)
     assert todo.left(store) == [] and not list((store.folder / "work").iterdir())
     killed = next(one.cell for one in todo.cells if one.cell.address == show.killed[0])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    alone = run_cell(killed, tmp_path / "alone")[0]
-    torch.set_num_threads(threads)
-    assert store.records([killed.address])[killed.address]["outcome_sha256"] == alone["outcome_sha256"]
+    assert store.records([killed.address])[killed.address]["outcome_sha256"] == alone(killed, tmp_path / "alone")
     monkeypatch.setattr(runner, "Worker", None)             # nothing is left to run, so nobody is called
     assert run(tiny, tmp_path / "store", show=Quiet()).cells == todo.cells
+
+
+class Filling(Quiet):
+    """Lets the workers write no file of more than so many bytes once the first cell is done; notes which that was."""
+
+    def __init__(self, room):
+        self.room, self.ended = room, []
+
+    def done(self, planned, status):
+        import resource
+
+        self.ended.append(planned.cell.address)
+        for worker in TEAM:
+            resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE, (self.room, resource.RLIM_INFINITY))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits what another process may write")
+def test_a_disk_that_is_full_in_the_middle_of_a_sweep_stops_it_and_with_room_again_goes_on(tmp_path, team):
+    tiny, show = study(), Filling(room=100_000)             # a checkpoint of step 0 has 54,000 bytes, later ones have more
+    with pytest.raises(OSError, match="the sweep stops, its store is whole: .*the checkpoint of step 2 could not be written"):
+        run(tiny, tmp_path / "store", workers=1, show=show)
+    assert not any(worker.process.is_alive() for worker in TEAM)
+    store = Store(tmp_path / "store")
+    assert [row["address"] for row in store.query()] == show.ended and len(show.ended) == 1
+    assert not list(store.folder.rglob("*.part")) and len(list(store.folder.rglob("checkpoint-000000000-*"))) == 1
+    second = plan(tiny).cells[1].cell                       # there is room again
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert outcome(second, store, Line()) == ("done", "unsolved") and not list((store.folder / "work").iterdir())
+    torch.set_num_threads(threads)
+    assert store.records([second.address])[second.address]["outcome_sha256"] == alone(second, tmp_path / "alone")
 
 
 def test_two_at_one_cell_run_it_once(tmp_path):
@@ -100,6 +144,9 @@ def test_a_full_disk_stops_the_sweep_and_a_cell_that_fails_says_which(tmp_path, 
     assert kind == "full" and "No space left" in why and store.query() == []
     with pytest.raises(OSError, match="the sweep stops, its store is whole.*No space left"):
         runner._settle(kind, why, one, {}, None, [], Quiet())
+    with monkeypatch.context() as no_room_for_a_claim:
+        no_room_for_a_claim.setattr(Store, "claim", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        assert outcome(one.cell, store, Line()) == ("full", "[Errno 28] No space left on device")
     kind, why = outcome(plan(study(task=Wrong())).cells[0].cell, store, Line())
     assert kind == "failed"
     with pytest.raises(SweepStopped, match=r"arm 'base', seed 0\) failed: ValueError: ids must lie in 0..10"):

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from ablate.records import made
-from ablate.tiny import BASE, TRAIN, Before
+from ablate.tiny import BASE, TRAIN, Before, study
 
-from zamba_lab.ablate import Cell, Store, store as module
+from zamba_lab import writing
+from zamba_lab.ablate import Cell, Store, by_arm, cell as cells, plan, store as module
 
 CELLS = [Cell(BASE, Before(), replace(TRAIN, seed=seed), 0.99, 16) for seed in range(5)]
 
@@ -65,11 +66,27 @@ def test_another_format_and_a_folder_of_other_things_are_refused(tmp_path):
         Store(tmp_path / "other")
 
 
+def test_cells_of_another_version_of_the_code_stay_and_count_for_nothing(tmp_path, monkeypatch):
+    """The version is part of the address: a study asks for its own cells alone, and those of another version stay."""
+    tiny, store = study(axes={}), Store(tmp_path / "store")
+    for one in plan(tiny).cells:
+        store.add(made(one.cell, 0.9))
+    assert plan(tiny, store).left(store) == [] and len(by_arm(plan(tiny), store)["base"]) == 2
+    monkeypatch.setattr(cells, "CODE", 2)
+    later = plan(study(axes={}), store)
+    assert len(later.left(store)) == 2 and by_arm(later, store) == {}
+    store.add(made(later.cells[0].cell, 0.1))
+    assert [row["accuracy"] for row in by_arm(later, store)["base"].values()] == [0.1]
+    assert [row["accuracy"] for row in store.query("select accuracy from cells where code = 1")] == [0.9, 0.9]
+    monkeypatch.undo()
+    assert [row["accuracy"] for row in by_arm(plan(tiny), store)["base"].values()] == [0.9, 0.9]
+
+
 @pytest.mark.skipif(not hasattr(__import__("os"), "O_DIRECTORY"), reason="needs a device that is always full")
 def test_a_full_disk_leaves_the_store_as_it_was(tmp_path, monkeypatch):
     store = filled(tmp_path / "store")
     before = sorted(file.name for file in store.folder.rglob("*"))
-    monkeypatch.setattr(module, "open", lambda file, mode: open("/dev/full", mode), raising=False)
+    monkeypatch.setattr(writing, "open", lambda file, mode: open("/dev/full", mode), raising=False)
     with pytest.raises(OSError, match="No space left"):
         store.add(made(Cell(BASE, Before(), replace(TRAIN, seed=9), 0.99, 16), 0.5))
     monkeypatch.undo()

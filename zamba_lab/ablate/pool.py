@@ -60,7 +60,7 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def said(workers: list[Worker], seconds: float) -> Iterator[tuple[Worker, str, Any]]:
-    """What workers say within so many seconds: (worker, "row" | "done" | "busy" | "failed" | "died", content)."""
+    """What workers say within so many seconds: (worker, "row" | "done" | "busy" | "full" | "failed" | "died", content)."""
     lines = {worker.line: worker for worker in workers if worker.cell is not None}
     for line in wait(list(lines), seconds):
         try:
@@ -86,20 +86,21 @@ def work(line: Connection, folder: str) -> None:
 
 
 def outcome(cell: Cell, store: Store, line: Connection) -> tuple[str, Any]:
-    """Claim a cell, run it and keep it: ("done", its status), ("busy", None) if another has it, ("failed", why)."""
-    with store.claim(cell.address) as mine:
-        if not mine:
-            return ("done", "was finished") if store.has(cell.address) else ("busy", None)
-        try:
+    """Claim a cell, run it and keep it: ("done", its status), ("busy", None) if another has it, ("full", why) if something
+    could not be written, the claim included, ("failed", why)."""
+    try:
+        with store.claim(cell.address) as mine:
+            if not mine:
+                return ("done", "was finished") if store.has(cell.address) else ("busy", None)
             record, weights = run_cell(cell, store.work(cell.address), _teller(line))
             store.add(record, weights if cell.weights else None)
-        except (BrokenPipeError, EOFError):
-            raise
-        except OSError as error:
-            return "full", f"{error}"
-        except Exception as error:                          # noqa: BLE001 - whatever it was, the sweep has to stop and say so
-            return "failed", f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-        return "done", record["status"]
+            return "done", record["status"]
+    except (BrokenPipeError, EOFError):
+        raise
+    except OSError as error:
+        return "full", f"{error}"
+    except Exception as error:                              # noqa: BLE001 - whatever it was, the sweep has to stop and say so
+        return "failed", f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
 
 
 def _teller(line: Connection):

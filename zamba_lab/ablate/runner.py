@@ -18,6 +18,7 @@ from zamba_lab.ablate.study import Study
 
 TRIES = 3                       # a worker that dies (killed, out of memory) takes its cell so often
 PATIENCE = 2.0                  # seconds until a cell is asked for again that another runner is at
+FULL = "the sweep stops, its store is whole"
 
 
 class SweepStopped(RuntimeError):
@@ -86,7 +87,7 @@ def _settle(kind: str, content: Any, one: Planned, tries: dict[str, int], waitin
     elif kind == "busy":
         again.append((time.monotonic() + PATIENCE, one))
     elif kind == "full":
-        raise OSError(f"the sweep stops, its store is whole: {content}")
+        raise OSError(f"{FULL}: {content}")
     elif kind == "died" and tries[one.cell.address] < TRIES:
         waiting.appendleft(one)
     else:

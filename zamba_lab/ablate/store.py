@@ -24,6 +24,8 @@ from typing import Any
 
 from torch import Tensor
 
+from zamba_lab.writing import write
+
 FORMAT = 1
 MANY = 256                      # files of one cell before they are put together
 COLUMNS = {
@@ -185,20 +187,6 @@ class Store:
             return
         with FileLock(self.folder / "lock"):
             yield
-
-
-def write(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises OSError; what was there stays, and nothing else does."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(part, file)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def schema():

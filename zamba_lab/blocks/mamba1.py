@@ -1,7 +1,6 @@
 """The Mamba-1 mixer (Gu & Dao 2023), multi-head as in Zamba1: each head has its own B, C and step-size projection."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,22 +9,23 @@ from torch import Tensor, nn
 
 from zamba_lab.blocks.context import Context
 from zamba_lab.blocks.linear import Linear
-from zamba_lab.blocks.mamba2 import step_size, taps
+from zamba_lab.blocks.mixer import Mixer, step_size, taps
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops import kernels
 from zamba_lab.ops.conv import conv_silu
 from zamba_lab.ops.kernels.step import mamba1_step
 from zamba_lab.ops.scan import scan_recurrence, scan_step, selective_scan
-from zamba_lab.ops.ssd import skip
 from zamba_lab.trace import OFF
 
 
-class Mamba1(nn.Module):
+class Mamba1(Mixer):
     """out_proj( (SSM(x, dt, A, B, C) + D x) * silu(z) ), x convolved; dt, B, C linear in x, head by head.
 
     The original Mamba is the case of one head. There is no norm before out_proj.
     """
+
+    forms = scan_recurrence, scan_step, selective_scan
 
     def __init__(self, config: ZambaConfig):
         super().__init__()
@@ -40,18 +40,6 @@ class Mamba1(nn.Module):
         self.A_log = nn.Parameter(torch.empty(h, p, n))
         self.D = nn.Parameter(torch.empty(h, p))
         self.out_proj = Linear(c.d_inner, c.d_model, bias=c.proj_bias)
-
-    def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
-        """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""
-        xz = self.in_proj(trace("input", u))
-        if ctx.step:
-            inner = partial(self.fused, mamba1_step)
-        elif self.fusible(xz, ctx, trace):
-            inner = partial(self.fused, kernels.mamba1)
-        else:
-            inner = partial(self.spelt_out, ctx=ctx, trace=trace)
-        y, conv, ssm = inner(xz, cache=cache)
-        return trace("out", self.out_proj(y)), conv, ssm
 
     def spelt_out(self, xz: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """From the input projection to the output projection, operation by operation. (b, l, 2e) -> (b, l, e)."""
@@ -72,18 +60,8 @@ class Mamba1(nn.Module):
         return native(xz, taps(self), self.conv_bias, self.x_proj, self.dt_proj, self.dt_bias, self.A_log, self.D,
                       cache.conv, cache.ssm, self.config.dt_min)
 
-    def fusible(self, xz: Tensor, ctx: Context, trace) -> bool:
-        return (trace is OFF and ctx.mask is None and xz.shape[1] > 1 and self.config.d_conv <= kernels.MOST_TAPS
-                and kernels.serves(xz, taps(self), self.x_proj, self.dt_proj))
-
-    def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF
-             ) -> tuple[Tensor, Tensor]:
-        """SSM(x, ...) + D x, in the form that suits: in steps if states are looked at, one step for a token, else at once."""
-        if trace.wants("state"):
-            y, states = scan_recurrence(x, dt, A, B, C, state, edit=trace.editor("state"))
-            trace.record("state", states)
-            return skip(y, x, self.D), states[:, -1]
-        if x.shape[1] == 1:
-            y, state = scan_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
-            return skip(y[:, None], x, self.D), state
-        return selective_scan(x, dt, A, B, C, state, self.config.chunk_size, self.D)
+    def native(self, xz: Tensor, ctx: Context, trace) -> Callable | None:
+        if ctx.step:
+            return mamba1_step
+        whole = trace is OFF and ctx.mask is None and xz.shape[1] > 1 and self.config.d_conv <= kernels.MOST_TAPS
+        return kernels.mamba1 if whole and kernels.serves(xz, taps(self), self.x_proj, self.dt_proj) else None

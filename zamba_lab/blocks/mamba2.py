@@ -1,30 +1,31 @@
 """The Mamba-2 mixer of Zamba2 (Dao & Gu 2024): one scalar decay per head, B and C shared by the heads of a group."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
-import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import rearrange
 from torch import Tensor, nn
 
 from zamba_lab.blocks.context import Context
 from zamba_lab.blocks.linear import Linear
+from zamba_lab.blocks.mixer import Mixer, step_size, taps
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops import kernels
 from zamba_lab.ops.conv import conv_silu
 from zamba_lab.ops.kernels.step import mamba2_step
 from zamba_lab.ops.norm import gated_rms_norm
-from zamba_lab.ops.ssd import skip, ssd, ssd_recurrence, ssd_step
+from zamba_lab.ops.ssd import ssd, ssd_recurrence, ssd_step
 from zamba_lab.trace import OFF
 
 # hard-wired in the released model, whatever its other norms use
 GATED_NORM_EPS = 1e-5
 
 
-class Mamba2(nn.Module):
+class Mamba2(Mixer):
     """out_proj( norm( (SSM(x, dt, A, B, C) + D x) * silu(z) ) ), x, B, C convolved, all linear in the input."""
+
+    forms = ssd_recurrence, ssd_step, ssd
 
     def __init__(self, config: ZambaConfig):
         super().__init__()
@@ -38,18 +39,6 @@ class Mamba2(nn.Module):
         self.D = nn.Parameter(torch.empty(c.ssm_heads))
         self.norm_weight = nn.Parameter(torch.ones(c.d_inner))
         self.out_proj = Linear(c.d_inner, c.d_model, bias=c.proj_bias)
-
-    def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
-        """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""
-        c, zxBCdt = self.config, self.in_proj(trace("input", u))
-        if ctx.step and c.norm_groups is None:
-            inner = partial(self.fused, mamba2_step)
-        elif self.fusible(zxBCdt, ctx, trace):
-            inner = partial(self.fused, kernels.mamba2)
-        else:
-            inner = partial(self.spelt_out, ctx=ctx, trace=trace)
-        y, conv, ssm = inner(zxBCdt, cache=cache)
-        return trace("out", self.out_proj(y)), conv, ssm
 
     def spelt_out(self, zxBCdt: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """From the input projection to the output projection, operation by operation. (b, l, e + ...) -> (b, l, e)."""
@@ -71,38 +60,12 @@ class Mamba2(nn.Module):
         return native(zxBCdt, taps(self), self.conv_bias, self.dt_bias, self.A_log, self.D, self.norm_weight,
                       cache.conv, cache.ssm, c.n_groups, c.d_state, GATED_NORM_EPS, c.dt_min)
 
-    def fusible(self, zxBCdt: Tensor, ctx: Context, trace) -> bool:
+    def native(self, zxBCdt: Tensor, ctx: Context, trace) -> Callable | None:
         """The native form norms within the groups that share B and C, and within no others."""
         c = self.config
-        return (trace is OFF and ctx.mask is None and c.norm_groups is None and c.d_conv <= kernels.MOST_TAPS
-                and kernels.serves(zxBCdt, taps(self), self.norm_weight))
-
-    def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF
-             ) -> tuple[Tensor, Tensor]:
-        """SSM(x, ...) + D x, in the form that suits: in steps if states are looked at, one step for a token, else at once."""
-        if trace.wants("state"):
-            y, states = ssd_recurrence(x, dt, A, B, C, state, edit=trace.editor("state"))
-            trace.record("state", states)
-            return skip(y, x, self.D), states[:, -1]
-        if x.shape[1] == 1:
-            y, state = ssd_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
-            return skip(y[:, None], x, self.D), state
-        return ssd(x, dt, A, B, C, state, self.config.chunk_size, self.D)
-
-
-def taps(mixer: nn.Module) -> Tensor:
-    """The weights of a mixer's convolution, (channels, w); where there is none, one tap of 1, which changes nothing."""
-    c = mixer.config
-    return mixer.conv_weight if c.d_conv else mixer.D.new_ones(c.conv_dim, 1)
-
-
-def step_size(raw: Tensor, bias: Tensor, least: float, mask: Tensor | None) -> Tensor:
-    """softplus(raw + bias), float32 or wider, clamped from below if asked, and 0 at padding: time stands still there.
-
-    raw: (b, l, ...). The released models were trained without a clamp; `least` reproduces readers that have one.
-    """
-    wide = torch.promote_types(raw.dtype, torch.float32)
-    dt = F.softplus(raw.to(wide) + bias.to(wide))
-    if least > 0:
-        dt = dt.clamp(min=least)
-    return dt if mask is None else einsum(dt, mask.to(wide), "b l ..., b l -> b l ...")
+        if c.norm_groups is not None:
+            return None
+        if ctx.step:
+            return mamba2_step
+        whole = trace is OFF and ctx.mask is None and c.d_conv <= kernels.MOST_TAPS
+        return kernels.mamba2 if whole and kernels.serves(zxBCdt, taps(self), self.norm_weight) else None

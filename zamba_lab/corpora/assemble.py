@@ -14,10 +14,11 @@ import numpy as np
 from zamba_lab.corpora import grams
 from zamba_lab.corpora.corpus import DOCUMENTS, MANIFEST, Corpus, file_hash, load
 from zamba_lab.corpora.duplicates import Duplicates
-from zamba_lab.corpora.shards import EXAMPLES, Shard, merge, note, place, whole, write
+from zamba_lab.corpora.shards import EXAMPLES, Shard, merge, note, place
 from zamba_lab.corpora.sources import Source
 from zamba_lab.corpora.stdlib import SPLITS
 from zamba_lab.tokenizer import Tokenizer
+from zamba_lab.writing import whole, write
 
 EXACT, NEAR = "exact duplicate", "near duplicate"
 

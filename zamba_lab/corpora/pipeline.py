@@ -26,11 +26,12 @@ from zamba_lab.corpora import grams
 from zamba_lab.corpora.assemble import assemble
 from zamba_lab.corpora.corpus import MANIFEST, Corpus, fits, load
 from zamba_lab.corpora.duplicates import THRESHOLD, Duplicates, find_duplicates
-from zamba_lab.corpora.shards import Shard, all_shards, batches, filter_batch, place, tokenise_shard, write
+from zamba_lab.corpora.shards import Shard, all_shards, batches, filter_batch, place, tokenise_shard
 from zamba_lab.corpora.sources import Folder, Source, source
 from zamba_lab.corpora.stdlib import split_of
 from zamba_lab.corpora.tokens import train_tokenizer
 from zamba_lab.tokenizer import Tokenizer
+from zamba_lab.writing import write
 
 if TYPE_CHECKING:
     from zamba_lab.config import ZambaConfig

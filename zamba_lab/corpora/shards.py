@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -28,6 +25,7 @@ from zamba_lab.corpora.sources import Source
 from zamba_lab.corpora.stdlib import SPLITS, split_of
 from zamba_lab.corpora.words import WordEncoder
 from zamba_lab.tokenizer import Tokenizer
+from zamba_lab.writing import whole, write
 
 EXAMPLES = 3                    # of dropped documents, for each rule
 EXCERPT = 160                   # characters of each
@@ -187,24 +185,6 @@ def _encoder(tokenizer: Path, digest: str) -> WordEncoder:
     return WordEncoder(Tokenizer.load(tokenizer))
 
 
-def write(file: Path, content: bytes) -> None:
-    """Write a file whole: whoever stops this at any moment leaves the old one or the new one."""
-    with whole(file) as out:
-        out.write(content)
-
-
 def write_arrays(file: Path, **arrays: np.ndarray) -> None:
     with whole(file) as out:
         np.savez(out, **arrays)
-
-
-@contextmanager
-def whole(file: Path) -> Iterator[BinaryIO]:
-    """A file to write to that gets its name when it is complete. What the writer is called is part of its name until then:
-    the worker of a build that was killed may still be at it when the next one begins."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    with open(part, "wb") as out:
-        yield out
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(part, file)

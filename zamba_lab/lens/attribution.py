@@ -22,7 +22,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from zamba_lab.blocks.mamba2 import GATED_NORM_EPS
-from zamba_lab.blocks.mamba2 import taps as conv_taps
+from zamba_lab.blocks.mixer import taps as conv_taps
 from zamba_lab.lens.parts import require_link_into_mixer
 from zamba_lab.lens.passes import run
 from zamba_lab.lens.states import decay_rates, require_ssm

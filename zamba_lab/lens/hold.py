@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from einops import einsum
 from torch import Tensor
 
-from zamba_lab.blocks.mamba2 import taps
+from zamba_lab.blocks.mixer import taps
 from zamba_lab.cache import Cache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.interventions import Edits, Intervention

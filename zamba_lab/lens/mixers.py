@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from zamba_lab.blocks.linear import Int8Linear
 from zamba_lab.blocks.mamba2 import GATED_NORM_EPS
-from zamba_lab.blocks.mamba2 import taps as conv_taps
+from zamba_lab.blocks.mixer import taps as conv_taps
 from zamba_lab.lens.passes import run
 from zamba_lab.lens.terms import names_of_inputs, require_index, require_ssm, ssm_rows, terms, widened
 from zamba_lab.model import Zamba

@@ -7,10 +7,11 @@ back. So a run that was stopped reads like one that never was. `read_metrics` re
 """
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from zamba_lab.writing import whole
 
 Row = Mapping[str, Any]                 # "step" (from 1), "tokens", "loss", ...; what was not measured is absent
 Writer = Callable[[Row], object]        # whatever takes a row: see writers.py
@@ -81,14 +82,5 @@ def _write(folder: Path, rows: Sequence[dict]) -> None:
 
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
-    file = folder / f"{rows[0]['step']:09d}-{rows[-1]['step']:09d}.parquet"
-    part = file.with_suffix(".part")
-    try:
-        with open(part, "wb") as out:
-            pq.write_table(table, out)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(part, file)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with whole(folder / f"{rows[0]['step']:09d}-{rows[-1]['step']:09d}.parquet") as out:
+        pq.write_table(table, out)
