@@ -10,8 +10,9 @@ from variants import BASE, VARIANTS, make_model, random_ids
 from zamba_lab import lens
 from zamba_lab.cache import LayerCache
 
-MIXERS = {name: VARIANTS[name] for name in ("base", "mamba1", "pure mamba2", "conv of one tap")}
-each_mixer = pytest.mark.parametrize("config", MIXERS.values(), ids=MIXERS.keys())
+MIXERS = {name: (make_model(VARIANTS[name]), random_ids(BASE)) for name in ("base", "mamba1", "pure mamba2", "conv of one tap")}
+MIXERS["nano"] = nano(), nano_ids(2, 19)
+each_mixer = pytest.mark.parametrize("model, ids", MIXERS.values(), ids=MIXERS.keys())
 
 
 def with_layer(cache, depth, **changes):
@@ -23,8 +24,7 @@ def with_layer(cache, depth, **changes):
 @each_mixer
 @pytest.mark.parametrize("part", ["ssm", "conv"])
 @torch.no_grad()
-def test_wiping_equals_going_on_from_a_cache_with_zeros(config, part):
-    model, ids = make_model(config), random_ids(config)
+def test_wiping_equals_going_on_from_a_cache_with_zeros(model, ids, part):
     logits = lens.intervene(model, lens.wipe(part, 2, at=8))(ids)
     before, cache = model.extend(ids[:, :8])
     after, _ = model.extend(ids[:, 8:], with_layer(cache, 2, **{part: torch.zeros_like(getattr(cache.layers[2], part))}))
@@ -39,11 +39,11 @@ def test_everything_wiped_is_a_fresh_start_but_for_positions():
     torch.testing.assert_close(lens.intervene(model, *everything)(ids)[:, 8:], model(ids[:, 8:]), rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("variant", ["base", "one kv head, wide head", "transformer"])
+@pytest.mark.parametrize("model, ids", [(nano(), nano_ids(2, 19)), *[
+    (make_model(VARIANTS[name]), random_ids(BASE)) for name in ("base", "one kv head, wide head", "transformer")]])
 @torch.no_grad()
-def test_wiped_keys_are_not_there_and_frozen_keys_are_all_there_is(variant):
-    config = VARIANTS[variant]
-    model, ids = make_model(config), random_ids(config)
+def test_wiped_keys_are_not_there_and_frozen_keys_are_all_there_is(model, ids):
+    config = model.config
     where = "layers.1.attention" if config.mixer == "attention" else "invocation.1"
     depth = 1 if config.mixer == "attention" else config.hybrid_layers[1]
     for make, seen in ((lens.wipe, lambda t: slice(8, t + 1)), (lens.freeze, lambda t: [*range(8), t])):
@@ -64,8 +64,7 @@ def test_wiped_keys_are_not_there_and_frozen_keys_are_all_there_is(variant):
 
 @each_mixer
 @torch.no_grad()
-def test_a_frozen_state_stays_bitwise_what_it_was_and_no_other_does(config):
-    model, ids = make_model(config), random_ids(config)
+def test_a_frozen_state_stays_bitwise_what_it_was_and_no_other_does(model, ids):
     trace = lens.run(lens.intervene(model, lens.freeze("ssm", 3, at=8)), ids, keep=["*.mamba.state"])
     frozen, free = trace["layers.3.mamba.state"], trace["layers.2.mamba.state"]
     assert torch.equal(frozen[:, 7:], frozen[:, 7:8].expand_as(frozen[:, 7:]))
