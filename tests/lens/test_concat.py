@@ -91,6 +91,13 @@ def test_a_config_without_concatenation_is_refused(name, message):
             call(*case(name))
 
 
+def test_a_text_of_one_token_is_refused_where_shares_of_a_choice_are_asked_for():
+    model, ids = case("base")
+    with pytest.raises(ValueError, match=r"length >= 2\), got \(2, 1\)"):
+        lens.concat_shares(model, ids[:, :1])
+    assert lens.concat_shares(model, ids[:, :2]).scores.isfinite().all()
+
+
 def test_an_invocation_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="invocation must be in 0..2: got 3"):
         lens.score_parts(*case("base"), 3)

@@ -2,19 +2,20 @@
 
 import pytest
 import torch
+from lens_cases import TRAINED, case
 from shipped import nano, nano_ids
 from variants import BASE, VARIANTS, make_model, random_ids
 
 from zamba_lab import lens
 from zamba_lab.lens.tuned import TunedLens, translated
 
-every_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
 
 
-@every_variant
+@pytest.mark.parametrize("name", [*VARIANTS, TRAINED])
 @torch.no_grad()
-def test_the_last_site_reads_what_the_model_says_and_every_site_a_distribution(config):
-    model, ids = make_model(config), random_ids(config)
+def test_the_last_site_reads_what_the_model_says_and_every_site_a_distribution(name):
+    model, ids = case(name)
+    config = model.config
     found = lens.logit_lens(model, ids, top=config.vocab_size)
     torch.testing.assert_close(found.probs.sum(-1), torch.ones_like(found.probs.sum(-1)))
     assert found.sites[0] == "embed" and found.sites[-1] == f"layers.{config.n_layers - 1}.resid_out"
@@ -54,7 +55,7 @@ def test_unembedding_the_end_of_the_stream_gives_the_logits():
 @pytest.mark.parametrize("options, message", [
     (dict(top=0), "top must be in 1..29"), (dict(top=30), "got 30"),
     (dict(sites=["layers.0.mamba.z"]), r"layers.0.mamba.z has shape \(2, 19, 32\), d_model is 16"),
-    (dict(sites=["layers.9.resid_out"]), "no trace point")])
+    (dict(sites=["layers.9.resid_out"]), "no trace point"), (dict(sites=()), "one trace point or more: got none")])
 def test_what_is_no_site_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         lens.logit_lens(make_model(BASE), random_ids(BASE), **options)
@@ -118,3 +119,5 @@ def test_a_fit_of_no_step_or_token_is_refused_and_of_one_is_none():
     for options, message in ((dict(steps=0), "0 and 256"), (dict(tokens=0), "200 and 0")):
         with pytest.raises(ValueError, match=f"1 or more: got {message}"):
             lens.fit_tuned_lens(model, ids, ids, **options)
+    with pytest.raises(ValueError, match="one trace point or more: got none"):
+        lens.fit_tuned_lens(model, ids, ids, sites=[])
