@@ -227,7 +227,8 @@ def test_padding_changes_nothing_under_an_intervention_and_the_last_real_logits_
     model, ids = make_model(config), random_ids(config, b=2, l=12)
     mask = torch.tensor([[0, 0, 0] + [1] * 9, [1] * 9 + [0, 0, 0]])
     part, head = ("head", 1) if config.mixer == "attention" else ("mixer", None)
-    for one in (lens.zero(part, 1, head=head), lens.wipe("kv", 0, at=5)):
+    memory = "kv" if config.mixer == "attention" else "ssm"                # states are wiped between two pieces
+    for one in (lens.zero(part, 1, head=head), lens.wipe(memory, 0, at=5)):
         changed = lens.intervene(model, one)
         logits, _ = changed.extend(ids, mask=mask)
         last, _ = changed.extend(ids, mask=mask, last_only=True)

@@ -26,6 +26,8 @@ def test_the_last_site_reads_what_the_model_says_and_every_site_a_distribution(n
     probs = model(ids).softmax(-1)
     torch.testing.assert_close(probs.gather(-1, found.tokens[-1]), found.probs[-1])
     assert (found.probs[..., :-1] >= found.probs[..., 1:]).all()
+    said = torch.zeros_like(found.probs[0]).scatter(-1, found.tokens[0], found.probs[0])             # by the embedding
+    torch.testing.assert_close(found.divergence[0], (probs * (probs / said).log()).sum(-1))
 
 
 @torch.no_grad()
