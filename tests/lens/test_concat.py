@@ -1,6 +1,7 @@
 """The four parts of a score are the score, and each is what the attention would be of those halves alone."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,6 +24,11 @@ def test_the_parts_sum_to_the_scores_at_every_invocation(name):
         assert found.parts.triu(1).abs().max() == 0
         shares = found.shares.sum((0, 1))
         torch.testing.assert_close(shares, torch.ones_like(shares))
+
+
+def test_the_error_says_how_far_the_parts_are_from_the_scores():
+    found = lens.score_parts(*case("base"), 1)
+    assert replace(found, scores=2 * found.scores).error == pytest.approx(0.5)
 
 
 def deaf(model, block: int, name: str, half: int) -> None:

@@ -23,11 +23,12 @@ def with_layer(cache, depth, **changes):
 
 @each_mixer
 @pytest.mark.parametrize("part", ["ssm", "conv"])
+@pytest.mark.parametrize("at", [1, 8])
 @torch.no_grad()
-def test_wiping_equals_going_on_from_a_cache_with_zeros(model, ids, part):
-    logits = lens.intervene(model, lens.wipe(part, 2, at=8))(ids)
-    before, cache = model.extend(ids[:, :8])
-    after, _ = model.extend(ids[:, 8:], with_layer(cache, 2, **{part: torch.zeros_like(getattr(cache.layers[2], part))}))
+def test_wiping_equals_going_on_from_a_cache_with_zeros(model, ids, part, at):
+    logits = lens.intervene(model, lens.wipe(part, 2, at))(ids)
+    before, cache = model.extend(ids[:, :at])
+    after, _ = model.extend(ids[:, at:], with_layer(cache, 2, **{part: torch.zeros_like(getattr(cache.layers[2], part))}))
     assert torch.equal(logits, torch.cat([before, after], dim=1))
 
 
@@ -48,6 +49,7 @@ def test_wiped_keys_are_not_there_and_frozen_keys_are_all_there_is(model, ids):
     depth = 1 if config.mixer == "attention" else config.hybrid_layers[1]
     for make, seen in ((lens.wipe, lambda t: slice(8, t + 1)), (lens.freeze, lambda t: [*range(8), t])):
         changed = lens.intervene(model, make("kv", 1, 8))
+        assert not any(one.cut(t) for one in changed.interventions for t in range(19))        # the pass stays in one piece
         probs = lens.run(changed, ids, keep=[f"{where}.attn_probs"])[f"{where}.attn_probs"]
         torch.testing.assert_close(probs.sum(-1), torch.ones_like(probs.sum(-1)))
         for t in range(8, 19):
@@ -114,10 +116,12 @@ def test_one_part_overwritten_equals_the_transplant():
 def test_a_donor_that_does_not_fit_is_refused_before_anything_runs(part, where, cut, message):
     model, ids = make_model(BASE), random_ids(BASE)
     _, donor = model.extend(ids[:, :cut or 8])
+    donors = [donor]
     if cut is None:
-        donor = replace(donor, layers=(*donor.layers[:4], LayerCache()))
-    with pytest.raises(ValueError, match=message):
-        lens.intervene(model, lens.overwrite(part, where, 8, donor))
+        donors = [replace(donor, layers=(*donor.layers[:4], *more)) for more in ((), (LayerCache(),))]
+    for donor in donors:
+        with pytest.raises(ValueError, match=message):
+            lens.intervene(model, lens.overwrite(part, where, 8, donor))
 
 
 def test_a_donor_of_another_width_or_batch_is_refused():

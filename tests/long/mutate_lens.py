@@ -45,7 +45,8 @@ import zamba_lab  # noqa: E402
 # files whose laws are held by tests of other names, or of more than one
 TESTS = {"terms": ("states", "horizons", "attention"), "passes": ("effect",), "tuned": ("logits",),
          "hold": ("hold", "effect", "interventions"), "parts": ("parts", "effect", "interventions"),
-         "replace": ("effect", "interventions"), "rewire": ("rewire", "interventions"), "paths": ("paths", "interventions")}
+         "replace": ("effect", "interventions"), "rewire": ("rewire", "effect", "interventions"),
+         "paths": ("paths", "interventions")}
 SECONDS = 300                 # of CPU time; a mutant that takes more hangs: killed
 Change = tuple[str, Callable[[ast.AST], None]]
 
