@@ -1,5 +1,6 @@
 import pytest
 import torch
+from shipped import nano, nano_ids
 from variants import BASE, VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
@@ -127,6 +128,18 @@ def test_what_is_kept_is_attached_to_autograd():
 def test_off_records_nothing_and_is_one_object():
     place = zl.OFF.at("layers.3").at("shared", alias="invocation.0")
     assert place is zl.OFF and not place.wants("q") and place.editor("q") is None
+
+
+@pytest.mark.parametrize("make", [zl.Trace, lambda: zl.Trace(keep=[], edit={})])
+@torch.no_grad()
+def test_a_trace_that_keeps_and_edits_nothing_is_none_at_all_bitwise(make, monkeypatch):
+    model, ids = nano(torch.float32), nano_ids(2)
+    (logits, cache), step, trace = model.extend(ids), ids[:, :1], make()
+    expected = model.extend(step, cache)[0]
+    monkeypatch.setattr(zl.Trace, "at", lambda *_: pytest.fail("a layer was told of the trace"))
+    assert torch.equal(model(ids, trace=trace), logits) and len(trace) == 0
+    assert torch.equal(model.extend(ids, trace=trace)[0], logits)
+    assert torch.equal(model.extend(step, cache, trace=trace)[0], expected)
 
 
 @pytest.mark.parametrize("names", [dict(keep=["layers.0.shared.q"]), dict(edit={"invocation.3.q": torch.zeros_like}),

@@ -33,7 +33,7 @@ from zamba_lab.config import ZambaConfig
 from zamba_lab.blocks.init import initialise
 from zamba_lab.ops.attention import angles, visible_keys
 from zamba_lab.ops.kernels import direct
-from zamba_lab.trace import OFF
+from zamba_lab.trace import OFF, unless_idle
 
 # Enough rows to keep a matrix product busy, few enough that what they pass through stays below the weights.
 PREFILL = 512
@@ -77,7 +77,7 @@ class Zamba(nn.Module):
         Returns: (b, l, v) logits. Raises ValueError if ids or mask break a rule above.
         """
         mask = check_tokens(ids, mask, None, self.config.vocab_size)
-        return self._pass(ids, None, mask, trace, False, self.run)[0]
+        return self._pass(ids, None, mask, unless_idle(trace), False, self.run)[0]
 
     def extend(self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace=OFF,
                last_only: bool = False) -> tuple[Tensor, Cache]:
@@ -93,7 +93,7 @@ class Zamba(nn.Module):
 
         Returns: (b, l, v) logits of the new tokens, and the extended cache.
         """
-        mask = check_tokens(ids, mask, cache, self.config.vocab_size)
+        mask, trace = check_tokens(ids, mask, cache, self.config.vocab_size), unless_idle(trace)
         if last_only and ids.shape[1] > PREFILL and trace is OFF and mask is None and not torch.is_grad_enabled():
             expected = ids.shape[1] + (0 if cache is None else cache.length)
             for piece in ids[:, :-PREFILL].split(PREFILL, dim=1):

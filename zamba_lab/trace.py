@@ -44,6 +44,11 @@ class _Off:
 OFF = _Off()
 
 
+def unless_idle(trace):
+    """OFF in place of a trace that keeps and edits nothing, so that it costs nothing; any other as it is."""
+    return OFF if isinstance(trace, Trace) and not trace.keep and not trace.edit else trace
+
+
 class Trace:
     """Keep and change activations of one pass, by name (the table of names is in the README).
 

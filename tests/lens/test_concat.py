@@ -1,6 +1,7 @@
 """The four parts of a score are the score, and each is what the attention would be of those halves alone."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,6 +24,11 @@ def test_the_parts_sum_to_the_scores_at_every_invocation(name):
         assert found.parts.triu(1).abs().max() == 0
         shares = found.shares.sum((0, 1))
         torch.testing.assert_close(shares, torch.ones_like(shares))
+
+
+def test_the_error_says_how_far_the_parts_are_from_the_scores():
+    found = lens.score_parts(*case("base"), 1)
+    assert replace(found, scores=2 * found.scores).error == pytest.approx(0.5)
 
 
 def deaf(model, block: int, name: str, half: int) -> None:
@@ -89,6 +95,13 @@ def test_a_config_without_concatenation_is_refused(name, message):
     for call in (lens.concat_shares, lambda model, ids: lens.score_parts(model, ids, 0)):
         with pytest.raises(ValueError, match=message):
             call(*case(name))
+
+
+def test_a_text_of_one_token_is_refused_where_shares_of_a_choice_are_asked_for():
+    model, ids = case("base")
+    with pytest.raises(ValueError, match=r"length >= 2\), got \(2, 1\)"):
+        lens.concat_shares(model, ids[:, :1])
+    assert lens.concat_shares(model, ids[:, :2]).scores.isfinite().all()
 
 
 def test_an_invocation_that_is_not_there_is_refused():

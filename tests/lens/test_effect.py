@@ -47,6 +47,14 @@ def test_an_effect_is_the_difference_of_the_losses_and_an_unreached_token_has_no
     assert low < found.change.mean() < high
 
 
+def test_intervals_are_those_of_each_prompts_mean_over_its_tokens_and_of_its_controls():
+    found = lens.effect(make_model(BASE), random_ids(BASE, b=4), lens.zero("mixer", 1))
+    for level in (0.95, 0.5):
+        assert found.interval(level) == tuple(map(float, lens.bootstrap(found.change.mean(1), level)))
+        low, high = lens.bootstrap(found.control_change.mean((0, 2)), level)
+        assert found.control_interval(level) == pytest.approx((float(low), float(high))) and low < high
+
+
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
 def test_every_part_can_be_zeroed_and_the_effect_is_finite(config):
     model, ids = make_model(config), random_ids(config, l=7)
@@ -88,6 +96,9 @@ def test_a_divergence_is_zero_from_itself_and_above_zero_from_another():
     found = lens.effect(model, ids, lens.zero("mixer", 4), metric=measure)
     assert found.whole.shape == (2, 19) and found.whole.abs().max() < 1e-12
     assert found.changed.min() > 0 and found.control.min() > 0
+    with torch.no_grad():
+        p, q = (m(ids).softmax(-1) for m in (model, lens.intervene(model, lens.zero("mixer", 4))))
+    torch.testing.assert_close(found.changed, (p * (p / q).log()).sum(-1))
 
 
 def test_padding_does_not_enter_an_effect():
@@ -104,6 +115,7 @@ def test_switching_off_each_is_each_effect_alone_then_all():
     assert [one.name for one in effects] == [f"{part} {k} off" if k != 3 else f"every {part} off"
                                              for part in lens.SWITCHED for k in range(4)]
     assert torch.equal(effects[1].changed, lens.effect(model, ids, lens.zero("invocation", 1), controls=0).changed)
+    assert all(one.control.shape == (0, *ids[:, 1:].shape) for one in effects)
     assert lens.switch_off_each(make_model(VARIANTS["pure mamba2"]), ids) == []
 
 

@@ -10,8 +10,9 @@ from variants import BASE, VARIANTS, make_model, random_ids
 from zamba_lab import lens
 from zamba_lab.cache import LayerCache
 
-MIXERS = {name: VARIANTS[name] for name in ("base", "mamba1", "pure mamba2", "conv of one tap")}
-each_mixer = pytest.mark.parametrize("config", MIXERS.values(), ids=MIXERS.keys())
+MIXERS = {name: (make_model(VARIANTS[name]), random_ids(BASE)) for name in ("base", "mamba1", "pure mamba2", "conv of one tap")}
+MIXERS["nano"] = nano(), nano_ids(2, 19)
+each_mixer = pytest.mark.parametrize("model, ids", MIXERS.values(), ids=MIXERS.keys())
 
 
 def with_layer(cache, depth, **changes):
@@ -22,12 +23,12 @@ def with_layer(cache, depth, **changes):
 
 @each_mixer
 @pytest.mark.parametrize("part", ["ssm", "conv"])
+@pytest.mark.parametrize("at", [1, 8])
 @torch.no_grad()
-def test_wiping_equals_going_on_from_a_cache_with_zeros(config, part):
-    model, ids = make_model(config), random_ids(config)
-    logits = lens.intervene(model, lens.wipe(part, 2, at=8))(ids)
-    before, cache = model.extend(ids[:, :8])
-    after, _ = model.extend(ids[:, 8:], with_layer(cache, 2, **{part: torch.zeros_like(getattr(cache.layers[2], part))}))
+def test_wiping_equals_going_on_from_a_cache_with_zeros(model, ids, part, at):
+    logits = lens.intervene(model, lens.wipe(part, 2, at))(ids)
+    before, cache = model.extend(ids[:, :at])
+    after, _ = model.extend(ids[:, at:], with_layer(cache, 2, **{part: torch.zeros_like(getattr(cache.layers[2], part))}))
     assert torch.equal(logits, torch.cat([before, after], dim=1))
 
 
@@ -39,15 +40,16 @@ def test_everything_wiped_is_a_fresh_start_but_for_positions():
     torch.testing.assert_close(lens.intervene(model, *everything)(ids)[:, 8:], model(ids[:, 8:]), rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("variant", ["base", "one kv head, wide head", "transformer"])
+@pytest.mark.parametrize("model, ids", [(nano(), nano_ids(2, 19)), *[
+    (make_model(VARIANTS[name]), random_ids(BASE)) for name in ("base", "one kv head, wide head", "transformer")]])
 @torch.no_grad()
-def test_wiped_keys_are_not_there_and_frozen_keys_are_all_there_is(variant):
-    config = VARIANTS[variant]
-    model, ids = make_model(config), random_ids(config)
+def test_wiped_keys_are_not_there_and_frozen_keys_are_all_there_is(model, ids):
+    config = model.config
     where = "layers.1.attention" if config.mixer == "attention" else "invocation.1"
     depth = 1 if config.mixer == "attention" else config.hybrid_layers[1]
     for make, seen in ((lens.wipe, lambda t: slice(8, t + 1)), (lens.freeze, lambda t: [*range(8), t])):
         changed = lens.intervene(model, make("kv", 1, 8))
+        assert not any(one.cut(t) for one in changed.interventions for t in range(19))        # the pass stays in one piece
         probs = lens.run(changed, ids, keep=[f"{where}.attn_probs"])[f"{where}.attn_probs"]
         torch.testing.assert_close(probs.sum(-1), torch.ones_like(probs.sum(-1)))
         for t in range(8, 19):
@@ -64,8 +66,7 @@ def test_wiped_keys_are_not_there_and_frozen_keys_are_all_there_is(variant):
 
 @each_mixer
 @torch.no_grad()
-def test_a_frozen_state_stays_bitwise_what_it_was_and_no_other_does(config):
-    model, ids = make_model(config), random_ids(config)
+def test_a_frozen_state_stays_bitwise_what_it_was_and_no_other_does(model, ids):
     trace = lens.run(lens.intervene(model, lens.freeze("ssm", 3, at=8)), ids, keep=["*.mamba.state"])
     frozen, free = trace["layers.3.mamba.state"], trace["layers.2.mamba.state"]
     assert torch.equal(frozen[:, 7:], frozen[:, 7:8].expand_as(frozen[:, 7:]))
@@ -115,10 +116,12 @@ def test_one_part_overwritten_equals_the_transplant():
 def test_a_donor_that_does_not_fit_is_refused_before_anything_runs(part, where, cut, message):
     model, ids = make_model(BASE), random_ids(BASE)
     _, donor = model.extend(ids[:, :cut or 8])
+    donors = [donor]
     if cut is None:
-        donor = replace(donor, layers=(*donor.layers[:4], LayerCache()))
-    with pytest.raises(ValueError, match=message):
-        lens.intervene(model, lens.overwrite(part, where, 8, donor))
+        donors = [replace(donor, layers=(*donor.layers[:4], *more)) for more in ((), (LayerCache(),))]
+    for donor in donors:
+        with pytest.raises(ValueError, match=message):
+            lens.intervene(model, lens.overwrite(part, where, 8, donor))
 
 
 def test_a_donor_of_another_width_or_batch_is_refused():

@@ -88,6 +88,21 @@ def test_halving_interpolates_logarithms_and_goes_on_at_the_mean_rate():
     torch.testing.assert_close(float(uneven), 1 + math.log(6 / 4) / math.log(6 / 3))
 
 
+def test_a_state_that_never_falls_never_halves_and_one_that_vanishes_has_halved():
+    found, halved = halving(torch.tensor([[1.0, 0, 1], [1, 0, 0], [1, 0, 0]]))
+    assert halved.tolist() == [False, False, True] and found[:2].tolist() == [math.inf] * 2 and 0 < found[2] < 0.1
+
+
+def test_the_horizons_of_a_position_do_not_depend_on_the_others_and_two_tokens_are_enough():
+    model, ids = case("base")
+    alone, among = (lens.horizons(model, ids, positions, window=4) for positions in ([3], [0, 3, 6]))
+    assert (alone.positions, among.positions) == ((3,), (0, 3, 6))
+    for part in ("analytic", "measured", "reach"):
+        torch.testing.assert_close(getattr(alone, part)[:, 0], getattr(among, part)[:, 1])
+    shortest = lens.horizons(model, ids[:, :2])
+    assert (shortest.positions, shortest.window) == ((0,), 1)
+
+
 @pytest.mark.parametrize("half_life", [3.0, 20.0])
 def test_constant_reading_reaches_half_its_weight_in_a_half_life(half_life):
     l, one = 400, torch.ones(1, 400, 1, 1, dtype=torch.float64)

@@ -112,7 +112,10 @@ def test_the_exchanges_stay_within_a_block():
     assert orders(model.config) == {
         "zero 0": (None, 1, 2, 3), "zero 1": (0, None, 2, 3), "zero 2": (0, 1, None, 3), "zero 3": (0, 1, 2, None),
         "zero all": (None,) * 4, "swap 0 and 2": (2, 1, 0, 3), "swap 1 and 3": (0, 3, 2, 1), "permute": (2, 3, 0, 1)}
-    assert orders(case("one block")[0].config)["permute"] == (1, 2, 0)
+    one = orders(case("one block")[0].config)
+    assert one["permute"] == (1, 2, 0)
+    assert [name for name in one if name.startswith("swap")] == ["swap 0 and 1", "swap 0 and 2", "swap 1 and 2"]
+    assert one["swap 0 and 1"] == (1, 0, 2)
 
 
 def test_blocks_used_once_have_nobody_to_exchange_with():

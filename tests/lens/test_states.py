@@ -86,6 +86,16 @@ def test_writing_k_orthogonal_pairs_makes_a_state_of_rank_k_that_reads_each_back
         assert error < 1e-9
 
 
+def test_the_error_says_how_far_what_is_left_is_from_the_state():
+    found, state = toy(torch.linalg.qr(rand(4, 4))[0])
+    assert apart(found, 2 * state)[-1] == pytest.approx(0.5)
+
+
+def test_elapsed_time_is_summed_in_double_precision_whatever_the_model_s():
+    found, _ = toy(rand(3, 4))
+    assert Terms(*(part.float() for part in (found.x, found.dt, found.A, found.B, found.C))).time.dtype == torch.float64
+
+
 def test_a_key_used_twice_reads_back_the_mixture():
     keys = torch.linalg.qr(rand(7, 7))[0][[0, 1, 0]]
     found, state = toy(keys)

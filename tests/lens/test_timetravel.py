@@ -85,6 +85,26 @@ def test_all_keys_and_values_bring_their_length_and_padding_with_them():
 
 
 @torch.no_grad()
+def test_keys_of_one_layer_go_between_texts_of_the_same_padding_only():
+    model, ids, other = CASES["base"]
+    left, right = torch.ones(2, 2, 8, dtype=torch.bool)
+    left[0, :3] = right[0, 5:] = False
+    plain, padded = (model.extend(ids[:, :8], mask=mask)[1] for mask in (None, left))
+    moved = lens.transplant(padded, model.extend(other[:, :8], mask=left.clone())[1], ("kv",), (1,))
+    assert moved.length == 8 and torch.equal(moved.mask, left)
+    for cache, mask in ((padded, right), (padded, None), (plain, left)):
+        with pytest.raises(ValueError, match="got 8 here and 8 in the donor, with other padding"):
+            lens.transplant(cache, model.extend(other[:, :8], mask=mask)[1], ("kv",), (1,))
+
+
+@torch.no_grad()
+def test_states_alone_bring_no_length_with_them():
+    model, ids, other = CASES["pure mamba2"]
+    moved = lens.transplant(model.extend(ids[:, :8])[1], model.extend(other[:, :11])[1])
+    assert moved.length == 8
+
+
+@torch.no_grad()
 def test_a_transplant_during_decoding_leaves_both_texts_to_go_on():
     """Keys and values lie in rooms that are written on in place: neither text may write into the other's."""
     model, ids, other = CASES["nano"]

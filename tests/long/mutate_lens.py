@@ -5,9 +5,9 @@
     python tests/long/mutate_lens.py --sample 60 --least 95            60 of each file, exit status 1 below 95 %
 
 A mutant is one file with one change to its syntax tree: + for -, < for <=, 1 for 0, triu for tril, an index swapped, a mask
-dropped. It is killed if a test of tests/lens/test_<file>.py fails, or those that `TESTS` names. Survivors are printed with
+dropped. It is killed if a test of tests/lens/test_<file>.py fails, or of those that `TESTS` names. Survivors are printed with
 what was changed: a missing test, or a change that changes nothing. Each mutant runs in a fork of one process that has
-everything loaded but the lens, and no file is ever written.
+everything loaded but the lens, the quick tests first, and no file is ever written.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import copy
 import importlib.abc
 import importlib.util
 import io
+import json
 import math
 import os
 import re
@@ -43,8 +44,9 @@ import zamba_lab  # noqa: E402
 
 # files whose laws are held by tests of other names, or of more than one
 TESTS = {"terms": ("states", "horizons", "attention"), "passes": ("effect",), "tuned": ("logits",),
-         "hold": ("hold", "interventions"), "parts": ("interventions", "effect"), "replace": ("interventions", "effect"),
-         "rewire": ("rewire", "interventions"), "paths": ("paths", "interventions")}
+         "hold": ("hold", "effect", "interventions"), "parts": ("parts", "effect", "interventions"),
+         "replace": ("effect", "interventions"), "rewire": ("rewire", "effect", "interventions"),
+         "paths": ("paths", "interventions")}
 SECONDS = 300                 # of CPU time; a mutant that takes more hangs: killed
 Change = tuple[str, Callable[[ast.AST], None]]
 
@@ -170,19 +172,47 @@ class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.tree, str(self.path), "exec"), module.__dict__)
 
 
-def passes(path: Path, tree: ast.Module, tests: list[str]) -> bool:
-    """Whether the tests pass with this tree in the file's place: in a fork, so that nothing of it stays."""
+class Stopwatch:
+    """A plugin of pytest that takes the time of each test, and runs those first that were quick the last time."""
+
+    def __init__(self, seconds: dict[str, float]):
+        self.last, self.seconds = seconds, {}
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        items.sort(key=lambda item: self.last.get(item.nodeid, 0))
+
+    def pytest_runtest_logreport(self, report) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
+
+
+def timed(path: Path, tree: ast.Module, tests: list[str], last: dict[str, float], limit: float) -> dict[str, float]:
+    """The seconds that each test takes with this tree in the file's place; none if one fails. To be run in a fork.
+
+    last: what they took before. limit: seconds of CPU time, 0: any.
+    """
+    signal.setitimer(signal.ITIMER_PROF, limit)
+    sys.meta_path.insert(0, Planted("zamba_lab.lens." + path.stem, path, tree))
+    watch = Stopwatch(last)
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        status = pytest.main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", *tests], plugins=[watch])
+    return watch.seconds if status == 0 else {}
+
+
+def in_fork(work: Callable[[], dict]) -> dict:
+    """What work() returns, done in a fork so that nothing of it stays; {} if it raises or is killed."""
+    end, start = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        sys.meta_path.insert(0, Planted("zamba_lab.lens." + path.stem, path, tree))
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            try:
-                status = pytest.main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", *tests])
-            except BaseException:
-                status = 1
-        os._exit(0 if status == 0 else 1)
-    return os.waitpid(child, 0)[1] == 0
+        try:
+            with os.fdopen(start, "w") as pipe:
+                json.dump(work(), pipe)
+        finally:
+            os._exit(0)
+    os.close(start)
+    with os.fdopen(end) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return json.loads(said) if said else {}
 
 
 def warm(tests: list[str]) -> None:
@@ -205,16 +235,14 @@ def tests_of(path: Path) -> list[str]:
     return [str(file) for file in files]
 
 
-def try_file(path: Path, sample: int | None, seed: int) -> tuple[int, int]:
-    """Killed and tried mutants of one file; prints the survivors."""
+def try_file(path: Path, sample: int | None, seed: int, last: dict[str, float]) -> tuple[int, int]:
+    """Killed and tried mutants of one file; prints the survivors. last: what each test took."""
     source, tests, start = path.read_text(encoding="utf-8"), tests_of(path), time.monotonic()
-    if not passes(path, ast.parse(source), tests):
-        raise SystemExit(f"the tests of {path.name} fail without any change")
     every = mutants(source)
     chosen = every if sample is None or sample >= len(every) else Random(seed).sample(every, sample)
     survivors = 0
     for what, tree in chosen:
-        if passes(path, tree, tests):
+        if in_fork(lambda: timed(path, tree, tests, last, SECONDS)):
             survivors += 1
             print(f"    survived: {path.name}:{what}", flush=True)
     print(f"{path.name}: {len(chosen) - survivors} of {len(chosen)} killed"
@@ -239,8 +267,12 @@ def main() -> int:
     os.chdir(ROOT)
     torch.set_num_threads(1)
     files = arguments.files or sorted((ROOT / "zamba_lab" / "lens").glob("[a-z]*.py"))
-    warm([test for path in files for test in tests_of(path)])
-    counts = [try_file(path.resolve(), arguments.sample, arguments.seed) for path in files]
+    tests = sorted({test for path in files for test in tests_of(path)})
+    warm(tests)
+    last = in_fork(lambda: timed(files[0].resolve(), ast.parse(files[0].read_text(encoding="utf-8")), tests, {}, limit=0))
+    if not last:
+        raise SystemExit("the tests fail without any change")
+    counts = [try_file(path.resolve(), arguments.sample, arguments.seed, last) for path in files]
     killed, tried = (sum(column) for column in zip(*counts))
     low, high = wilson(killed, tried)
     print(f"kill rate {100 * killed / tried:.1f} % ({killed} of {tried}; 95 % interval {100 * low:.1f} to {100 * high:.1f} %)")

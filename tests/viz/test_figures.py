@@ -193,6 +193,15 @@ def test_a_lens_map_says_each_sites_word_at_its_token():
     assert many.text[0][0] == "a_lo…" and "a_long_word" in many.customdata[0][0]
 
 
+def test_a_lens_map_says_from_which_value_on_its_colours_are_the_same_and_only_if_there_is_such_a_value():
+    values = np.array([[0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 9.0], [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 8.0]])
+    for z, said in ((values, "nats<br>3.25 and more: the same colour"), (np.full((2, 7), 0.3), "nats"), (0 * values, "nats"),
+                    (np.eye(14, 7)[[0, 13]], "nats")):
+        (trace,) = viz.lens_map([TOKENS, TOKENS], z, TOKENS, ["embed", "end"], "lens", "nats").data
+        assert trace.colorbar.title.text == said and bool((z > trace.zmax).any()) == (said != "nats")
+        assert "<br>3.25" not in trace.hovertemplate
+
+
 def test_depth_diagram_has_a_box_for_each_layer_and_invocation():
     fig = viz.depth_diagram(6, (1, 4, 5), (0, 1, 0), "a hybrid")
     boxes = [shape for shape in fig.layout.shapes if shape.type == "rect"]

@@ -119,9 +119,11 @@ def concat_shares(model: Zamba, ids: Tensor) -> ConcatShares:
     Args:
         ids: (b, l), l >= 2: with one key there is nothing to choose.
 
-    Raises ValueError if the config has no concatenation.
+    Raises ValueError if the config has no concatenation, or l < 2.
     """
     require_concat(model)
+    if ids.shape[-1] < 2:
+        raise ValueError(f"with one key nothing is chosen: ids must be (batch, length >= 2), got {tuple(ids.shape)}")
     c = model.config
     trace = run(model, ids, keep=["invocation.*.input", "invocation.*.attn_scores"])
     loudness, shares = [], []

@@ -47,6 +47,14 @@ def lens_sites(config: ZambaConfig, added: bool = True) -> tuple[str, ...]:
     return tuple(found)
 
 
+def some(sites: Iterable[str]) -> tuple[str, ...]:
+    """The sites as a tuple. Raises ValueError if there is none."""
+    sites = tuple(sites)
+    if not sites:
+        raise ValueError("sites must name one trace point or more: got none")
+    return sites
+
+
 def unembed(model: Zamba, x: Tensor) -> Tensor:
     """The logits, (..., v), of a stream x, (..., d), at the end of the model."""
     x = model.final_norm(x)
@@ -64,11 +72,11 @@ def logit_lens(model: Zamba, ids: Tensor, sites: Iterable[str] | None = None, to
         top: how many of the likeliest tokens, 1..vocab_size.
         translate: (site, value) -> value, such as a `TunedLens`; None: values as they are.
 
-    Raises ValueError if `top` is out of range, or a site has another width or is none.
+    Raises ValueError if `top` is out of range, or a site has another width or is none, or no site is named.
     """
     if not 1 <= top <= model.config.vocab_size:
         raise ValueError(f"top must be in 1..{model.config.vocab_size} (vocab_size): got {top}")
-    sites = lens_sites(model.config) if sites is None else tuple(sites)
+    sites = some(lens_sites(model.config) if sites is None else sites)
     trace = run(model, ids, keep=["logits", *sites])
     wide = torch.promote_types(trace["logits"].dtype, torch.float32)
     final = trace["logits"].to(wide).log_softmax(-1)

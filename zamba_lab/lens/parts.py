@@ -85,7 +85,9 @@ def parts(config: ZambaConfig) -> tuple[str, ...]:
 
 
 def count(config: ZambaConfig, part: str) -> int:
-    """How many of a part the model has."""
+    """How many of a part the model has. Raises ValueError if there is no such part in any model."""
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}: got {part!r}")
     return PARTS[part].count(config)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zamba_lab.lens.logits import divergence, lens_sites, unembed
+from zamba_lab.lens.logits import divergence, lens_sites, some, unembed
 from zamba_lab.lens.passes import run
 from zamba_lab.model import Zamba
 
@@ -54,13 +54,11 @@ def fit_tuned_lens(model: Zamba, ids: Tensor, held_out: Tensor, sites: Iterable[
         steps: each on `tokens` tokens of ids, drawn anew.
 
     Takes about as long as `steps` times a product of those tokens with the embedding for each site: half a minute for the
-    shipped model. Raises ValueError if there is no step, or no token in one.
+    shipped model. Raises ValueError if there is no step, no token in one, or no site.
     """
     if steps < 1 or tokens < 1:
         raise ValueError(f"steps and tokens must be 1 or more: got {steps} and {tokens}")
-    if sites is None:
-        sites = lens_sites(model.config, added=False)[:-1]
-    sites = tuple(sites)
+    sites = some(lens_sites(model.config, added=False)[:-1] if sites is None else sites)
     x, final = _gathered(model, ids, sites)
     scale = x.square().mean((1, 2)).sqrt()[:, None, None]                                 # so that one rate fits all sites
     weight = x.new_zeros(len(sites), x.shape[-1], x.shape[-1]).requires_grad_()

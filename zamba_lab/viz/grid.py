@@ -67,6 +67,7 @@ def lens_map(words: Sequence[Sequence[str]], values, tokens: Sequence[str], site
     Args:
         words: (site, token) the likeliest next token there. values: (site, token), >= 0. The strongest colour is that of
             the value that 85 % of the cells stay below: the first sites are so far off that the others would all be white.
+            Where cells lie above it the colour bar says so.
         tokens, sites: one label for each column and row. The first site is at the bottom: the stream flows upwards.
 
     Raises ValueError if shapes or labels do not fit.
@@ -79,12 +80,14 @@ def lens_map(words: Sequence[Sequence[str]], values, tokens: Sequence[str], site
         must_match("words of a site", line, len(tokens))
     hover = [[f"{site} after {place}:<br>says «{printable(word)}»" for place, word in zip(places(tokens), line)]
              for site, line in zip(sites, words)]
+    top = float(np.quantile(values, 0.85)) or 1.0
+    beyond = f"<br>{top:.3g} and more: the same colour" if (values > top).any() else ""
     fig = go.Figure(go.Heatmap(
         z=values, x=places(tokens), y=list(sites), text=[[fitting(word, len(tokens)) for word in line] for line in words],
         customdata=hover, texttemplate="%{text}", textfont=dict(family=theme.MONO, size=9.5), xgap=1, ygap=1,
-        zmin=0, zmax=float(np.quantile(values, 0.85)) or 1.0,
+        zmin=0, zmax=top,
         hovertemplate=f"%{{customdata}}<br>{value_label} <b>%{{z:.3f}}</b><extra></extra>",
-        colorscale=theme.SEQUENTIAL, colorbar=theme.color_bar(value_label)))
+        colorscale=theme.SEQUENTIAL, colorbar=theme.color_bar(value_label + beyond)))
     fig.update_xaxes(title_text="after token", tickangle=-90, **token_axis(tokens))
     fig.update_yaxes(title_text="site", type="category")
     return theme.titled(fig, title, subtitle, height=200 + 27 * len(sites))
