@@ -25,6 +25,17 @@ def test_every_study_in_the_box_can_be_read_and_planned_by_its_name(capsys):
     assert "or one of " + ", ".join(box.names()) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["quick", "real-text"])
+def test_what_comes_with_the_lab_is_whole_and_its_report_says_what_the_store_says(name):
+    found = report(*box.stored(name))
+    assert found.missing == 0 and len(found.judged) == len(found.study.claims) > 0
+    assert {cell["host"] for cells in found.found.values() for cell in cells.values()} == {""}
+    written = (box.FOLDER / name / "report.md").read_text()
+    assert found.sections["claims"] in written and found.sections["rates"] in written
+    with pytest.raises(ValueError, match="no results of 'full' come with the lab"):
+        box.stored("full")
+
+
 def test_results_given_away_name_no_machine_and_say_the_same(tmp_path):
     made_up, store = study(), Store(tmp_path / "own")
     drawn(made_up, {"base": [0.5, 0.6], "conv=off": [0.4, 0.3]}, store)

@@ -105,7 +105,8 @@ def test_every_curve_ends_near_what_was_measured():
 def test_the_sums_are_those_of_the_files():
     """As `sha256sum --check` in data/ says."""
     sums = dict(line.split("  ")[::-1] for line in (DATA / "SHA256SUMS").read_text().splitlines())
-    there = {str(file.relative_to(DATA)) for file in DATA.rglob("*") if file.suffix in (".safetensors", ".json", ".csv")}
+    kinds = (".safetensors", ".json", ".csv", ".parquet")
+    there = {str(file.relative_to(DATA)) for file in DATA.rglob("*") if file.suffix in kinds}
     assert sums.keys() == there
     for name, found in sums.items():
         assert hashlib.sha256((DATA / name).read_bytes()).hexdigest() == found, name
