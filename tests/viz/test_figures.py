@@ -303,3 +303,9 @@ def test_of_many_learning_curves_only_the_first_has_a_colour_and_a_band():
     assert sum(trace.fill == "toself" for trace in viz.learning(many, "learning", "accuracy").data) == 1
     few = viz.learning({name: many[name] for name in list(many)[:6]}, "learning", "accuracy")
     assert sum(trace.fill == "toself" for trace in few.data) == 6
+
+
+def test_names_of_a_trade_off_stand_apart_and_all_are_in_the_hover_text():
+    points = viz.trade_off([10, 10.1, 100, 1000], [0.5, 0.501, 0.5, 0.9], ["base", "hidden", "far", "top"], "t", "bytes", "accuracy")
+    assert points.data[0].text == ("base", "", "far", "top")
+    assert points.data[0].customdata == ("base", "hidden", "far", "top") and "customdata" in points.data[0].hovertemplate

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from zamba_lab.viz import theme
 from zamba_lab.viz.arrays import array, must_match
 
+LABEL = (0.13, 0.07)            # of a figure's width and height: what a name takes
 # by the first words of a verdict
 COLORS = {"no verdict": theme.QUIET, "equivalent": theme.SERIES[4], "more": theme.DIVERGING[-1][1],
           "less": theme.DIVERGING[0][1]}
@@ -86,7 +87,7 @@ def learning(curves: Mapping[str, tuple], title: str, y_label: str, levels: Mapp
 
 def trade_off(x, y, names: Sequence[str], title: str, x_label: str, y_label: str, lows=None, highs=None,
               subtitle: str = "") -> go.Figure:
-    """A point for each arm, x on a logarithmic axis.
+    """A point for each arm, x on a logarithmic axis. Where points crowd, the first is named, the others where the pointer is.
 
     Args:
         x: (n,), > 0. y: (n,). lows, highs: (n,) intervals of y, or None. names: one for each point.
@@ -100,10 +101,21 @@ def trade_off(x, y, names: Sequence[str], title: str, x_label: str, y_label: str
     if lows is not None:
         bars = dict(type="data", symmetric=False, array=array(highs, "highs", 1) - y, arrayminus=y - array(lows, "lows", 1),
                     color=theme.FAINT, thickness=1.5)
-    words = "%{text}<br>" + x_label + " <b>%{x:,.0f}</b><br>" + y_label + " <b>%{y:.3f}</b><extra></extra>"
+    words = "%{customdata}<br>" + x_label + " <b>%{x:,.0f}</b><br>" + y_label + " <b>%{y:.3f}</b><extra></extra>"
     fig = go.Figure(go.Scatter(
-        x=x, y=y, mode="markers+text", text=list(names), textposition="top center", textfont=dict(size=11, color=theme.QUIET),
+        x=x, y=y, mode="markers+text", text=apart(x, y, names), customdata=list(names), textposition="top center", textfont=dict(size=11, color=theme.QUIET),
         marker=dict(color=theme.ACCENT, size=9), error_y=bars, cliponaxis=False, hovertemplate=words))
     fig.update_xaxes(title_text=x_label, type="log")
     fig.update_yaxes(title_text=y_label, showgrid=True, gridcolor=theme.RULE)
     return theme.titled(fig, title, subtitle, height=440)
+
+
+def apart(x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> list[str]:
+    """The names that can be read beside each other, "" for the others: x > 0 on a logarithmic axis, y on a plain one."""
+    across, up = np.log(x), y
+    wide, high = (np.ptp(values) or 1.0 for values in (across, up))
+    shown: list[int] = []
+    for k in range(len(names)):
+        if all(abs(across[k] - across[j]) > LABEL[0] * wide or abs(up[k] - up[j]) > LABEL[1] * high for j in shown):
+            shown.append(k)
+    return [name if k in shown else "" for k, name in enumerate(names)]
