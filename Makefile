@@ -30,7 +30,7 @@ help:
 	@echo "make test          add what tests need and run every test, notebooks included"
 	@echo "make test-browser  only the tests that drive JupyterLab in Chromium"
 	@echo "make test-long     the kernels under sanitizers and for smaller processors; 20,000 spoiled checkpoints (minutes)"
-	@echo "make test-mutants  break the lens in one place at a time: does a test notice? (1,200 places, hours; ARGS='--sample 10': less)"
+	@echo "make test-mutants  break the lens in one place at a time: does a test notice? (1,200 places, an hour or more; ARGS='--sample 6': minutes)"
 	@echo "make test-weights  hold published weights to published numbers: make test-weights WEIGHTS=<folder of them>"
 	@echo "make bench         run the benchmarks"
 	@echo "make .venv         build .venv and stop there"

@@ -105,6 +105,7 @@ def test_the_first_taps_of_a_text_shorter_than_the_convolution():
     found = lens.mixer_matrix(model, ids[:, :2], 1)
     assert found.error < 1e-9 and found.channels().shape[-2:] == (2, 2)
     torch.testing.assert_close(found.shares().sum((1, 3)) + found.constant_share(), torch.ones(2, 2, dtype=torch.float64))
+    torch.testing.assert_close(found.listening(1), torch.einsum("bo,bosd->bsd", found.along()[:, 1], found.jacobian()[:, 1]))
 
 
 def test_int8_weights_and_narrow_types_give_matrices_too():

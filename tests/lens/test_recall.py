@@ -67,6 +67,11 @@ def test_a_needle_without_room_is_refused(options, message):
         lens.needles(**{**dict(filler=FILLER, distance=5, count=1, lead=4), **options})
 
 
+def test_the_distances_are_four_sixteen_and_sixty_four_tokens_if_none_are_named():
+    found = lens.who_remembers(make_model(BASE), FILLER, count=2)
+    assert found.distances == (4, 16, 64) and found.loss.shape == (3, 3, 5, 2)
+
+
 def test_no_distance_is_refused():
     with pytest.raises(ValueError, match="one distance or more"):
         lens.who_remembers(make_model(replace(BASE, n_layers=5)), FILLER, distances=())

@@ -8,6 +8,12 @@ A mutant is one file with one change to its syntax tree: + for -, < for <=, 1 fo
 dropped. It is killed if a test of tests/lens/test_<file>.py fails, or of those that `TESTS` names. Survivors are printed with
 what was changed: a missing test, or a change that changes nothing. Each mutant runs in a fork of one process that has
 everything loaded but the lens, the quick tests first, and no file is ever written.
+
+Measured twice, six mutants of each of the 23 files: with seed 0, 131 of 138 killed (94.9 %, 95 % interval 89.9 to 97.5 %); then
+tests were written for what survived and for what a reading of the other mutants of those files found, and with seed 1, 134 of
+138 (97.1 %, 92.8 to 98.9 %). All seven survivors of the first are killed since. Of the second's, two were killed by tests
+written afterwards and two change nothing: s for l in a square table, axis 1 for -1 of two. Others of that kind: reading a
+prompt's every logit where the last is used, a sum for a mean that is divided out, a random direction turned round.
 """
 
 from __future__ import annotations
