@@ -36,6 +36,28 @@ def test_what_comes_with_the_lab_is_whole_and_its_report_says_what_the_store_say
         box.stored("full")
 
 
+@pytest.mark.parametrize("name, answers", [("quick", (8, 1, 2)), ("real-text", (3, 4, 1))])
+def test_so_many_claims_held(name, answers):
+    found = [one.answer for one in report(*box.stored(name)).judged]
+    assert tuple(found.count(answer) for answer in ("confirmed", "not confirmed", "unclear")) == answers
+
+
+def test_the_readme_says_so():
+    assert "three of eight claims confirmed" in (box.FOLDER.parents[1] / "README.md").read_text()
+
+
+def test_the_rates_of_real_text_lie_at_the_edge_as_the_notebook_says():
+    rates = list(report(*box.stored("real-text")).plan.rates.values())
+    assert (rates.count(0.006), len(rates)) == (6, 8)
+
+
+def test_a_report_from_the_box_leaves_the_place_of_a_store_free(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["ablate", "report", "real-text"]) == 0 and "not confirmed" in capsys.readouterr().out
+    assert sorted(file.name for file in (tmp_path / "runs" / "real-text-report").iterdir()) == ["report.html", "report.md"]
+    Store(tmp_path / "runs" / "real-text")
+
+
 def test_results_given_away_name_no_machine_and_say_the_same(tmp_path):
     made_up, store = study(), Store(tmp_path / "own")
     drawn(made_up, {"base": [0.5, 0.6], "conv=off": [0.4, 0.3]}, store)

@@ -25,7 +25,7 @@ _HOME = {
     "Arm": "arms", "Cell": "cell", "run_cell": "cell", "plan": "planning", "Plan": "planning", "Store": "store",
     "run": "runner", "SweepStopped": "runner", "Live": "live", "Quiet": "live", "outcomes": "verdicts", "contrasts": "verdicts",
     "judged": "verdicts", "by_arm": "verdicts", "report": "reporting", "Report": "reporting", "run_on_ray": "cluster",
-    "stored": "box", "names": "box", "trained": "trained",
+    "stored": "box", "trained": "trained",
 }
 __all__ = list(_HOME)
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
                         help="run: on a Ray cluster, or a local one; needs the extra ray")
     parser.add_argument("--time", action="store_true", help="plan: make a few steps of each arm to say how long all will take")
-    parser.add_argument("--out", metavar="FOLDER", help="report: where report.md and report.html go (the store)")
+    parser.add_argument("--out", metavar="FOLDER", help="report: where report.md and report.html go (the store; runs/NAME-report for one in the box)")
     parser.add_argument("--json", action="store_true", help="plan, report: as data")
 
 
@@ -159,7 +159,8 @@ def _report(study: Study, folder: Path, given: argparse.Namespace) -> int:
     if (folder / "store.json").exists():
         found = report(study, folder)
     elif given.store is None and (FOLDER / given.study / "store").exists():
-        found = report(*stored(given.study))
+        # beside the place of a store, which takes a folder of its own
+        found, folder = report(*stored(given.study)), folder.with_name(f"{folder.name}-report")
     else:
         raise ValueError(f"there is no store in {str(folder)!r}: zamba-lab ablate run makes one")
     if given.json:

@@ -103,8 +103,8 @@ def trade_off(x, y, names: Sequence[str], title: str, x_label: str, y_label: str
                     color=theme.FAINT, thickness=1.5)
     words = "%{customdata}<br>" + x_label + " <b>%{x:,.0f}</b><br>" + y_label + " <b>%{y:.3f}</b><extra></extra>"
     fig = go.Figure(go.Scatter(
-        x=x, y=y, mode="markers+text", text=apart(x, y, names), customdata=list(names), textposition="top center", textfont=dict(size=11, color=theme.QUIET),
-        marker=dict(color=theme.ACCENT, size=9), error_y=bars, cliponaxis=False, hovertemplate=words))
+        x=x, y=y, mode="markers+text", text=apart(x, y, names), customdata=list(names), textposition="top center",
+        textfont=dict(size=11, color=theme.QUIET), marker=dict(color=theme.ACCENT, size=9), error_y=bars, cliponaxis=False, hovertemplate=words))
     fig.update_xaxes(title_text=x_label, type="log")
     fig.update_yaxes(title_text=y_label, showgrid=True, gridcolor=theme.RULE)
     return theme.titled(fig, title, subtitle, height=440)
