@@ -105,10 +105,12 @@ class Store:
             if not (files := [str(file) for file in self._files()]):
                 return []
             with duckdb.connect() as connection:
-                read = f"read_parquet({files!r})"
+                connection.execute(f"create view files as select * from read_parquet({files!r})")
                 # A cell may for a moment be in two files: while they are put together, or where a kill fell in between.
-                connection.execute(f"create view cells as select * from {read} "
-                                   "qualify row_number() over (partition by address) = 1")
+                # Looking for the second of each costs more than most questions, so first whether there is any.
+                ((twice,),) = connection.execute("select count(*) > count(distinct address) from files").fetchall()
+                once = " qualify row_number() over (partition by address) = 1" if twice else ""
+                connection.execute("create view cells as select * from files" + once)
                 found = connection.execute(sql, list(parameters))
                 names = [column[0] for column in found.description]
                 return [dict(zip(names, row)) for row in found.fetchall()]
