@@ -1,20 +1,65 @@
-"""The linear layer, and its form with int8 weights: for few rows on a CPU a native kernel bound by reading W."""
+"""The linear layer, and its form with int8 weights: for few rows on a CPU a native kernel bound by reading W.
+
+For many rows torch's own products, but in bfloat16 on processors that multiply float32 faster: there W becomes float32 a panel
+at a time. Both sum in float32 and round once.
+"""
+
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zamba_lab.ops.kernels import direct, gemv
+from zamba_lab.ops.kernels import direct, gemv, memory
+
+MANY = 128                      # rows from which turning W into float32 is repaid (benchmarks/prefill.py)
+LARGE = 1 << 20                 # elements of a W that is worth it
+PANEL = 4 << 20                 # float32 numbers that a panel has at most: it is multiplied while a cache still holds it
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:
     """y = x W^T + bias, then + add. x: (..., in). weight: (out, in). bias: (out,) or None. add: (..., out) or None.
 
-    Returns (..., out). At most 8 rows in inference go to the native kernel, which sums in float32 and rounds once; all else is F.linear.
+    Returns (..., out). In inference at most 8 rows go to the native kernel, and MANY rows of bfloat16 to `in_panels` where that
+    is faster; both sum in float32 and round once. All else is F.linear.
     """
     if gemv.takes(x, weight) and _direct(x, weight, bias, add) and weight.dtype == x.dtype:
         return gemv.gemv(x, weight, bias, None, add)
+    if _many(x, weight) and float32_is_faster() and _direct(x, weight, bias, add):
+        return _plus(in_panels(x, weight, bias), add)
     return _plus(F.linear(x, weight, bias), add)
+
+
+def in_panels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The linear layer of bfloat16 x and weight by products in float32: exact products, one rounding of each sum.
+
+    x: (..., in). weight: (out, in). bias: (out,) or None. Returns (..., out), bfloat16.
+    """
+    out, width = weight.shape
+    wide = x.reshape(-1, width).float()
+    y = memory.empty(x, len(wide), out)
+    step = max(1, PANEL // width)
+    room = memory.empty(x, min(step, out), width, dtype=torch.float32)
+    for first in range(0, out, step):
+        part = weight[first:first + step]
+        panel = room[:len(part)].copy_(part)
+        sums = wide @ panel.T
+        y[:, first:first + step] = sums if bias is None else sums.add_(bias[first:first + step])
+    return y.view(*x.shape[:-1], out)
+
+
+@cache
+def float32_is_faster() -> bool:
+    """Whether this processor multiplies matrices faster in float32 than in bfloat16: where it has no instruction for the latter,
+    or one but no matrix unit, on Intel's (measured; on others the instruction is twice as fast as float32's)."""
+    has = getattr(torch.cpu, "get_capabilities", dict)()
+    intel = "Intel" in has.get("cpu_name", "")
+    return bool(has.get("avx2") and not has.get("amx_bf16") and (intel or not has.get("avx512_bf16")))
+
+
+def _many(x: Tensor, weight: Tensor) -> bool:
+    return (x.dtype == weight.dtype == torch.bfloat16 and weight.numel() >= LARGE
+            and x.numel() >= MANY * max(1, weight.shape[1]))
 
 
 def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None, add: Tensor | None = None
