@@ -14,10 +14,10 @@ import time
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from floors import kv_bytes_per_position, read_bandwidth
 from harness import OURS, interleaved, median, milliseconds, repeats
 from pairs import TINY, make
-from torch.overrides import TorchFunctionMode
 
 import zamba_lab as zl
 
@@ -28,18 +28,25 @@ ARMS = {"Mamba-2": PURE, "Mamba-1": replace(PURE, mixer="mamba1", d_state=16), "
 LENGTHS, QUICK, STEPS = (512, 1024, 2048, 4096, 8192), (32, 64), 4
 
 
-class AttentionClock(TorchFunctionMode):
-    """Seconds that pass inside functions called attention, as torch's fused one is, and how often one was called."""
+class AttentionClock:
+    """Seconds that pass inside torch's fused attention while it is on, and how often that was called.
+
+    It stands in the function's place: a mode of torch's would see it too, but what a mode sees goes other ways (`ops.linear`).
+    """
 
     def __init__(self):
-        super().__init__()
-        self.seconds, self.calls = 0.0, 0
+        self.seconds, self.calls, self._own = 0.0, 0, F.scaled_dot_product_attention
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if "attention" not in getattr(function, "__name__", ""):
-            return function(*args, **(kwargs or {}))
+    def __enter__(self):
+        F.scaled_dot_product_attention = self._timed
+        return self
+
+    def __exit__(self, *error):
+        F.scaled_dot_product_attention = self._own
+
+    def _timed(self, *args, **kwargs):
         start = time.perf_counter()
-        result = function(*args, **(kwargs or {}))
+        result = self._own(*args, **kwargs)
         self.seconds, self.calls = self.seconds + time.perf_counter() - start, self.calls + 1
         return result
 
@@ -60,9 +67,9 @@ def arms(lengths: tuple[int, ...], count: int) -> list[dict]:
 
 
 def growth_row(work: str, times: dict[int, list[float]], target: str = "") -> dict:
-    """T at each length, T(2l) / T(l) between neighbours."""
-    middle = {l: median(several) for l, several in times.items()}
-    steps = {f"T({2 * l})/T({l})": f"{middle[2 * l] / middle[l]:.2f}" for l in list(times)[:-1]}
+    """T at each length, T(2l) / T(l) between neighbours: the median over the pairs that were run one after the other."""
+    ratios = {l: [two / one for one, two in zip(times[l], times[2 * l])] for l in list(times)[:-1]}
+    steps = {f"T({2 * l})/T({l})": f"{median(several):.2f}" for l, several in ratios.items()}
     return {"work": work, "target": target, **steps, **{f"{l}": milliseconds(several) for l, several in times.items()},
             "seconds": {str(l): several for l, several in times.items()}}
 
