@@ -36,6 +36,10 @@ MOVES = {
                             Move(2, "2 tokens back", "32 tokens back", dropdown=0, option="32 tokens")],
     "06_a_first_ablation.ipynb": [Move(0, "What each change does to accuracy", "Learning curves", dropdown=0,
                                        option="learning curves")],
+    "07_architecture_ablations.ipynb": [Move(0, "What each change does to accuracy", "Learning curves", dropdown=0,
+                                             option="learning curves"),
+                                        Move(1, "What each change does to loss", "does to loss.repeated", dropdown=0,
+                                             option='effects: held-out loss of "repeated", nats')],
 }
 
 
