@@ -64,6 +64,12 @@ def test_divergence_is_zero_between_equals_and_log_2_between_strangers():
     torch.testing.assert_close(found, expected[..., None, None].expand_as(found))
 
 
+def test_divergence_is_never_below_zero_where_rounding_is_all_there_is():
+    own = torch.rand(40, 1, 1, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    found = lens.divergence(torch.cat([own, own * (1 + 1e-15)]))
+    assert (found >= 0).all() and (found[:40, 40:].diagonal(dim1=0, dim2=1) < 1e-14).all()
+
+
 @pytest.mark.parametrize("name", ["base", "one block", TRAINED])
 def test_divergence_is_symmetric_and_the_mean_of_the_two_from_their_middle(name):
     model, ids = case(name)

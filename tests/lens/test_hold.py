@@ -74,9 +74,10 @@ def test_a_frozen_state_stays_bitwise_what_it_was_and_no_other_does(model, ids):
     assert not torch.allclose(frozen[:, :7], frozen[:, 1:8])
 
 
+@pytest.mark.parametrize("config", [BASE, VARIANTS["mamba1"], VARIANTS["no conv bias"]], ids=["mamba2", "mamba1", "no bias"])
 @torch.no_grad()
-def test_a_frozen_window_shows_each_token_beside_the_same_inputs():
-    model, ids = make_model(BASE), random_ids(BASE)
+def test_a_frozen_window_shows_each_token_beside_the_same_inputs(config):
+    model, ids = make_model(config), random_ids(config)
     changed = lens.intervene(model, lens.freeze("conv", 0, at=8))
     x = lens.run(changed, ids, keep=["layers.0.mamba.x"])["layers.0.mamba.x"]
     for t in (8, 12, 18):                       # layer 0 sees nothing but its tokens: put t behind the first eight
