@@ -37,12 +37,12 @@ def in_panels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     out, width = weight.shape
     wide = x.reshape(-1, width).float()
-    y = memory.empty(x, len(wide), out)
+    y = x.new_empty(len(wide), out)
     step = max(1, PANEL // width)
-    room = memory.empty(x, min(step, out), width, dtype=torch.float32)
+    room = memory.empty(x, max(PANEL, width), dtype=torch.float32)             # of one size, so that all layers use the same
     for first in range(0, out, step):
         part = weight[first:first + step]
-        panel = room[:len(part)].copy_(part)
+        panel = room[:part.numel()].view(part.shape).copy_(part)
         sums = wide @ panel.T
         y[:, first:first + step] = sums if bias is None else sums.add_(bias[first:first + step])
     return y.view(*x.shape[:-1], out)
