@@ -24,7 +24,9 @@ import warnings
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
-FLAGS = ("-O2", "-ftree-vectorize", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC")
+# On 64-bit ARM "this processor" is a matter of -mcpu: clang before 16 refuses -march=native there.
+NATIVE = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+FLAGS = ("-O2", "-ftree-vectorize", NATIVE, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC")
 ABI = 2                     # ssd.c says the same: a library that answers another number is not this version's
 
 _library: ctypes.CDLL | None = None
@@ -133,7 +135,7 @@ def _key(compiler: list[str]) -> str:
 
 
 def _processor() -> str:
-    """What -march=native depends on: a home folder may be shared by machines of several kinds."""
+    """What NATIVE depends on: a home folder may be shared by machines of several kinds."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     told = {line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))}
