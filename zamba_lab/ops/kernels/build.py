@@ -24,7 +24,7 @@ import warnings
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
-# On 64-bit ARM "this processor" is a matter of -mcpu: clang before 16 refuses -march=native there.
+# On 64-bit ARM "this processor" is a matter of -mcpu: clang 14 refuses -march=native there.
 NATIVE = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 FLAGS = ("-O2", "-ftree-vectorize", NATIVE, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC")
 ABI = 2                     # ssd.c says the same: a library that answers another number is not this version's
