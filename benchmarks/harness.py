@@ -186,10 +186,16 @@ def machine() -> dict[str, str]:
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     total = f"{1024 * int(memory.read_text().split()[1]) / 2 ** 30:.0f} GiB" if memory.exists() else ""
-    return {"processor": model, "instructions": torch.backends.cpu.get_cpu_capability(), "memory": total,
+    return {"processor": model, "instructions": instructions(), "memory": total,
             "threads": str(torch.get_num_threads()), "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(), "torch": torch.__version__,
             **{name: installed(name) for name in ("transformers", "mambapy")}, "allocator": allocator()}
+
+
+def instructions() -> str:
+    """The widest vectors that torch uses here, and the matrix units: with or without one, bfloat16 is another machine."""
+    has = getattr(torch.cpu, "get_capabilities", dict)()
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *(["AMX"] if has.get("amx_bf16") else [])])
 
 
 def installed(package: str) -> str:
