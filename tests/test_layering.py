@@ -32,7 +32,7 @@ EXEMPT = {"__init__", "__main__"}               # they hand on the public names,
 
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 40     # from `def` to the last line, docstring included
-HEAVY = ("plotly", "ipywidgets", "transformers", "ray", "IPython")
+HEAVY = ("plotly", "ipywidgets", "transformers", "ray", "IPython", "mamba_ssm", "causal_conv1d")
 
 
 def module_of(path: Path, package: Path) -> str:

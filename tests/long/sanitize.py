@@ -16,7 +16,9 @@ import torch                                 # noqa: F401  before the kernels, a
 
 from zamba_lab.ops.kernels import build
 
-TESTS = sorted(str(file) for file in (Path(__file__).parents[1] / "ops").glob("test_kernels*.py")
+HERE = Path(__file__).parents[1]
+TESTS = sorted(str(file) for file in [*(HERE / "ops").glob("test_kernels*.py"), HERE / "ops" / "test_finite.py",
+                                      HERE / "blocks" / "test_replay.py"]
                if file.stem not in ("test_kernels_build", "test_kernels_gpu"))
 SANITIZE = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 # Narrower vectors and tiles are other paths through the same source; -march=native comes first, so these take away from it.

@@ -1,17 +1,20 @@
 """The native kernels against the definitions: values and gradients in float64, at awkward sizes, strides and types."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from ops.inputs import ssd_inputs
+from ops.inputs import scan_inputs, ssd_inputs
 from torch.utils.flop_counter import FlopCounterMode
+from variants import BASE, make_model
 
 from zamba_lab.ops import kernels
 from zamba_lab.ops.conv import causal_conv, conv_silu
 from zamba_lab.ops.kernels import call
 from zamba_lab.ops.norm import gated_rms_norm, rms_norm
+from zamba_lab.ops.scan import scan_chunked, selective_scan
 from zamba_lab.ops.ssd import ssd, ssd_chunked, ssd_recurrence
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
@@ -159,9 +162,20 @@ def test_columns_of_a_wider_tensor_are_read_where_they_lie():
                        kernels.ssd(x, dt, A, B, C, None, state)[0])
 
 
-@pytest.mark.parametrize("form, inputs", [(native_ssd, [*ssd_inputs(b=4, l=100), draw(8)]),
-                                          (kernels.conv_silu, [draw(3, 100, 300), draw(300, 4), draw(300), None])],
-                         ids=["ssd", "conv"])
+def native_norm(y, z, weight):
+    return (kernels.rms_norm(y, z, weight, 1e-5, 2, False),)
+
+
+def native_mamba2(*tensors):
+    return kernels.mamba2(*tensors, None, None, 2, 5, 1e-5, 0.0)
+
+
+@pytest.mark.parametrize("form, inputs", [
+    (native_ssd, [*ssd_inputs(b=4, l=100), draw(8)]),
+    (kernels.conv_silu, [draw(3, 100, 300), draw(300, 4), draw(300), None]),
+    (native_norm, [draw(3, 50, 36), draw(3, 50, 36), draw(36)]), (native_norm, [draw(3, 50, 36), None, draw(36)]),
+    (native_mamba2, [draw(3, 50, 24 + 44 + 6), draw(44, 4), draw(44), draw(6), draw(6), draw(6), draw(24)])],
+    ids=["ssd", "conv", "gated norm", "norm", "mamba2"])
 def test_the_same_bits_on_any_number_of_threads(monkeypatch, form, inputs):
     assert_same_bits(monkeypatch, form, inputs)
 
@@ -213,13 +227,39 @@ def test_compiled_code_calls_the_operators():
         assert torch.equal(got, want)
 
 
-@pytest.mark.parametrize("inputs", [
-    [t.half() if i in (0, 3, 4) else t.float() for i, t in enumerate(ssd_inputs())],
-    ssd_inputs(b=0), ssd_inputs(p=0)], ids=["float16", "no rows", "no channels"])
-def test_what_the_kernels_do_not_take_the_pure_form_answers(inputs):
-    assert not kernels.serves(*(inputs[i] for i in (0, 3, 4)))
-    got, want = ssd(*inputs), ssd_chunked(*inputs)
-    assert all(torch.equal(a, b) for a, b in zip(got, want))
+@pytest.mark.parametrize("form, pure, given", [(ssd, ssd_chunked, ssd_inputs), (selective_scan, scan_chunked, scan_inputs)],
+                         ids=["ssd", "selective scan"])
+@pytest.mark.parametrize("sizes", [dict(b=0), dict(l=0), dict(p=0)], ids=str)
+def test_of_nothing_the_pure_form_makes_nothing(form, pure, given, sizes):
+    inputs = given(**sizes)
+    assert not kernels.serves(inputs[0], *inputs[3:5])
+    got, want = form(*inputs), pure(*inputs)
+    assert got[0].shape == inputs[0].shape and torch.equal(got[1], want[1])
+    if "l" in sizes:
+        assert torch.equal(got[1], inputs[5])                                 # no token: the state is as it was
+
+
+@pytest.mark.filterwarnings("always")
+def test_float16_is_computed_by_the_pure_forms_and_said_once(recwarn):
+    call._say_once.cache_clear()
+    half = [t.half() if i in (0, 3, 4) else t.float() for i, t in enumerate(ssd_inputs())]
+    for _ in range(2):
+        assert all(torch.equal(a, b) for a, b in zip(ssd(*half), ssd_chunked(*half)))
+    x, weight, bias = draw(2, 9, 6).half(), draw(6, 4).half(), draw(6).half()
+    torch.testing.assert_close(conv_silu(x, weight, bias)[0].double(), conv_silu(x.double(), weight.double(), bias.double())[0],
+                               rtol=2e-2, atol=2e-2)
+    (said,) = [one for one in recwarn if "float16" in str(one.message)]
+    assert "pure PyTorch" in str(said.message) and said.category is RuntimeWarning
+
+
+@pytest.mark.filterwarnings("ignore:float16")
+@pytest.mark.parametrize("mixer", ["mamba1", "mamba2"])
+def test_a_model_in_float16_answers_as_in_float32(mixer):
+    model = make_model(replace(BASE, mixer=mixer)).float()
+    ids = torch.arange(23)[None] % BASE.vocab_size
+    with torch.inference_mode():
+        want, got = model(ids), model.half()(ids)
+    torch.testing.assert_close(got.float(), want, rtol=0, atol=0.02 * want.abs().max().item())
 
 
 def test_off_means_off_and_only_there():

@@ -107,6 +107,8 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: T
     chunk_size >= 1. Returns: y (b, l, h, p), the last state (b, h, p, n).
     """
     state = start_state(x, B, state)
+    if not x.shape[1]:
+        return torch.zeros_like(x), state
     ys = []
     for chunk in zip(*(part.split(chunk_size, dim=1) for part in (x, dt, B, C))):
         xs, dts, Bs, Cs = chunk

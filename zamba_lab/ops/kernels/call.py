@@ -1,8 +1,10 @@
 """Calling the native library: which tensors it takes, and how they become pointers."""
 
 import ctypes
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -39,13 +41,22 @@ def is_off() -> bool:
 def serves(*tensors: Tensor | None) -> bool:
     """Whether the native kernels take these: strided, on the CPU, not empty, of a type they know.
 
-    What they do not take goes to the pure forms. The arguments are those that are stored (x, B, C ...), of one type.
+    What they do not take goes to the pure forms, float16 with one warning. The arguments are those that are stored (x, B,
+    C ...), of one type.
     """
     first = tensors[0]
+    if first.dtype == torch.float16 and not _off and first.device.type == "cpu" and build.available():
+        _say_once("float16 on a CPU goes through the pure PyTorch forms, correctly but several times slower: the native kernels "
+                  "take float32, bfloat16 and float64")
     return (not _off and first.device.type == "cpu" and first.dtype in COMPUTED
             and all(t is None or (t.dtype == first.dtype and t.numel() > 0 and t.layout == torch.strided)
                     for t in tensors)
             and build.available())
+
+
+@cache
+def _say_once(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
 def suffix(t: Tensor) -> str:
