@@ -85,6 +85,16 @@ def mixed_precision(folder: Path) -> None:
         torch.save({"loss": loss, "grads": grads}, folder / "mixed.pt")
 
 
+def units(folder: Path) -> None:
+    """Which modules FSDP2 gathers as one."""
+    from torch.distributed.fsdp import FSDPModule
+
+    model, team = model_of("two blocks"), Fsdp()
+    team.wrap(model, CONFIG)
+    if team.rank == 0:
+        torch.save([name for name, module in model.named_modules() if isinstance(module, FSDPModule)], folder / "units.pt")
+
+
 def alone_first(folder: Path) -> None:
     gradients(folder, "alone", ALONE)
     steps(folder, None, "whole", 6)
@@ -100,6 +110,7 @@ def together(folder: Path) -> None:
     steps(folder, Fsdp, "two then one", 4)
     sharded(folder, Fsdp(), "by one", "by two")
     mixed_precision(folder)
+    units(folder)
 
 
 def alone_again(folder: Path) -> None:

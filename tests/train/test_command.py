@@ -1,9 +1,14 @@
 """Laws of `zamba-lab train`: flags and file say the same, a run can be resumed and branched from, and errors are sentences."""
 import json
+import os
 import random
+import subprocess
+import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
+import torch
 
 import zamba_lab as zl
 from train.tiny import TINY
@@ -40,6 +45,32 @@ def place(made, tmp_path):
     model = {name: value for name, value in asdict(MODEL).items() if not isinstance(value, tuple)} | {"hybrid_layers": [1, 2]}
     (tmp_path / "run.json").write_text(json.dumps({"model": model, "data": str(tmp_path / "web"), "out": str(tmp_path / "run")}))
     return tmp_path
+
+
+def torchrun(place, *flags: str) -> subprocess.CompletedProcess:
+    """`torchrun --nproc-per-node 2 -m zamba_lab train run.json`, as a user types it."""
+    root = str(Path(zl.__file__).parents[1])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "zamba_lab", "train",
+               str(place / "run.json"), *FLAGS, *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=place,
+                          env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
+def test_torchrun_trains_what_one_process_trains_and_goes_on(place, capsys):
+    """Parted weights, whole files: stopped after three steps, gone on with, and loaded by one process."""
+    steady = "--schedule", "constant(warmup=1)"
+    assert main(["train", str(place / "run.json"), "--out", str(place / "alone"), *FLAGS, *steady]) == 0, capsys.readouterr().err
+    parted = torchrun(place, "--parallel", "fsdp", "--steps", "3", *steady)
+    assert parted.returncode == 0, parted.stderr[-3000:]
+    assert [row["step"] for row in read_metrics(place / "run")] == [1, 2, 3]
+    on = torchrun(place, "--parallel", "fsdp", "--resume", *steady)
+    assert on.returncode == 0, on.stderr[-3000:]
+    assert [row["step"] for row in read_metrics(place / "run")] == [1, 2, 3, 4, 5, 6]
+    one, two = (zl.load(place / name / "model") for name in ("alone", "run"))
+    assert one.config == two.config and two.tokenizer.vocab_size == 280
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=lambda said, name=name: f"{name}: {said}")
 
 
 def test_a_run_is_trained_measured_and_saved(place, capsys):

@@ -162,6 +162,42 @@ def test_no_room_for_a_checkpoint_stops_the_run_which_then_goes_on(tmp_path, mon
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
 
 
+def test_no_room_for_the_rows_stops_the_run_which_then_goes_on(tmp_path, monkeypatch):
+    """Said like a full checkpoint, in the log and to whoever waits for this process."""
+    import pyarrow.parquet as pq
+
+    whole, write = train(tiny_model(), TOKENS, CONFIG, tmp_path / "whole"), pq.write_table
+
+    def full(table, out):
+        if table["step"][0].as_py() > 3:
+            raise OSError(28, "No space left on device")
+        return write(table, out)
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(OSError, match="rows of steps 4 to 6 could not be written .*No space left on device.*make room"):
+        train(tiny_model(), TOKENS, CONFIG, tmp_path / "parts")
+    assert checkpoints(tmp_path / "parts")[-1][0] == 3 and "make room" in (tmp_path / "parts" / "run.log").read_text()
+    monkeypatch.setattr(pq, "write_table", write)
+    assert same(whole, train(tiny_model(seed=5), TOKENS, CONFIG, tmp_path / "parts"))
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+
+
+def test_torch_s_own_numbers_go_on_where_they_were(tmp_path):
+    """What is measured may draw: a run that was stopped draws what it would have drawn."""
+    def draw(model, step):
+        return {"drawn": torch.rand(()).item()}
+
+    config = replace(CONFIG, evaluate_every=1)
+    train(tiny_model(), TOKENS, config, tmp_path / "whole", measure=draw)
+    stopped = tiny_model()
+    on_step(stopped, 4, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, TOKENS, config, tmp_path / "parts", measure=draw)
+    train(tiny_model(seed=5), TOKENS, config, tmp_path / "parts", measure=draw)
+    drawn = [[row["drawn"] for row in read_metrics(tmp_path / name)] for name in ("whole", "parts")]
+    assert drawn[0] == drawn[1] and len(set(drawn[0])) == config.steps
+
+
 def test_a_branch_begins_with_its_trunk_and_goes_on_without_it(tmp_path):
     old, new = periodic(400), with_documents(300)
     trunk = train(tiny_model(), old, CONFIG, tmp_path / "trunk")

@@ -53,6 +53,12 @@ def test_saved_in_parts_by_one_it_loads_in_two_and_back_again(left, other):
     torch.testing.assert_close(found, first, rtol=0, atol=0)
 
 
+def test_a_shared_block_is_one_unit_and_so_is_each_layer(left):
+    """Wrapped once, where it is owned: not once for each invocation."""
+    layers, blocks = ([f"{name}.{k}" for k in range(count)] for name, count in (("layers", 3), ("shared_blocks", 2)))
+    assert sorted(torch.load(left / "units.pt")) == sorted(["", *layers, *blocks])
+
+
 def test_with_weights_cast_for_each_pass_loss_and_gradient_are_near(left):
     from train.ranks import CONFIG, DATA
     from zamba_lab.train.batches import pieces_at

@@ -140,14 +140,16 @@ def test_a_step_learns_and_one_without_a_number_changes_nothing():
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0, equal_nan=True)
 
 
-def test_only_matrices_are_decayed():
-    model = tiny_model()
-    names = decayed(model)
-    assert all(model.get_parameter(name).ndim == 2 for name in names)
+@pytest.mark.parametrize("changes", [{}, {"mixer": "mamba1"}, {"proj_bias": True, "mlp_bias": True}], ids=str)
+def test_decay_spares_norms_biases_embeddings_and_the_ssm_s_rates(changes):
+    """In Mamba-1 A_log and D are matrices, and yet no weights to be made small."""
+    model = tiny_model(**changes)
+    names, every = decayed(model), dict(model.named_parameters())
+    spared = ("embedding.weight", "norm.weight", "norm_in.weight", "norm_mid.weight", "norm_weight", "bias", "A_log", "D", "dt_bias",
+              "conv_weight")
+    assert names == {name for name in every if not name.endswith(spared)}
     assert {"layers.0.mamba.in_proj.weight", "layers.1.invocation.link.weight", "shared_blocks.0.attention.q.weight"} <= names
-    spared = dict(model.named_parameters()).keys() - names
-    assert {"embedding.weight", "final_norm.weight", "layers.0.mamba.A_log", "layers.0.mamba.D", "layers.0.mamba.dt_bias",
-            "layers.0.mamba.conv_weight"} <= spared
+    assert {"layers.0.mamba.A_log", "layers.0.mamba.D", "layers.0.mamba.dt_bias"} <= every.keys() - names
 
 
 def test_the_optimiser_has_each_parameter_once():

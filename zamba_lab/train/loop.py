@@ -110,8 +110,7 @@ def walk(run: Run, store: Store, metrics: Metrics, interrupts: list[int], on_row
             bar.update()
             stopping, over = team.any(bool(interrupts)), until(row)
             if row["step"] % config.checkpoint_every == 0 or row["step"] == config.steps or stopping or over:
-                metrics.flush()
-                store.save(row["step"])
+                store.save(row["step"], metrics.flush)
             if stopping:
                 store.note(f"stopped after step {row['step']}")
                 raise KeyboardInterrupt(f"stopped after step {row['step']} of {config.steps}: {store.folder} has it all")

@@ -82,5 +82,10 @@ def _write(folder: Path, rows: Sequence[dict]) -> None:
 
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
-    with whole(folder / f"{rows[0]['step']:09d}-{rows[-1]['step']:09d}.parquet") as out:
-        pq.write_table(table, out)
+    file = folder / f"{rows[0]['step']:09d}-{rows[-1]['step']:09d}.parquet"
+    try:
+        with whole(file) as out:
+            pq.write_table(table, out)
+    except OSError as error:
+        raise OSError(error.errno, f"the rows of steps {rows[0]['step']} to {rows[-1]['step']} could not be written to {file.parent} "
+                                   f"({error.strerror or error}): make room, and the same call goes on") from error

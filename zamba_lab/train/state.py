@@ -9,7 +9,7 @@ Whole tensors under the names of the model, however many processes hold them: sa
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -113,15 +113,17 @@ class Store:
         self.note(f"goes on after step {content['step']}")
         return content["step"]
 
-    def save(self, step: int) -> None:
-        """Write the state after `step` steps. Raises OSError in every process if process 0 cannot."""
+    def save(self, step: int, before: Callable[[], object] = lambda: None) -> None:
+        """Write the state after `step` steps, after what `before` writes. Raises OSError in every process if process 0 cannot:
+        one that stopped alone would leave the others waiting for it."""
         content, error = state(self.model, self.optimiser, step, self.facts, self.team), None
-        if self.team.rank == 0:
-            try:
+        try:
+            before()
+            if self.team.rank == 0:
                 files.write(self.folder, step, content, self.config.keep)
-            except OSError as found:
-                error = found
-                self.note(f"stops: {found}")
+        except OSError as found:
+            error = found
+            self.note(f"stops: {found}")
         if self.team.any(error is not None):
             raise error or OSError(f"process 0 could not write the checkpoint of step {step}")
 
