@@ -114,10 +114,11 @@ def effect(model: Zamba | Intervened, ids: Tensor, interventions: Intervention |
         controls: how many; each is a pass.
 
     All passes take the same route through the same operations, so that what the interventions do not reach is equal, bitwise.
-    Raises ValueError if the model lacks a part, or sizes do not fit.
+    Raises ValueError if the model lacks a part, sizes do not fit, or a memory is changed at a position that ids do not reach.
     """
     several = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
     changed = intervene(model, *several)
+    changed.check_text(ids)
     outlets = tuple(dict.fromkeys(p for one in several for p in one.outlets(changed.config)))
     keep = (*outlets, *changed.edited())
     before = _pass(intervene(model, SameCuts(several)), ids, mask, keep)
