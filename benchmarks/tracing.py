@@ -1,9 +1,12 @@
-"""What tracing costs when it is off: the calls on OFF that a pass makes, against the pass, and when it is on."""
+"""What tracing costs when it is off: the calls on OFF that a pass makes, against the pass, and when it is on.
+
+A trace that keeps and edits nothing is to cost what none does: passes with and without take turns.
+"""
 
 import time
 
 import torch
-from harness import interleaved, milliseconds, repeats
+from harness import interleaved, milliseconds, ratio_row, repeats
 
 import zamba_lab as zl
 
@@ -35,7 +38,7 @@ class Counting:
 
 
 @torch.no_grad()
-def run(quick: bool = False) -> list[dict[str, str]]:
+def run(quick: bool = False) -> list[dict]:
     torch.manual_seed(0)
     model = zl.Zamba(zl.ZambaConfig.preset("zamba2-nano"))
     rows = []
@@ -55,4 +58,6 @@ def run(quick: bool = False) -> list[dict[str, str]]:
                      "calls on OFF": str(counting.calls),
                      "their share of the pass": f"{counting.calls * call / off:.2%}",
                      "keep resid_out": milliseconds(times["keep resid_out"])})
+    both = {"Trace() that keeps nothing": lambda: model(ids, trace=zl.Trace()), "no trace": lambda: model(ids)}
+    rows.append(ratio_row(f"nano, one pass of {l} tokens", interleaved(both, repeats(101, quick)), *both, target="within 1 %"))
     return rows

@@ -5,10 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 from shipped import nano, nano_ids
+from torch import Tensor
+from torch.nn.functional import silu
 from variants import VARIANTS, make_model, random_ids
 
+import zamba_lab as zl
 from zamba_lab import lens
 from zamba_lab.lens.attribution import KEEP
+from zamba_lab.ops import kernels
+from zamba_lab.ops.conv import causal_conv
 
 MAMBAS = {name: config for name, config in VARIANTS.items() if config.mixer != "attention" and config.link_into == "mixer"}
 CASES = {name: (make_model(config), random_ids(config)) for name, config in MAMBAS.items()} | {"nano": (nano(), nano_ids(2))}
@@ -113,6 +118,59 @@ def test_a_share_is_the_gradient_along_a_source_where_nothing_selects():
     end = held["layers.4.resid_out"]
     out = out * torch.rsqrt(end.square().mean(-1, keepdim=True) + 1e-5) * model.final_norm.weight
     torch.testing.assert_close(lens.attribution(model, ids).parts[3], (out @ model.embedding.weight.T).detach())
+
+
+BIASES = ("conv_bias", "in_proj.bias", "out_proj.bias")
+
+
+def norm_held(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
+    """RMSNorm whose scale is a constant to the gradient."""
+    parts = x.unflatten(-1, (groups, -1))
+    return (parts * torch.rsqrt(parts.square().mean(-1, keepdim=True) + eps).detach()).flatten(-2) * weight
+
+
+def conv_silu_held(x: Tensor, weight: Tensor, bias: Tensor | None, state=None, mask=None) -> tuple[Tensor, Tensor]:
+    y, state = causal_conv(x, weight, bias, state, mask)
+    return y * torch.sigmoid(y).detach(), state
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """The model's own forward, the same numbers, in which norms' scales and SiLUs' slopes are constants to the gradient."""
+    for mixer in ("mamba1", "mamba2"):
+        monkeypatch.setattr(f"zamba_lab.blocks.{mixer}.conv_silu", conv_silu_held)
+    monkeypatch.setattr("zamba_lab.blocks.norm.rms_norm", norm_held)
+    monkeypatch.setattr("zamba_lab.blocks.mamba2.gated_rms_norm", lambda y, z, *more: norm_held(y * silu(z), *more))
+    with kernels.off():
+        yield
+
+
+@pytest.mark.parametrize("model, ids", [*CASES.values(), (zl.load("zamba1-nano", dtype=torch.float64), nano_ids(2))],
+                         ids=[*CASES, "zamba1-nano"])
+def test_every_total_share_is_the_gradient_along_its_source_and_the_remainder_that_along_the_biases(model, ids, held):
+    """Through the model itself, from wherever a source comes in: a later invocation, and what selects, are constants."""
+    leaves: dict[str, Tensor] = {}
+
+    def leaf(name: str, value: Tensor) -> Tensor:
+        leaves[name] = value.detach().requires_grad_()
+        return leaves[name]
+
+    sources = ["embed", *(f"invocation.{k}.link_out" for k in range(model.config.n_invocations))]
+    edit = {f"*.mamba.{name}": Tensor.detach for name in ("z", "dt", "B", "C")} | {
+        name: lambda value, name=name: leaf(name, value) for name in sources}
+    with torch.no_grad():
+        logits = model(ids)
+    spoken = model(ids, trace=zl.Trace(edit=edit))
+    torch.testing.assert_close(spoken, logits, rtol=0, atol=1e-10)
+    found, of = lens.attribution(model, ids, of=ids.roll(-1, 1)), ids.roll(-1, 1)[..., None]
+    biases = [p for name, p in model.named_parameters() if name.endswith(BIASES)]
+    for t in (0, 7, 18):
+        at = [*(leaves[name] for name in sources), *biases]
+        along = torch.autograd.grad(spoken[:, t].gather(-1, of[:, t]).sum(), at, retain_graph=True, materialize_grads=True)
+        shares = [(slope * value).sum((1, 2)).detach() for slope, value in zip(along, at[:len(sources)])]
+        torch.testing.assert_close(found.parts[:, :, t], torch.stack(shares), rtol=0, atol=1e-9)
+        told = sum((slope * value).sum().detach() for slope, value in zip(along[len(sources):], biases)) + torch.zeros(()).double()
+        torch.testing.assert_close(found.remainder[:, t].sum(), told, rtol=0, atol=1e-9)
 
 
 def test_a_model_without_mixers_and_a_wrong_shape_are_refused():

@@ -109,6 +109,51 @@ def test_padding_does_not_enter_an_effect():
     torch.testing.assert_close(found.changed[1:, :8], alone.changed)
 
 
+def divergence_in_two(model, ids, mask):
+    """A measure of two numbers a token."""
+    with torch.no_grad():
+        measure = lens.divergence_from(model(ids, mask))
+    return lambda logits, ids: torch.stack([measure(logits, ids), 2 * measure(logits, ids)], dim=-1)
+
+
+@pytest.mark.parametrize("measure", ["loss", "divergence, twice"])
+@pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
+def test_the_intervals_of_padded_prompts_are_those_of_the_prompts(left, measure):
+    model, ids, off = make_model(BASE), random_ids(BASE, b=8, l=9), lens.zero("mixer", 1)
+    lengths = (9, 7, 9, 4, 6, 8, 5, 9)
+    prompts = [row[:length] for row, length in zip(ids, lengths)]
+    padded, others, mask = (torch.full((8, 12), fill) for fill in (3, 11, 0))
+    for row, (length, prompt) in enumerate(zip(lengths, prompts)):
+        place = slice(12 - length, None) if left else slice(length)
+        padded[row, place] = others[row, place] = prompt
+        mask[row, place] = 1
+
+    def found(ids, mask):
+        return lens.effect(model, ids, off, lens.token_losses if measure == "loss" else divergence_in_two(model, ids, mask), mask)
+
+    one, other = found(padded, mask), found(others, mask)
+    one_by_one = torch.stack([found(prompt[None], None).change.mean() for prompt in prompts])
+    torch.testing.assert_close(one.by_prompt(one.change), one_by_one)
+    torch.testing.assert_close(other.by_prompt(other.control_change.mean(0)), one.by_prompt(one.control_change.mean(0)))
+    near = dict(abs=0.02)                                      # what is equal but for rounding ties otherwise among the draws
+    low, high = map(float, lens.bootstrap(one_by_one))
+    assert one.interval() == pytest.approx((low, high), **near) and high - low > 0.2
+    assert one.control_interval() == pytest.approx(other.control_interval(), **near)
+    ends = (3, 0) if left else (0, 3)                          # of one length, and padding behind or before
+    same, ones = (torch.nn.functional.pad(t, ends, value=value) for t, value in ((ids, 5), (torch.ones_like(ids), 0)))
+    assert found(same, ones).interval() == pytest.approx(found(ids, None).interval(), **near)
+
+
+def test_a_prompt_of_padding_says_nothing_and_a_measure_of_a_prompt_has_left_its_padding_out():
+    model, ids = make_model(BASE), random_ids(BASE, b=3, l=9)
+    mask = torch.tensor([[1] * 9, [1] * 9, [1] + [0] * 8])
+    found = lens.effect(model, ids, lens.zero("mixer", 1), mask=mask)
+    alone = lens.effect(model, ids[:2], lens.zero("mixer", 1))
+    torch.testing.assert_close(found.by_prompt(found.change), alone.change.mean(1))
+    of_all = lens.effect(model, ids, lens.zero("mixer", 1), lambda logits, ids: logits.mean((1, 2)), mask)
+    assert of_all.real is None and of_all.interval() == tuple(map(float, lens.bootstrap(of_all.change)))
+
+
 def test_switching_off_each_is_each_effect_alone_then_all():
     model, ids = make_model(BASE), random_ids(BASE)
     effects = lens.switch_off_each(model, ids)

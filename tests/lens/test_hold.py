@@ -7,6 +7,7 @@ import torch
 from shipped import nano, nano_ids
 from variants import BASE, VARIANTS, make_model, random_ids
 
+import zamba_lab as zl
 from zamba_lab import lens
 from zamba_lab.cache import LayerCache
 
@@ -123,6 +124,54 @@ def test_a_donor_that_does_not_fit_is_refused_before_anything_runs(part, where, 
     for donor in donors:
         with pytest.raises(ValueError, match=message):
             lens.intervene(model, lens.overwrite(part, where, 8, donor))
+
+
+MAKERS = {"wipe": lens.wipe, "freeze": lens.freeze, "overwrite": lens.overwrite}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+@pytest.mark.parametrize("part", ["ssm", "conv", "kv"])
+@torch.no_grad()
+def test_a_memory_changed_past_the_text_is_refused_before_anything_runs_and_may_lie_ahead_in_decoding(part, make, monkeypatch):
+    model, ids = make_model(BASE), random_ids(BASE)
+    more = (model.extend(random_ids(BASE, seed=7)[:, :8])[1],) * (make is lens.overwrite)
+    one = make(part, 1, 8, *more)
+    changed = lens.intervene(model, one)
+    whole = changed(ids)
+    read, cache = changed.extend(ids[:, :7])                            # 8 lies ahead
+    torch.testing.assert_close(torch.cat([read, changed.extend(ids[:, 7:], cache)[0]], 1), whole, rtol=0, atol=1e-10)
+    assert not torch.allclose(whole, model(ids))
+    assert changed(ids[:, :9]).shape[1] == 9                            # the last token is the first that it is in force for
+    monkeypatch.setattr(type(model), "extend", None)                    # whatever runs now fails otherwise
+    monkeypatch.setattr(type(model), "forward", None)
+    for l in (8, 5):
+        for ask in (lambda: changed(ids[:, :l]), lambda: lens.run(changed, ids[:, :l], keep=["logits"]),
+                    lambda: lens.effect(model, ids[:, :l], [lens.untie(), one])):
+            with pytest.raises(ValueError, match=f"{part} 1 .* at token 8, a text of {l} tokens"):
+                ask()
+
+
+def test_a_donor_of_another_type_or_depth_is_refused_before_anything_runs():
+    model, ids = make_model(BASE), random_ids(BASE)
+    narrow, deeper = make_model(BASE).float(), make_model(replace(BASE, n_layers=6))
+    for part in ("ssm", "conv", "kv"):
+        with pytest.raises(ValueError, match=f"{part} 1 must be torch.float64 on cpu, .* is torch.float32 on cpu"):
+            lens.intervene(model, lens.overwrite(part, 1, 8, narrow.extend(ids[:, :8])[1]))
+        with pytest.raises(ValueError, match="it has 6 layers, the model 5"):
+            lens.intervene(model, lens.overwrite(part, 1, 8, deeper.extend(ids[:, :8])[1]))
+    donor = model.extend(ids[:, :8])[1]
+    mixed = with_layer(donor, 2, v=donor.layers[2].v[..., :3])
+    with pytest.raises(ValueError, match=r"shape \(batch, 4, 8, 8\): the donor has \(2, 4, 8, 3\)"):
+        lens.intervene(model, lens.overwrite("kv", 1, 8, mixed))
+
+
+@pytest.mark.parametrize("change", [lambda m: m.bfloat16(), lambda m: zl.quantize(m.float())], ids=["bfloat16", "int8"])
+@torch.no_grad()
+def test_a_model_s_own_memory_is_of_its_type_whatever_that_is(change):
+    model, ids = change(make_model(BASE)), random_ids(BASE)
+    _, own = model.extend(ids[:, :8])
+    for part in ("ssm", "conv", "kv"):
+        assert lens.intervene(model, lens.overwrite(part, None, 8, own))(ids).isfinite().all()
 
 
 def test_a_donor_of_another_width_or_batch_is_refused():

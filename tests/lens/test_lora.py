@@ -49,6 +49,16 @@ def test_angles_are_between_what_is_read_and_what_is_written(name):
         assert getattr(found, width) == pytest.approx(rank / len(first))
 
 
+def test_the_mean_of_what_is_read_is_over_each_kind_of_pair_and_only_over_kinds_that_there_are():
+    found = {name: lens.lora_change(case(name)[0]) for name in ("AAB", "one block", "unshared")}
+    r = found["AAB"].reads.mean(-1)
+    assert found["AAB"].mean_reads() == pytest.approx({"of one block": float(r[0, 1]),
+                                                       "of different blocks": float(r[0, 2] + r[1, 2]) / 2})
+    r = found["one block"].reads.mean(-1)
+    assert found["one block"].mean_reads() == pytest.approx({"of one block": float(r[0, 1] + r[0, 2] + r[1, 2]) / 3})
+    assert list(found["unshared"].mean_reads()) == ["of different blocks"]
+
+
 def test_principal_angles_of_known_subspaces():
     axes = torch.eye(5, dtype=torch.float64)
     tilted = torch.stack([axes[0], (axes[1] + axes[3]) / 2 ** 0.5], dim=1)

@@ -129,6 +129,12 @@ def test_the_contents_of_a_state_sum_to_it(name, at):
     assert found.recall.abs().max() <= 1 + 1e-9
 
 
+@pytest.mark.parametrize("name", ["base", "mamba1", TRAINED])
+def test_contents_keep_no_state_but_the_last(name):
+    found = lens.contents(*case(name), 1)
+    assert all(t.untyped_storage().nbytes() == t.nbytes for t in (found.left, found.state, found.share, found.recall))
+
+
 def test_the_contents_are_those_after_the_last_token_if_nothing_is_said():
     model, ids = case("base")
     assert lens.contents(model, ids, 1).at == ids.shape[1] - 1

@@ -36,6 +36,7 @@ class Effect:
     whole: Tensor              # (b, ...)
     changed: Tensor            # (b, ...)
     control: Tensor            # (c, b, ...), c controls, perhaps none
+    real: Tensor | None = None     # (b, the measure's second axis) bool, False where padding has to do with it; None: nowhere
 
     @property
     def change(self) -> Tensor:
@@ -48,12 +49,18 @@ class Effect:
         return self.control - self.whole
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """A bootstrap interval, over prompts, of the mean change."""
-        return _ends(bootstrap(self.change.flatten(1).mean(1), level))
+        """A bootstrap interval, over prompts, of the mean change of each; padding is left out."""
+        return _ends(bootstrap(self.by_prompt(self.change), level))
 
     def control_interval(self, level: float = 0.95) -> tuple[float, float]:
         """The same of the controls' mean change, a prompt's controls averaged."""
-        return _ends(bootstrap(self.control_change.transpose(0, 1).flatten(1).mean(1), level))
+        return _ends(bootstrap(self.by_prompt(self.control_change.mean(0)), level))
+
+    def by_prompt(self, values: Tensor) -> Tensor:
+        """The mean of (b, ...) values over each prompt without its padding; a prompt of which nothing is left is left out."""
+        if self.real is None:
+            return values.reshape(len(values), -1).mean(1)
+        return torch.stack([row[real].mean() for row, real in zip(values, self.real) if real.any()])
 
 
 def _ends(interval: tuple[Tensor, Tensor]) -> tuple[float, float]:
@@ -100,16 +107,18 @@ def effect(model: Zamba | Intervened, ids: Tensor, interventions: Intervention |
     """Measure the model with and without interventions, and with random changes of the same size.
 
     Args:
-        ids: (b, l) prompts. mask: as `Zamba.forward`.
+        ids: (b, l) prompts. mask: as `Zamba.forward`. Of a measure with l numbers a prompt, or l - 1, each for a token and the
+            next, the intervals leave out those of padding; any other measure is to leave padding out itself.
         interventions: one or several, together in force.
         metric: from logits (b, l, v) and ids to (b, ...), such as `token_losses` or `divergence_from(logits)`.
         controls: how many; each is a pass.
 
     All passes take the same route through the same operations, so that what the interventions do not reach is equal, bitwise.
-    Raises ValueError if the model lacks a part, or sizes do not fit.
+    Raises ValueError if the model lacks a part, sizes do not fit, or a memory is changed at a position that ids do not reach.
     """
     several = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
     changed = intervene(model, *several)
+    changed.check_text(ids)
     outlets = tuple(dict.fromkeys(p for one in several for p in one.outlets(changed.config)))
     keep = (*outlets, *changed.edited())
     before = _pass(intervene(model, SameCuts(several)), ids, mask, keep)
@@ -118,7 +127,15 @@ def effect(model: Zamba | Intervened, ids: Tensor, interventions: Intervention |
     under = [metric(_pass(intervene(model, Nudge.between(before, after, outlets, seed + i), SameCuts(several)), ids, mask,
                           keep)["logits"], ids) for i in range(controls)]
     name = " and ".join(one.name for one in several) or "nothing"
-    return Effect(name, whole, metric(after["logits"], ids), torch.stack(under) if under else whole[None][:0])
+    return Effect(name, whole, metric(after["logits"], ids), torch.stack(under) if under else whole[None][:0], _real(mask, whole))
+
+
+def _real(mask: Tensor | None, measured: Tensor) -> Tensor | None:
+    """Which numbers of a measure (b, ...) have to do with tokens only: one a token, or one for it and the next."""
+    if mask is None or measured.ndim < 2:
+        return None
+    real = mask.bool()
+    return {mask.shape[1]: real, mask.shape[1] - 1: real[:, :-1] & real[:, 1:]}.get(measured.shape[1])
 
 
 def switch_off_each(model: Zamba, ids: Tensor) -> list[Effect]:

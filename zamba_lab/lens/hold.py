@@ -52,6 +52,9 @@ class Memory(Intervention):
         if self.at < 1:
             raise ValueError(f"at must be 1 or more, there is no memory before the first token: got {self.at}")
 
+    def check_text(self, length: int) -> None:
+        must_reach(self.at, length, self.name)
+
     def outlets(self, config: ZambaConfig) -> tuple[str, ...]:
         found = memory_places(config, self.part, self.where)
         return tuple(f"{attention_path(config, i)}.attn_out" if self.part == "kv" else f"layers.{i}.mamba.y" for i in found)
@@ -155,6 +158,9 @@ class FreezeSsm(Replace):
     def check(self, model: Zamba) -> None:
         Memory("ssm", self.where, self.since).check(model)
 
+    def check_text(self, length: int) -> None:
+        must_reach(self.since, length, self.name)
+
 
 @dataclass(frozen=True, eq=False)
 class Overwrite(Memory):
@@ -164,15 +170,22 @@ class Overwrite(Memory):
 
     def check(self, model: Zamba) -> None:
         super().check(model)
-        c, layers = model.config, self.donor.layers
+        c, layers, like = model.config, self.donor.layers, model.final_norm.weight       # which quantisation leaves as it was
         shape = {"conv": (c.conv_state, c.conv_dim), "ssm": (c.ssm_heads, c.headdim, c.d_state),
                  "kv": (c.kv_heads, self.at, c.head_dim)}[self.part]
+        dtype = torch.promote_types(like.dtype, torch.float32) if self.part == "ssm" else like.dtype
         depths = attention_depths(c) if self.part == "kv" else mixer_depths(c)
         for i in memory_places(c, self.part, self.where):
-            held = getattr(layers[depths[i]], FIELDS[self.part][0]) if depths[i] < len(layers) else None
-            if held is None or held.shape[1:] != shape:
-                raise ValueError(f"{phrase(self.part, i)} at token {self.at} must have shape (batch, {str(shape)[1:]}: the "
-                                 f"donor has {'none' if held is None else tuple(held.shape)}")
+            for field in FIELDS[self.part]:
+                held = getattr(layers[depths[i]], field) if depths[i] < len(layers) else None
+                if held is None or held.shape[1:] != shape:
+                    raise ValueError(f"{phrase(self.part, i)} at token {self.at} must have shape (batch, {str(shape)[1:]}: the "
+                                     f"donor has {'none' if held is None else tuple(held.shape)}")
+                if (held.dtype, held.device) != (dtype, like.device):
+                    raise ValueError(f"{phrase(self.part, i)} must be {dtype} on {like.device}, as the model's: the donor's "
+                                     f"is {held.dtype} on {held.device}")
+        if len(layers) != c.n_layers:
+            raise ValueError(f"the donor must be of the same model: it has {len(layers)} layers, the model {c.n_layers}")
 
     def check_pass(self, b: int, start: int, stop: int) -> None:
         if b != self.donor.batch:
@@ -196,11 +209,17 @@ def must_be_memory(part: str) -> None:
         raise ValueError(f"part must be one of {', '.join(FIELDS)}: got {part!r}")
 
 
+def must_reach(at: int, length: int, name: str) -> None:
+    if at >= length:
+        raise ValueError(f"at must be the position of a token, or nothing changes: got {name}, a text of {length} tokens")
+
+
 def wipe(part: str, where: int | None, at: int) -> Memory:
     """Take away what a part remembers of the tokens before position `at`.
 
     Args:
-        part: "ssm", "conv" or "kv". where: its number (see the table above), None: every one. at: >= 1.
+        part: "ssm", "conv" or "kv". where: its number (see the table above), None: every one. at: >= 1; if the text is read
+            at once (`model(ids)`, `lens.effect`), a position of it. In decoding it may lie ahead.
     """
     must_be_memory(part)
     return HideKeys(part, where, at, "wiped") if part == "kv" else Wipe(part, where, at)

@@ -48,6 +48,9 @@ class Intervention:
     def check_pass(self, b: int, start: int, stop: int) -> None:
         """Raise ValueError if a pass of b rows over positions start..stop-1 cannot be served."""
 
+    def check_text(self, length: int) -> None:
+        """Raise ValueError if it would change nothing in a text of so many tokens, read at once and never gone on with."""
+
     def rewire(self, model: Zamba) -> Zamba:
         """The model with another structure, sharing its weights."""
         return model
@@ -102,7 +105,18 @@ class Intervened:
         return getattr(self.__dict__["view"], name)
 
     def __call__(self, ids: Tensor, mask: Tensor | None = None, trace=OFF) -> Tensor:
+        """As `Zamba.forward`. Raises ValueError if an intervention is in force from a position only that ids do not reach."""
+        self.check_text(ids)
         return self.extend(ids, None, mask, trace)[0]
+
+    def check_text(self, ids: Tensor) -> None:
+        """Raise ValueError if a pass over these (b, l) ids and no more cannot be served, or leaves an intervention idle.
+
+        `extend` has no such check: what it reads may be gone on with.
+        """
+        for one in self.interventions:
+            one.check_pass(len(ids), 0, ids.shape[-1])
+            one.check_text(ids.shape[-1])
 
     def extend(self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace=OFF,
                last_only: bool = False) -> tuple[Tensor, Cache]:

@@ -38,6 +38,13 @@ class LoraChange:
     reads_by_chance: float        # r / d_in: the mean cos^2 of random subspaces of that size
     writes_by_chance: float       # r / d_out
 
+    def mean_reads(self) -> dict[str, float]:
+        """`reads`, its mean over the angles and over all pairs of one kind. A kind of which there is no pair is left out."""
+        alike, owner = self.reads.mean(-1), torch.tensor(self.blocks)
+        same, own = owner[:, None] == owner, torch.eye(len(owner), dtype=torch.bool)
+        kinds = {"of one block": same & ~own, "of different blocks": ~same}
+        return {kind: float(alike[pairs].mean()) for kind, pairs in kinds.items() if pairs.any()}
+
 
 def lora_parts(config: ZambaConfig) -> tuple[str, ...]:
     """The parts of a shared block that have adapters: of "mlp", "q", "k", "v"."""

@@ -6,6 +6,7 @@ step by step, for the layers asked for: the step that decoding takes and that de
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -139,7 +140,8 @@ def contents(model: Zamba, ids: Tensor, depth: int, at: int = -1) -> Contents:
     require_index("at", at, ids.shape[1])
     ids = ids[:, :at + 1]
     trace = run(model, ids, keep=names_of_inputs([depth]))
-    return Contents(depth, at, *apart(terms(model, trace, depth), ssm_states(model, trace, depth)[:, -1]))
+    last = deque(each_state(model, trace, [depth]), maxlen=1).pop()         # a slice would keep the states of every token
+    return Contents(depth, at, *apart(terms(model, trace, depth), last))
 
 
 def apart(found: Terms, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
