@@ -37,9 +37,9 @@ def planted(tmp_path):
 def test_planted_effects_get_their_verdicts_and_claims_their_answers(tmp_path):
     found = report(*planted(tmp_path))
     verdicts = {one.arm: one.verdict for one in found.contrasts if one.metric == "accuracy"}
-    assert verdicts == {"d_state=8": "less", "rope=off": "equivalent", "lora_rank=0": "no verdict", "conv=off": "less"}
+    assert verdicts == {"d_state=8": "less", "rope=off": "alike in 8 of 8 seeds (up to 31% may not be)", "lora_rank=0": "no verdict", "conv=off": "less"}
     assert {one.claim.text: one.answer for one in found.judged} == {
-        "memory is needed": "confirmed", "positions do nothing": "confirmed", "adapters help": "unclear",
+        "memory is needed": "confirmed", "positions do nothing": "unclear", "adapters help": "unclear",
         "no taps is better": "not confirmed"}
     one = next(one for one in found.contrasts if one.arm == "d_state=8")
     assert one.difference == pytest.approx(-0.3, abs=0.01) and one.low <= one.difference <= one.high and 0 < one.least < 0.1
