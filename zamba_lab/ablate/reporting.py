@@ -11,14 +11,13 @@ from typing import Any
 
 from zamba_lab.ablate import matching
 from zamba_lab.ablate.arms import BASE
+from zamba_lab.ablate.cell import loudness
 from zamba_lab.ablate.claims import label
 from zamba_lab.ablate.planning import Plan, plan
 from zamba_lab.ablate.statistics import LEAST_SEEDS, seeds_to_be_equivalent
 from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study
 from zamba_lab.ablate.verdicts import Contrast, Judged, Outcome, by_arm, contrasts, judged, margin_of, outcomes, reach_of
-
-LOUD = (0.3, 2.0)               # RMS(link out) / RMS(stream) outside of this is worth a word
 
 
 @dataclass(frozen=True)
@@ -149,9 +148,7 @@ class Report:
 
     def _links(self) -> str:
         shares = {arm: [share for cell in cells.values() for share in cell["link_shares"]] for arm, cells in self.found.items()}
-        rows = [[arm, f"{min(some):.2f} .. {max(some):.2f}", "" if LOUD[0] <= min(some) and max(some) <= LOUD[1] else
-                 "the block is hardly heard at first" if min(some) < LOUD[0] else "the block drowns the stream at first"]
-                for arm, some in shares.items() if some]
+        rows = [[arm, f"{min(some):.2f} .. {max(some):.2f}", loudness(some)] for arm, some in shares.items() if some]
         return _section("How loud attention starts", "RMS of what the link gives over RMS of the stream, before training, over "
                         "seeds and invocations.", ["arm", "share", ""], rows)
 
