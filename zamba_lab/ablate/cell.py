@@ -1,6 +1,8 @@
 """One cell: one architecture, one task, one seed, one set of training arguments; its address, and its run.
 
 The address is a hash of all that decides the outcome, so a cell that was run is never run again, whichever study asks for it.
+The versions of torch, numpy and Python are not in it. They round otherwise and compute the same, and with them in it each update
+would throw a store away; so bits are promised for one set of versions, and a record says which torch and Python made it.
 """
 from __future__ import annotations
 
