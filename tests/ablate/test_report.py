@@ -86,14 +86,15 @@ def test_a_family_too_large_for_its_seeds_has_no_verdict_and_says_that_no_effect
     assert (alone[0].p, alone[0].verdict) == (pytest.approx(2 / 64), "more") and 0 < alone[0].least < np.inf
 
 
-def test_a_claim_is_tested_in_the_direction_it_names_and_corrected_within_its_axis(tmp_path):
-    claims = [Claim("a", "d_state=8"), Claim("b", "d_state=16"), Claim("c", "rope=off", direction="less")]
+def test_a_claim_is_tested_in_the_direction_it_names_and_corrected_within_its_axis_and_metric(tmp_path):
+    claims = [Claim("a", "d_state=8"), Claim("b", "d_state=16"), Claim("c", "rope=off", direction="less"),
+              Claim("d", "d_state=8", metric="loss", direction="less")]
     made_up = study(seeds=SEEDS[:6], axes={"d_state": [8, 16], "rope": [False]}, claims=claims)
     store, up = Store(tmp_path / "store"), np.linspace(0, 0.01, 6)
     drawn(made_up, {"base": up, "d_state=8": 0.5 + up * 0.9, "d_state=16": 0.5 + up * 1.1, "rope=off": 0.5 + up * 0.9}, store)
     found = report(made_up, store).judged
-    assert [one.contrast.p for one in found] == pytest.approx([2 / 64, 2 / 64, 1])
-    assert [one.answer for one in found] == ["confirmed", "confirmed", "not confirmed"]
+    assert [one.contrast.p for one in found] == pytest.approx([2 / 64, 2 / 64, 1, 1 / 64])
+    assert [one.answer for one in found] == ["confirmed", "confirmed", "not confirmed", "confirmed"]
 
 
 def test_a_diverged_cell_is_counted_and_answers_like_guessing(tmp_path):

@@ -95,8 +95,8 @@ class Report:
         rows = [[one.claim.text, f"{one.contrast.arm} against {one.contrast.than}: {one.claim.direction} {one.claim.metric}"
                  + (f" by {one.claim.threshold:g}" if one.claim.threshold else ""), _effect(one.contrast), _answer(one)]
                 for one in self.judged]
-        return _section("Claims", "Written down before the cells were run; tested in the direction that each names, corrected within "
-                        "the axis of its arm.", ["claim", "measure", "effect", "answer"], rows)
+        return _section("Claims", "Written down before the cells were run; tested in the direction that each names, corrected with "
+                        "the others on the axis of its arm that are of its metric.", ["claim", "measure", "effect", "answer"], rows)
 
     def _contrasts(self, metric: str) -> str:
         rows = [[one.arm, one.family, str(one.seeds), _effect(one), _p(one.p), _p(one.p_alike), _number(one.least), one.verdict]
@@ -104,7 +104,7 @@ class Report:
         margin = margin_of(self.study, metric)
         needed = seeds_to_be_equivalent(margin, reach_of(self.study, metric), self.study.alpha)
         words = (f"Mean paired difference with its BCa interval (95 %), p of the exact sign-flip test and of TOST within ±{margin:g}, "
-                 "both after Holm in their family, and the least difference that so many seeds find with power "
+                 "both after Holm in their family, for this metric alone, and the least difference that so many seeds find with power "
                  f"{self.study.power:g}. \"Equivalent\" would take {needed:,} seeds or more.")
         return _section(f"Against the base: {label(metric)}", words,
                         ["arm", "family", "seeds", "difference", "p", "p alike", "detectable", "verdict"], rows)
@@ -157,8 +157,8 @@ class Report:
                 f"The seed is the unit. Below {LEAST_SEEDS} seeds there is no verdict, and \"no verdict\" "
                 "never means \"no effect\". Nor does \"alike\": those seeds were within the margin, and seeds that fail now and then "
                 "may not have been among them, up to the share named. \"Equivalent\" says that the mean is within the margin however "
-                "seeds scatter, and needs enough of them to rule such failures out. Where no difference is detectable (-), the family is too "
-                "large for so few seeds, and only a claim that named its direction can be confirmed. A diverged cell counts as "
+                "seeds scatter, and needs enough of them to rule such failures out. Where no difference is detectable (-), the family is "
+                "too large for so few seeds, and only a claim that named its direction can be confirmed. A diverged cell counts as "
                 "unsolved, at chance accuracy, with the loss of guessing.")
 
 
