@@ -4,6 +4,7 @@
 """
 import gc
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_at_most_one_in_twenty_studies_of_arms_that_are_the_same_finds_a_differe
     found = [verdicts_of(THREE, made_up(THREE, one)) for one in values]
     assert {len(one) for one in found} == {3} and {word for one in found for word in one} == {"more", "less", "no verdict"}
     wrong = sum(set(one) != {"no verdict"} for one in found)
-    assert binomtest(wrong, STUDIES, 0.05, "greater").pvalue > 0.01, f"{wrong} of {STUDIES} studies"
+    assert wrong <= 0.05 * STUDIES, f"{wrong} of {STUDIES} studies"
 
 
 def test_at_most_one_in_twenty_studies_of_arms_that_are_the_same_confirms_a_claim(ask, monkeypatch):
@@ -90,7 +91,7 @@ def test_at_most_one_in_twenty_studies_of_arms_that_are_the_same_confirms_a_clai
     ask(differences, "less")
     answers = [{each.answer for each in judged(THREE, made_up(THREE, one))} for one in values]
     wrong = sum("confirmed" in one for one in answers)
-    assert 0 < wrong and binomtest(wrong, STUDIES, 0.05, "greater").pvalue > 0.01, f"{wrong} of {STUDIES} studies"
+    assert 0 < wrong <= 0.05 * STUDIES, f"{wrong} of {STUDIES} studies"
 
 
 def test_a_planted_effect_is_found_as_often_as_a_report_promises(ask, monkeypatch):
@@ -106,18 +107,41 @@ def test_a_planted_effect_is_found_as_often_as_a_report_promises(ask, monkeypatc
     assert said == pytest.approx(effect, rel=0.03), "what a report says is another size"
 
 
-def test_arms_that_differ_by_the_margin_are_called_equivalent_in_at_most_one_study_in_twenty(ask):
+def ask_all(ask, differences):
+    """Whatever a verdict and a claim about ONE.margin take."""
+    for shift, alternatives in ((0.0, ("two-sided", "greater", "less")), (ONE.margin, ("greater",)), (-ONE.margin, ("less",))):
+        for alternative in alternatives:
+            ask(differences + shift, alternative)
+
+
+def test_arms_that_differ_by_the_margin_are_called_alike_in_at_most_one_study_in_twenty(ask):
     values, differences = studies(ONE, normal, seed=4, effect=ONE.margin)
-    for shift, alternative in ((0.0, "two-sided"), (ONE.margin, "greater"), (-ONE.margin, "less")):
-        ask(differences + shift, alternative)
+    ask_all(ask, differences)
     found = [verdicts_of(ONE, made_up(ONE, one))[0] for one in values]
-    wrong = sum("equivalent" in word or "within" in word for word in found)
-    assert binomtest(wrong, STUDIES, 0.05, "greater").pvalue > 0.01, f"{wrong} of {STUDIES} studies"
+    wrong = sum("alike" in word for word in found)
+    # eight seeds have a level of 12 / 256 = 4.7 %, of which a thousand studies often show more than 5; test_statistics has ten thousand
+    assert binomtest(wrong, STUDIES, 12 / 256, "greater").pvalue > 0.01, f"{wrong} of {STUDIES} studies"
 
 
-def test_arms_that_are_the_same_are_called_equivalent_where_seeds_differ_little():
+def test_arms_of_which_one_seed_in_eight_fails_are_not_called_equivalent_and_no_claim_about_them_is_decided_wrongly(ask):
+    """The mean is 0.056 lower, beyond the margin; in (7/8)^8 = 34 % of the studies no seed shows it."""
+    claims = (Claim("wrong: it does nothing", "conv=off", "accuracy", "equal", ONE.margin),
+              Claim("right: it costs more than the margin", "conv=off", "accuracy", "less", ONE.margin))
+    random, one = np.random.default_rng(6), replace(ONE, claims=claims)
+    values = 0.95 + 0.003 * random.normal(size=(STUDIES, 2, SEEDS))
+    values[:, 1] -= np.where(random.random((STUDIES, SEEDS)) < 1 / 8, 0.45, 0)
+    ask_all(ask, values[:, 1:] - values[:, :1])
+    said = [verdicts_of(one, made_up(one, each))[0] for each in values]
+    assert not any("equivalent" in word or "within" in word for word in said)
+    assert sum("alike in 8 of 8 seeds (up to 31% may not be)" in word for word in said) > 0.25 * STUDIES, "nothing is tempting here"
+    answers = [[each.answer for each in judged(one, made_up(one, each))] for each in values]
+    wrong = sum(equal == "confirmed" or less == "not confirmed" for equal, less in answers)
+    assert wrong <= 0.05 * STUDIES, f"{wrong} of {STUDIES} studies"
+
+
+def test_arms_that_are_the_same_are_called_alike_where_seeds_differ_little():
     alike = [made_up(ONE, 0.5 + 0.01 * values) for values in np.random.default_rng(5).normal(size=(100, 2, SEEDS))]
-    assert sum(verdicts_of(ONE, one)[0] == "equivalent" for one in alike) >= 90
+    assert sum(verdicts_of(ONE, one)[0].startswith("alike in 8 of 8") for one in alike) >= 90
 
 
 def test_five_seeds_never_have_a_verdict():

@@ -191,6 +191,26 @@ def test_the_table_says_what_runs_what_is_done_and_when_all_will_be(monkeypatch)
     assert show.rows()[2] == ["conv=off", "1/2", "1", "0", ""] and show.eta() > 0
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_arm_whose_block_is_hardly_heard_is_named_as_soon_as_it_says_something(terminal):
+    out, todo = io.StringIO(), plan(study())
+    out.isatty = lambda: terminal
+    show = Live(out)
+    show.begin(todo, list(todo.cells), 2)
+    show.row(todo.cells[0], {"step": 1, "loss": 2.0, "link_shares": [0.4, 1.9]})
+    show.row(todo.cells[2], {"step": 1, "loss": 2.0, "link_shares": [1.0, 0.25]})
+    show.end()
+    assert out.getvalue().count("(!)") == 1 and "the block is hardly heard at first" in out.getvalue()
+    assert show.rows()[2][4].endswith("(!) the block is hardly heard at first") and "(!)" not in show.rows()[1][4]
+
+
+def test_a_cell_says_how_loud_its_block_is_from_the_first_row(tmp_path):
+    line, cell = Line(), plan(study()).cells[0].cell
+    outcome(cell, Store(tmp_path / "store"), line)
+    kept = Store(tmp_path / "store").records([cell.address])[cell.address]["link_shares"]
+    assert len(kept) == 1 and {tuple(row["link_shares"]) for _, row in line.words} == {tuple(kept)}
+
+
 def test_in_a_notebook_the_table_is_updated_in_place(monkeypatch):
     import IPython.display
 

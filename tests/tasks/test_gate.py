@@ -29,7 +29,18 @@ def test_a_training_repeats_bit_by_bit():
     first, second = (gate.solve("hybrid", arm, task, seed=4, every=4, see=lines.append) for _ in range(2))
     assert first.curve == second.curve and first.heard == second.heard
     assert (first.solved_at, first.steps) == (None, 8) and [step for step, _ in first.curve] == [4, 8]
-    assert len(lines) == 4 and lines[0] == lines[2] and lines[0].startswith("hybrid seed 4 step 4: loss ")
+    assert len(lines) == 6 and lines[:3] == lines[3:] and lines[1].startswith("hybrid seed 4 step 4: loss ")
+
+
+def test_how_loud_a_block_is_is_said_before_the_first_step(monkeypatch):
+    """So that a training that cannot succeed can be stopped at once."""
+    task, lines = tasks.get("mqar", length=16, kv=2), []
+    arm = gate.arms(64)["hybrid"].changed(dict(d_model=32, link_gain=0.01), dict(steps=8, batch=8, schedule="constant"))
+    monkeypatch.setattr(gate, "train_step", lambda *_: pytest.fail(f"a step was made, and all that was said is {lines}"))
+    with pytest.raises(KeyboardInterrupt):
+        gate.solve("hybrid", arm, task, seed=4, see=lambda line: lines.append(line) or (_ for _ in ()).throw(KeyboardInterrupt))
+    assert len(lines) == 1 and lines[0].startswith("hybrid seed 4 RMS(link out) / RMS(stream) at the start: layer 1: 0.0")
+    assert lines[0].endswith("(!)")
 
 
 def test_what_is_heard_is_the_ratio_of_the_traced_sizes():

@@ -1,6 +1,8 @@
 """One cell: one architecture, one task, one seed, one set of training arguments; its address, and its run.
 
 The address is a hash of all that decides the outcome, so a cell that was run is never run again, whichever study asks for it.
+The versions of torch, numpy and Python are not in it. They round otherwise and compute the same, and with them in it each update
+would throw a store away; so bits are promised for one set of versions, and a record says which torch and Python made it.
 """
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import math
 import platform
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -30,6 +32,7 @@ from zamba_lab.train.state import MOVABLE
 # Raised when a change of the code changes what a cell gives (tests/ablate/test_golden.py says so). Cells of another number
 # have other addresses: they stay in a store and are never mixed in.
 CODE = 1
+LOUD = (0.3, 2.0)               # RMS(link out) / RMS(stream) outside of this is worth a word
 PIECE = 128                     # sequences looked at in one forward pass
 SECOND = 1_000_000_000          # added to the step: another sample of held-out sequences
 # what a training argument must be free of to stay out of the address; steps and schedule decide where a cell ends
@@ -90,7 +93,7 @@ def run_cell(cell: Cell, folder: Path, on_row: Callable[[Mapping[str, Any]], obj
 
     Args:
         folder: of this cell alone, for checkpoints and metrics while it runs.
-        on_row: called with every step's row of metrics.
+        on_row: called with every step's row of metrics, and what `link_shares` gave as link_shares.
 
     Returns: its record (`store.COLUMNS`), and the trained weights ({} if it diverged). A loss that is no number is an outcome
     (status "diverged"); every other error is raised.
@@ -102,7 +105,7 @@ def run_cell(cell: Cell, folder: Path, on_row: Callable[[Mapping[str, Any]], obj
     measure = lambda model, step: measured(model, cell, step)                                          # noqa: E731
     began, error = time.perf_counter(), ""
     try:
-        train(model, data, cell.train, folder, measure=measure, until=solved, on_row=[on_row])
+        train(model, data, cell.train, folder, measure=measure, until=solved, on_row=[lambda row: on_row({**row, "link_shares": heard})])
     except FloatingPointError as found:
         error = str(found)
     rows = read_metrics(folder)
@@ -157,6 +160,13 @@ def link_shares(model: nn.Module, cell: Cell) -> list[float]:
     model.eval()(cell.task.batch(cell.train.seed, 0, 16)[0], trace=trace)
     pairs = [(trace[f"invocation.{k}.link_out"], trace[f"layers.{i}.resid_in"]) for k, i in enumerate(depths)]
     return [float((given.square().mean() / stream.square().mean()).sqrt()) for given, stream in pairs]
+
+
+def loudness(shares: Sequence[float]) -> str:
+    """What is worth a word about `link_shares`; "" if nothing is."""
+    if shares and min(shares) < LOUD[0]:
+        return "the block is hardly heard at first"
+    return "the block drowns the stream at first" if shares and max(shares) > LOUD[1] else ""
 
 
 def record(cell: Cell, rows: list[dict[str, Any]], error: str, weights: Mapping[str, Tensor], also: Mapping[str, float],

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from zamba_lab.ablate.cell import loudness
+
 EVERY = 0.5                     # seconds between two drawings
 LINE_EVERY = 30.0               # where nothing can be redrawn
 
@@ -39,6 +41,7 @@ class Live(Quiet):
     def __init__(self, out: TextIO | None = None):
         self.out = sys.stderr if out is None else out
         self.handle, self.lines, self.drawn = None, 0, 0.0
+        self.loud: dict[str, str] = {}                      # arm -> what is to be said of how loud its block starts
 
     def begin(self, plan: Any, left: list[Any], workers: int) -> None:
         self.plan, self.workers, self.began = plan, workers, time.monotonic()
@@ -50,6 +53,8 @@ class Live(Quiet):
 
     def row(self, planned: Any, row: Mapping[str, Any]) -> None:
         self.first = self.first or time.monotonic()
+        if words := loudness(row.get("link_shares") or ()):
+            self.loud[planned.arm] = words
         address = planned.cell.address
         _, before = self.running.get(address, (None, {}))
         share = (row["step"] - before.get("step", row["step"])) / planned.cell.train.steps
@@ -83,6 +88,7 @@ class Live(Quiet):
             running = [f"seed {one.seed}: {row['step']}/{one.cell.train.steps} loss {row['loss']:.3f}"
                        + (f" acc {row['accuracy']:.2f}" if row.get("accuracy") is not None else "")
                        for one, row in self.running.values() if one.arm == arm]
+            running += [f"(!) {self.loud[arm]}"] if arm in self.loud else []
             found.append([arm, f"{sum(state is not None for state in states)}/{len(own)}", str(states.count("solved")),
                           str(states.count("diverged")), "; ".join(running)])
         return found
@@ -107,7 +113,7 @@ class Live(Quiet):
             self.out.write(f"\x1b[{self.lines}F\x1b[J" * bool(self.lines) + text + "\n")
             self.lines = text.count("\n") + 1
         else:
-            self.out.write(self.headline() + "\n")
+            self.out.write("; ".join([self.headline(), *(f"(!) {arm}: {words}" for arm, words in self.loud.items())]) + "\n")
         self.out.flush()
 
     def _draw_html(self) -> None:

@@ -111,6 +111,6 @@ def _teller(line: Connection):
         nonlocal last
         if row.get("accuracy") is not None or time.monotonic() - last > WORD:
             last = time.monotonic()
-            line.send(("row", {key: row.get(key) for key in ("step", "loss", "accuracy", "seconds")}))
+            line.send(("row", {key: row.get(key) for key in ("step", "loss", "accuracy", "seconds", "link_shares")}))
 
     return tell

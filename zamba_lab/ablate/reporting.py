@@ -11,14 +11,13 @@ from typing import Any
 
 from zamba_lab.ablate import matching
 from zamba_lab.ablate.arms import BASE
+from zamba_lab.ablate.cell import loudness
 from zamba_lab.ablate.claims import label
 from zamba_lab.ablate.planning import Plan, plan
-from zamba_lab.ablate.statistics import LEAST_SEEDS
+from zamba_lab.ablate.statistics import LEAST_SEEDS, seeds_to_be_equivalent
 from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study
-from zamba_lab.ablate.verdicts import Contrast, Judged, Outcome, by_arm, contrasts, judged, margin_of, outcomes
-
-LOUD = (0.3, 2.0)               # RMS(link out) / RMS(stream) outside of this is worth a word
+from zamba_lab.ablate.verdicts import Contrast, Judged, Outcome, by_arm, contrasts, judged, margin_of, outcomes, reach_of
 
 
 @dataclass(frozen=True)
@@ -94,20 +93,21 @@ class Report:
 
     def _claims(self) -> str:
         rows = [[one.claim.text, f"{one.contrast.arm} against {one.contrast.than}: {one.claim.direction} {one.claim.metric}"
-                 + (f" by {one.claim.threshold:g}" if one.claim.threshold else ""), _effect(one.contrast), f"**{one.answer}**"]
+                 + (f" by {one.claim.threshold:g}" if one.claim.threshold else ""), _effect(one.contrast), _answer(one)]
                 for one in self.judged]
-        return _section("Claims", "Written down before the cells were run; tested in the direction that each names, corrected within "
-                        "the axis of its arm.", ["claim", "measure", "effect", "answer"], rows)
+        return _section("Claims", "Written down before the cells were run; tested in the direction that each names, corrected with "
+                        "the others on the axis of its arm that are of its metric.", ["claim", "measure", "effect", "answer"], rows)
 
     def _contrasts(self, metric: str) -> str:
-        rows = [[one.arm, one.family, str(one.seeds), _effect(one), _p(one.p), _p(one.p_equivalent), _number(one.least),
-                 one.verdict]
+        rows = [[one.arm, one.family, str(one.seeds), _effect(one), _p(one.p), _p(one.p_alike), _number(one.least), one.verdict]
                 for one in self.contrasts if one.metric == metric]
-        words = ("Mean paired difference with its BCa interval (95 %), p of the exact sign-flip test and of equivalence within "
-                 f"±{margin_of(self.study, metric):g}, both after Holm in their family, and the least difference that so many seeds find "
-                 f"with power {self.study.power:g}.")
+        margin = margin_of(self.study, metric)
+        needed = seeds_to_be_equivalent(margin, reach_of(self.study, metric), self.study.alpha)
+        words = (f"Mean paired difference with its BCa interval (95 %), p of the exact sign-flip test and of TOST within ±{margin:g}, "
+                 "both after Holm in their family, for this metric alone, and the least difference that so many seeds find with power "
+                 f"{self.study.power:g}. \"Equivalent\" would take {needed:,} seeds or more.")
         return _section(f"Against the base: {label(metric)}", words,
-                        ["arm", "family", "seeds", "difference", "p", "p equivalent", "detectable", "verdict"], rows)
+                        ["arm", "family", "seeds", "difference", "p", "p alike", "detectable", "verdict"], rows)
 
     def _outcomes(self) -> str:
         rows = [[one.arm, f"{one.solved}/{one.seeds} [{one.solve_low:.2f}, {one.solve_high:.2f}]", str(one.diverged),
@@ -148,17 +148,17 @@ class Report:
 
     def _links(self) -> str:
         shares = {arm: [share for cell in cells.values() for share in cell["link_shares"]] for arm, cells in self.found.items()}
-        rows = [[arm, f"{min(some):.2f} .. {max(some):.2f}", "" if LOUD[0] <= min(some) and max(some) <= LOUD[1] else
-                 "the block is hardly heard at first" if min(some) < LOUD[0] else "the block drowns the stream at first"]
-                for arm, some in shares.items() if some]
+        rows = [[arm, f"{min(some):.2f} .. {max(some):.2f}", loudness(some)] for arm, some in shares.items() if some]
         return _section("How loud attention starts", "RMS of what the link gives over RMS of the stream, before training, over "
                         "seeds and invocations.", ["arm", "share", ""], rows)
 
     def _reading(self) -> str:
         return ("## How to read this\n\n"
                 f"The seed is the unit. Below {LEAST_SEEDS} seeds there is no verdict, and \"no verdict\" "
-                "never means \"no effect\": that would be \"equivalent\". Where no difference is detectable (-), the family is too "
-                "large for so few seeds, and only a claim that named its direction can be confirmed. A diverged cell counts as "
+                "never means \"no effect\". Nor does \"alike\": those seeds were within the margin, and seeds that fail now and then "
+                "may not have been among them, up to the share named. \"Equivalent\" says that the mean is within the margin however "
+                "seeds scatter, and needs enough of them to rule such failures out. Where no difference is detectable (-), the family is "
+                "too large for so few seeds, and only a claim that named its direction can be confirmed. A diverged cell counts as "
                 "unsolved, at chance accuracy, with the loss of guessing.")
 
 
@@ -185,6 +185,11 @@ def _section(title: str, words: str, head: Sequence[str], rows: Sequence[Sequenc
 def _more(cell: Mapping[str, Any]) -> dict[str, float]:
     """What was measured besides, by name: the losses of slices, the accuracy on other tasks."""
     return json.loads(cell["slices"]) | {f"accuracy on {name}": value for name, value in json.loads(cell["also"]).items()}
+
+
+def _answer(one: Judged) -> str:
+    alike = one.answer == "unclear" and one.contrast.verdict.startswith("alike")
+    return f"**{one.answer}**" + f": {one.contrast.verdict}" * alike
 
 
 def _effect(one: Contrast) -> str:

@@ -16,6 +16,8 @@ from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study
 
 SIDES = {"more": "greater", "less": "less", "equal": "two-sided"}
+OPPOSITE = {"greater": "less", "less": "greater"}
+TESTS = ("p", "p_alike", "p_equivalent", "p_against")
 Record = Mapping[str, Any]
 Cells = Mapping[str, Mapping[int, Record]]          # arm -> seed -> record
 
@@ -40,10 +42,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Contrast:
-    """An arm less another, over the seeds that both have. p and p_equivalent: corrected within the family.
+    """An arm less another, over the seeds that both have. What starts with p is corrected within family and metric.
 
-    low, high: BCa interval of the mean difference. least: what so many seeds would find, in the units of the metric, after
-    the correction for a whole family; inf where so few seeds find nothing, whatever the effect.
+    low, high: BCa interval of the mean difference. p: that they are the same. p_alike: TOST. p_equivalent: of both TOST and
+    `bounded`. p_against: as p, against the direction that was said beforehand; 1 if none was. alike: the seeds within the margin.
+    least: what so many seeds would find, in the units of the metric, after the correction for a whole family; inf where so few
+    seeds find nothing, whatever the effect.
     """
 
     arm: str
@@ -55,7 +59,10 @@ class Contrast:
     low: float
     high: float
     p: float
+    p_alike: float
     p_equivalent: float
+    p_against: float
+    alike: int
     margin: float
     least: float
     verdict: str = ""
@@ -106,6 +113,13 @@ def margin_of(study: Study, metric: str) -> float:
     return float(study.train.evaluate_every) if metric == "steps" else study.margin
 
 
+def reach_of(study: Study, metric: str) -> float:
+    """The most that two seeds can differ by: all the steps, the loss of guessing, or all the accuracy there is."""
+    if metric == "steps":
+        return float(study.train.steps)
+    return math.log(study.task.vocab_size) if metric == "loss" or metric.startswith(SLICE) else 1.0
+
+
 def outcomes(study: Study, todo: Plan, found: Cells) -> list[Outcome]:
     """A row for each arm that has finished cells."""
     rows = []
@@ -131,22 +145,25 @@ def contrast(study: Study, found: Cells, arm: str, than: str, family: str, metri
     if not seeds:
         return None
     d = np.array([value(found[arm][seed], metric, study) - value(found[than][seed], metric, study) for seed in seeds])
-    n, enough = len(d), len(d) >= st.LEAST_SEEDS
-    return Contrast(arm, than, family, metric, n, float(d.mean()), *st.interval(d),
-                    float(st.sign_flip(d, alternative)) if enough else 1.0, float(st.tost(d, margin)) if enough else 1.0, margin,
-                    float(d.std(ddof=1)) if n > 1 else 0.0)
+    p = p_alike = p_equivalent = p_against = 1.0
+    if len(d) >= st.LEAST_SEEDS:
+        p, p_alike = float(st.sign_flip(d, alternative)), float(st.tost(d, margin))
+        p_equivalent = max(p_alike, float(st.bounded(d, margin, reach_of(study, metric))))
+        p_against = float(st.sign_flip(d, OPPOSITE[alternative])) if alternative in OPPOSITE else 1.0
+    return Contrast(arm, than, family, metric, len(d), float(d.mean()), *st.interval(d), p, p_alike, p_equivalent, p_against,
+                    int((np.abs(d) <= margin).sum()), margin, float(d.std(ddof=1)) if len(d) > 1 else 0.0)
 
 
 def corrected(study: Study, contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """p, verdicts and least differences after Holm within each family and metric; equivalence is corrected by itself."""
+    """p, verdicts and least differences after Holm within each family and metric; each kind of p is corrected by itself."""
     done = {}
     for key in dict.fromkeys((one.family, one.metric) for one in contrasts):
         at = [k for k, one in enumerate(contrasts) if (one.family, one.metric) == key]
-        p, equal = st.holm([contrasts[k].p for k in at]), st.holm([contrasts[k].p_equivalent for k in at])
-        for k, a, b in zip(at, p, equal):
-            one = contrasts[k]
-            done[k] = replace(one, p=a, p_equivalent=b, least=least(study, one, len(at)),
-                              verdict=st.verdict(one.seeds, one.difference, a, b, study.alpha))
+        p = {name: st.holm([getattr(contrasts[k], name) for k in at]) for name in TESTS}
+        for j, k in enumerate(at):
+            one = replace(contrasts[k], **{name: p[name][j] for name in TESTS}, least=least(study, contrasts[k], len(at)))
+            said = st.verdict(one.seeds, one.difference, one.p, one.p_alike, one.p_equivalent, one.alike, study.alpha)
+            done[k] = replace(one, verdict=said)
     return [done[k] for k in sorted(done)]
 
 
@@ -166,7 +183,7 @@ def contrasts(study: Study, found: Cells, metrics: Iterable[str] | None = None) 
 
 
 def judged(study: Study, found: Cells) -> list[Judged]:
-    """The study's claims, in the direction that they name, corrected with the other claims on the axis of their arm."""
+    """The study's claims, in the direction that they name, corrected with the others of the same axis and metric."""
     family = {arm.name: arm.family for arm in study.every_arm}
     made = [(claim, contrast(study, found, claim.arm, claim.than, family[claim.arm], claim.metric,
                              claim.threshold or margin_of(study, claim.metric), SIDES[claim.direction]))
@@ -177,9 +194,10 @@ def judged(study: Study, found: Cells) -> list[Judged]:
 
 
 def answer(claim: Claim, found: Contrast, alpha: float) -> str:
-    """confirmed: the test says so, and the effect is as large as was claimed. not confirmed: the data speak against it.
+    """confirmed: the test says so, and the effect is as large as was claimed. not confirmed: the data speak against it, for the
+    opposite or for a mean that is smaller, whatever the distribution. unclear: they do neither.
 
-    unclear: they do neither.
+    An interval of few seeds that all came out well does not speak against a claim: seeds that fail may just not be among them.
     """
     if found.seeds < st.LEAST_SEEDS:
         return "unclear"
@@ -192,6 +210,6 @@ def answer(claim: Claim, found: Contrast, alpha: float) -> str:
     effect, most = sign * found.difference, found.high if sign > 0 else -found.low
     if shown and effect > 0 and effect >= claim.threshold:
         return "confirmed"
-    against = most < claim.threshold or (found.p_equivalent <= alpha and not shown)
+    against = found.p_equivalent <= alpha or (found.p_against <= alpha and most < claim.threshold)
     return "not confirmed" if against else "unclear"
 

@@ -132,7 +132,7 @@ class SelectiveCopying(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class NGramRetrieval(Task):
-    """A random string, a mark, `query` tokens that stand once in it: say the `answer` tokens that followed them.
+    """A random `string` of `symbols`, a mark, `query` tokens that stand once in it: say the `answer` tokens that followed them.
 
     N-gram retrieval of "Retrievit" (Pantazopoulos et al. 2026, arXiv 2603.02874) and the prefix variant of "Repeat After Me". Their
     sizes were not to be looked up: `paper` has the letters of the latter and a string of 220, its default context.
@@ -201,7 +201,7 @@ class NGramRetrieval(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class PositionRetrieval(Task):
-    """Different symbols in random order, and one of them again: say at which place it stood.
+    """`string` different ones of the `symbols` in random order, and one of them again: say at which place it stood.
 
     Position retrieval of "Retrievit", whose sizes were not to be looked up. Places are tokens of their own after the symbols.
     """

@@ -86,11 +86,12 @@ def training(lr: float) -> TrainConfig:
 def solve(name: str, arm: Arm, task: Task, seed: int, every: int = 50, see: Callable[[str], object] = lambda line: None) -> Outcome:
     """Train until the task is solved, or the steps are used up. The seed decides weights and data.
 
-    every: steps between checks, each of which is a line for `see`.
+    every: steps between checks, each of which is a line for `see`; the first, before any step, says how loud each block is.
     """
     torch.manual_seed(seed)
     model, began = Zamba(arm.model), time.process_time()
     loud = heard(model, task.batch(seed, 0, BATCH).ids)
+    see(f"{name} seed {seed} {describe(loud)}")
     optimiser, config, curve, solved_at, step = adamw(model, arm.training), arm.training, [], None, 0
     while solved_at is None and step < config.steps:
         loss, _ = train_step(model, optimiser, [task.batch(seed, step, config.batch)], config.lr_at(step), config.clip)

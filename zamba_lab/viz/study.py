@@ -12,7 +12,7 @@ from zamba_lab.viz.arrays import array, must_match
 
 LABEL = (0.13, 0.07)            # of a figure's width and height: what a name takes
 # by the first words of a verdict
-COLORS = {"no verdict": theme.QUIET, "equivalent": theme.SERIES[4], "more": theme.DIVERGING[-1][1],
+COLORS = {"no verdict": theme.QUIET, "alike": theme.SERIES[4], "equivalent": theme.SERIES[4], "more": theme.DIVERGING[-1][1],
           "less": theme.DIVERGING[0][1]}
 
 
