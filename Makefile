@@ -23,7 +23,7 @@ TEST_STAMP := $(VENV)/.test-installed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test test-browser test-long test-mutants test-weights bench constraints clean .venv
+.PHONY: help lab test test-browser test-long test-mutants test-neighbours test-weights bench constraints clean .venv
 
 help:
 	@echo "make lab           build .venv if needed (about a minute) and open JupyterLab on the first notebook"
@@ -31,6 +31,7 @@ help:
 	@echo "make test-browser  only the tests that drive JupyterLab in Chromium"
 	@echo "make test-long     the kernels under sanitizers and for other processors; 20,000 spoiled checkpoints (minutes)"
 	@echo "make test-mutants  break the lens in one place at a time: does a test notice? (1,200 places, an hour or more; ARGS='--sample 6': minutes)"
+	@echo "make test-neighbours install nnsight and TransformerLens into .venv, and test that models and matrices go together"
 	@echo "make test-weights  hold published weights to published numbers: make test-weights WEIGHTS=<folder of them>"
 	@echo "make bench         run the benchmarks"
 	@echo "make .venv         build .venv and stop there"
@@ -97,6 +98,10 @@ test-long: $(TEST_STAMP)
 
 test-mutants: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/mutate_lens.py $(ARGS)
+
+test-neighbours: $(TEST_STAMP)
+	$(RUN) pip install --no-compile $(CONSTRAINTS) -e '.[test,neighbours]'
+	OMP_NUM_THREADS=1 $(RUN) pytest $(ARGS) tests/lens/test_neighbours.py
 
 # Without WEIGHTS it says what it needs, and passes.
 test-weights: $(TEST_STAMP)
