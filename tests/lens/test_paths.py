@@ -44,6 +44,16 @@ def test_a_path_from_the_same_text_changes_nothing(model, ids, edges):
     torch.testing.assert_close(lens.intervene(model, lens.path(1, edges[:1], ids))(ids), model(ids), rtol=0, atol=1e-10)
 
 
+@each_case
+@torch.no_grad()
+def test_one_donor_serves_all_rows_and_another_number_is_refused(model, ids, edges):
+    one, three = ids[:1].flip(1), ids[:1].flip(1).expand(3, -1)
+    shared, apart = (lens.intervene(model, lens.path(1, edges, donor))(ids) for donor in (one, one.expand(len(ids), -1)))
+    torch.testing.assert_close(shared, apart, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match=f"for {len(ids)} rows of"):
+        lens.intervene(model, lens.path(1, edges, three))(ids)
+
+
 @torch.no_grad()
 def test_two_paths_compose():
     model, ids, _ = CASES["mamba2"]
