@@ -14,6 +14,9 @@ tests were written for what survived and for what a reading of the other mutants
 138 (97.1 %, 92.8 to 98.9 %). All seven survivors of the first are killed since. Of the second's, two were killed by tests
 written afterwards and two change nothing: s for l in a square table, axis 1 for -1 of two. Others of that kind: reading a
 prompt's every logit where the last is used, a sum for a mean that is divided out, a random direction turned round.
+
+A third time, eight of each file with seed 3, on later code and tests: 176 of 184 (95.7 %, 91.7 to 97.8 %). Of the eight survivors one is
+killed by a test written afterwards and two change nothing (axes of a square table); the others were not looked into.
 """
 
 from __future__ import annotations
