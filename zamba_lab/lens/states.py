@@ -69,7 +69,7 @@ def over_depth(model: Zamba, ids: Tensor, measure: Callable[[Tensor], Tensor]) -
     """A number of each head's state, (b, h, p, n) -> (b, h), after every token of every layer: (n_layers, b, l, h)."""
     require_ssm(model)
     trace, found = run(model, ids, keep=names_of_inputs("*")), []
-    together = max(1, ids.shape[1] // 32)              # layers: a step's workspace is below one layer's states
+    together = max(1, ids.shape[1] // 64)              # layers: with what allocators keep of past steps, below one layer's states
     for depths in torch.arange(model.config.n_layers).split(together):
         numbers = torch.stack([measure(state) for state in each_state(model, trace, depths.tolist())], dim=1)
         found.append(rearrange(numbers, "b l (i h) -> i b l h", i=len(depths)))
