@@ -31,12 +31,12 @@ from zamba_lab.train.loop import train
 from zamba_lab.train.metrics import read_metrics
 from zamba_lab.train.mixture import Mixture
 from zamba_lab.train.picture import curve_svg
-from zamba_lab.train.schedules import Constant
+from zamba_lab.train.schedules import Cosine
 from zamba_lab.train.text import PROSE, PYTHON, Text, domain, shipped_text
 
-PHASE_1 = TrainConfig(steps=2100, batch=2, length=1024, max_epochs=2.0, lr=3e-3, shared_lr=0.3, schedule=Constant(warmup=60),
-                      weight_decay=1.0, evaluate_every=300, checkpoint_every=50)
-PHASE_2 = annealing(PHASE_1, steps=500, max_epochs=None, evaluate_every=100)
+PHASE_1 = TrainConfig(steps=4800, batch=2, length=512, max_epochs=2.0, lr=3e-3, shared_lr=0.3,
+                      schedule=Cosine(warmup=100, final=0.5), weight_decay=1.0, evaluate_every=400, checkpoint_every=100)
+PHASE_2 = annealing(PHASE_1, steps=900, length=1024, max_epochs=None, evaluate_every=100)
 MANIFEST, CURVES = "manifest.json", "curves.svg"        # of all models of a folder
 
 
@@ -55,11 +55,11 @@ def make(name: str, out: Path, run: Path, model_config: ZambaConfig | None = Non
     if (out.parent / MANIFEST).exists():
         print(corpora.check(text.documents, out.parent / MANIFEST) or "the corpus is the one of the manifest")
     model = trained(config, text, run, phases)
-    rows = joined_metrics(run, phases)
+    rows, window = joined_metrics(run, phases), phases[1].length
     metrics = {
         "training": training_facts(model, text, rows, phases),
-        "bits_per_byte": measure(model, text.documents, phases[0].length),
-        "measured": f"each document alone from its start, windows of {phases[0].length} tokens moved by {phases[0].length // 2}",
+        "bits_per_byte": measure(model, text.documents, window),
+        "measured": f"each document alone from its start, windows of {window} tokens moved by {window // 2}",
     }
     ratio = sum(one.n_bytes for one in text.train.values()) / sum(len(one.tokens) for one in text.train.values())
     write(out, model, text.documents, thin(rows, ratio), metrics)
