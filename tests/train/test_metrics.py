@@ -1,6 +1,6 @@
 """Laws of the metrics: every row, once, in order, however often the run was stopped; and the writers' view of them."""
 import sys
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pyarrow.parquet as pq
 import pytest
@@ -75,14 +75,17 @@ def test_a_logged_row_is_what_was_measured_at_its_step(monkeypatch, make, name):
     assert said == [{"project": "project", "name": "a", "mode": "offline"}, (4, {"loss": 0.25, "sample": "x"})]
 
 
-def test_tensorboard_gets_scalars_and_texts(monkeypatch):
-    said = []
-    board = SimpleNamespace(add_scalar=lambda *a: said.append(("scalar", *a)), add_text=lambda *a: said.append(("text", *a)),
-                            flush=lambda: said.append("flush"))
-    stand_in(monkeypatch, "tensorboard")
-    stand_in(monkeypatch, "torch.utils.tensorboard", SummaryWriter=lambda folder: said.append(folder) or board)
-    tensorboard("there")(row(2, bits=None, sample="x"))
-    assert said == ["there", ("scalar", "loss", 0.5, 2), ("text", "sample", "x", 2), "flush"]
+def test_tensorboard_reads_back_scalars_and_texts_at_their_steps(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    write = tensorboard(tmp_path)
+    for step in (1, 2, 4):
+        write(row(step, bits=None, sample="x" * step))
+    board = EventAccumulator(str(tmp_path)).Reload()
+    assert board.Tags()["scalars"] == ["loss"], "what was not measured is left out"
+    assert [(one.step, one.value) for one in board.Scalars("loss")] == [(1, 1.0), (2, 0.5), (4, 0.25)]
+    (text,) = board.Tags()["tensors"]
+    assert [one.tensor_proto.string_val[0].decode() for one in board.Tensors(text)] == ["x", "xx", "xxxx"]
 
 
 @pytest.mark.parametrize("make, name", [(tensorboard, "tensorboard"), (trackio, "trackio"), (wandb, "wandb")])
