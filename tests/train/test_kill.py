@@ -13,9 +13,10 @@ HERE = Path(__file__).resolve().parent
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
+@pytest.mark.parametrize("run", ["plain", "annealing"])
+def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path, run):
     paths = os.pathsep.join([str(HERE.parent), str(HERE.parents[1])])
-    done = subprocess.run([sys.executable, "-W", "ignore", HERE / "killed.py", tmp_path], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-W", "ignore", HERE / "killed.py", tmp_path, run], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout) >= 8, f"{done.stdout} of 13 kills came before the end of the run"

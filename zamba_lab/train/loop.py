@@ -95,7 +95,8 @@ def walk(run: Run, store: Store, metrics: Metrics, interrupts: list[int], on_row
          until: Callable[[Row], bool]) -> None:
     """All steps that are left."""
     config, team = run.config, run.team
-    over, said = until(metrics.last() or {}), ""
+    # process 0 alone: it has cut the rows back, the others might read while it does
+    over, said = team.any(metrics.writes and until(metrics.last() or {})), ""
     steps = range(metrics.step, metrics.step if over else config.steps)
     bar = tqdm(total=config.steps, initial=metrics.step, unit="step", disable=team.rank > 0)
     try:
