@@ -36,7 +36,7 @@ from zamba_lab.train.text import PROSE, PYTHON, Text, domain, shipped_text
 
 PHASE_1 = TrainConfig(steps=4800, batch=2, length=512, max_epochs=2.0, lr=3e-3, shared_lr=0.3,
                       schedule=Cosine(warmup=100, final=0.5), weight_decay=1.0, evaluate_every=400, checkpoint_every=100)
-PHASE_2 = annealing(PHASE_1, steps=900, length=1024, max_epochs=None, evaluate_every=100)
+PHASE_2 = annealing(PHASE_1, steps=1300, length=1024, max_epochs=None, evaluate_every=100)
 MANIFEST, CURVES = "manifest.json", "curves.svg"        # of all models of a folder
 
 
