@@ -16,7 +16,7 @@ from ops.inputs import scan_inputs, ssd_inputs
 from zamba_lab.ops import kernels
 from zamba_lab.ops.conv import causal_conv, conv_silu
 from zamba_lab.ops.kernels import gpu
-from zamba_lab.ops.scan import scan_recurrence
+from zamba_lab.ops.scan import scan_recurrence, selective_scan
 from zamba_lab.ops.ssd import ssd, ssd_chunked, ssd_recurrence
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: the CUDA kernels were not run")
@@ -96,17 +96,51 @@ def test_without_the_packages_nothing_is_served():
     assert not gpu.serves("ssd", torch.ones(1))
 
 
+def on_gpu(inputs, dtype: torch.dtype, narrow: tuple[int, ...]) -> list[torch.Tensor]:
+    """The inputs on the device with gradients: those at the places `narrow` in dtype, the rest in float32."""
+    return [t.to("cuda", dtype if at in narrow else torch.float32).requires_grad_() for at, t in enumerate(inputs)]
+
+
+def assert_alike(fast, pure, inputs: list[torch.Tensor], dtype: torch.dtype) -> None:
+    """Results, and the gradient of their weighed first one to each input, in parts of the largest value."""
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-3
+    found, wanted = fast(*inputs), pure(*inputs)
+    weights = torch.linspace(-1, 1, wanted[0].numel(), device="cuda").reshape(wanted[0].shape)
+    gradients = [torch.autograd.grad((one[0].float() * weights).sum(), inputs) for one in (found, wanted)]
+    for got, want in zip((*found, *gradients[0]), (*wanted, *gradients[1])):
+        torch.testing.assert_close(got.float(), want.float(), rtol=tolerance, atol=tolerance * want.abs().max().item())
+
+
 @needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_gpu_the_kernels_agree_with_the_pure_forms(dtype):
-    x, dt, A, B, C, state = (t.cuda() for t in ssd_inputs(l=300, p=64, n=64))
-    x, B, C = (t.to(dtype) for t in (x, B, C))
-    args = (x, dt.float(), A.float(), B, C, state.float())
-    assert gpu.serves("ssd", x, B, C), "mamba_ssm is not installed"
-    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-3
-    for got, want in zip(ssd(*args), ssd_chunked(*args)):
-        torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance * want.abs().max().item())
-    channels, weight = x.flatten(2), torch.randn(512, 4, device="cuda", dtype=dtype)
-    got, _ = conv_silu(channels, weight, None)
-    with kernels.off():
-        torch.testing.assert_close(got, conv_silu(channels, weight, None)[0], rtol=tolerance, atol=tolerance)
+def test_on_a_gpu_the_ssd_agrees_with_the_pure_form(dtype):
+    inputs = on_gpu(ssd_inputs(l=300, p=64, n=64), dtype, narrow=(0, 3, 4))
+    assert gpu.serves("ssd", inputs[0], *inputs[3:5]), "mamba_ssm is not installed"
+    assert_alike(ssd, ssd_chunked, inputs, dtype)
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu_the_selective_scan_agrees_with_the_recurrence(dtype):
+    inputs = on_gpu(scan_inputs()[:5], dtype, narrow=(0, 1, 3, 4))
+    assert gpu.serves("selective_scan", inputs[0], *inputs[3:]), "mamba_ssm is not installed"
+
+    def pure(*args):
+        y, states = scan_recurrence(*args)
+        return y, states[:, -1]
+
+    assert_alike(selective_scan, pure, inputs, dtype)
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("taps", gpu.TAPS)
+def test_on_a_gpu_the_convolution_agrees_with_the_pure_form(taps, dtype):
+    inputs = on_gpu((torch.randn(2, 300, 64), torch.randn(64, taps), torch.randn(64)), dtype, narrow=(0, 1, 2))
+    assert gpu.serves("conv_silu", *inputs), "causal_conv1d is not installed"
+
+    def pure(*args):
+        with kernels.off():
+            return conv_silu(*args, None)
+
+    assert_alike(lambda *args: conv_silu(*args, None), pure, inputs, dtype)
