@@ -180,6 +180,25 @@ def test_the_same_bits_on_any_number_of_threads(monkeypatch, form, inputs):
     assert_same_bits(monkeypatch, form, inputs)
 
 
+@pytest.mark.parametrize("worth, wanted", [(1, [1, 2, 3]), (10**12, [1, 1, 1])], ids=["much work", "little work"])
+def test_a_kernel_runs_on_torch_s_number_of_threads_if_there_is_work_for_them(monkeypatch, worth, wanted):
+    library, given, before = call.build.library(), [], torch.get_num_threads()
+
+    class Watched:
+        def __getattr__(self, name):
+            return lambda threads, *rest: given.append(threads.value) or getattr(library, name)(threads, *rest)
+
+    monkeypatch.setattr(call, "WORTH_A_THREAD", worth)
+    monkeypatch.setattr(call.build, "library", Watched)
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            native_ssd(*ssd_inputs(l=100), None)
+    finally:
+        torch.set_num_threads(before)
+    assert given == wanted
+
+
 def test_nan_is_not_lost():
     x, dt, A, B, C, state = ssd_inputs()
     x[0, 20, 3, 1] = torch.nan
