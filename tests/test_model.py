@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from variants import BASE, PURE, make_model, random_ids
+from variants import BASE, PURE, VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
 
@@ -117,6 +117,29 @@ def test_a_long_prompt_is_taken_in_pieces(monkeypatch, l):
     for a, b in zip(pieces.layers, cache.layers):
         for name, t in a.tensors().items():
             torch.testing.assert_close(t, b.tensors()[name])
+
+
+PADDED = {"left, by more than a piece": ([[0] * 6 + [1] * 7, [1] * 13], 4),
+          "in the midst of a piece and over one": ([[1, 1, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0], [1] * 12 + [0]], 4),
+          "right, before the last piece": ([[1] * 8 + [0] * 5, [1] * 13], 13)}
+
+
+@pytest.mark.parametrize("variant", ["base", "mamba1"])
+@pytest.mark.parametrize("rows, largest", PADDED.values(), ids=PADDED)
+def test_a_padded_prompt_is_taken_in_pieces_if_its_last_tokens_are_in_one(monkeypatch, rows, largest, variant):
+    model, mask = make_model(VARIANTS[variant]), torch.tensor(rows)
+    ids = random_ids(VARIANTS[variant], b=2, l=13)
+    with torch.no_grad():
+        whole, cache = model.extend(ids, mask=mask, last_only=True)
+        after, _ = model.extend(ids[:, :1], cache)
+        monkeypatch.setattr("zamba_lab.model.PREFILL", 4)
+        passes = []
+        monkeypatch.setattr(model, "_begin", lambda x0, *rest, begin=model._begin: passes.append(x0.shape[1]) or begin(x0, *rest))
+        logits, pieces = model.extend(ids, mask=mask, last_only=True)
+        assert max(passes) == largest and sum(passes) == 13
+        torch.testing.assert_close(logits, whole)
+        torch.testing.assert_close(model.extend(ids[:, :1], pieces)[0], after)
+    assert pieces.length == cache.length and torch.equal(pieces.mask, cache.mask)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")         # the compiler looks, nobody else

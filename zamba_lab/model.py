@@ -89,16 +89,18 @@ class Zamba(nn.Module):
             last_only: logits of each row's last real token only, (b, 1, v); the others are never computed.
 
         With last_only, no trace and no gradients, a long prompt is taken in pieces of PREFILL tokens: its workspace is
-        theirs, however long it is.
+        theirs, however long it is. With padding, too, if each row's last token is in the last piece.
 
         Returns: (b, l, v) logits of the new tokens, and the extended cache.
         """
         mask, trace = check_tokens(ids, mask, cache, self.config.vocab_size), unless_idle(trace)
-        if last_only and ids.shape[1] > PREFILL and trace is OFF and mask is None and not torch.is_grad_enabled():
+        if (last_only and ids.shape[1] > PREFILL and trace is OFF and not torch.is_grad_enabled()
+                and (mask is None or mask[:, -PREFILL:].any(1).all())):
             expected = ids.shape[1] + (0 if cache is None else cache.length)
-            for piece in ids[:, :-PREFILL].split(PREFILL, dim=1):
-                _, cache = self._pass(piece, cache, None, OFF, True, run_layer, expected)
-            ids = ids[:, -PREFILL:]
+            for start in range(0, ids.shape[1] - PREFILL, PREFILL):
+                at = slice(start, min(start + PREFILL, ids.shape[1] - PREFILL))
+                _, cache = self._pass(ids[:, at], cache, None if mask is None else mask[:, at], OFF, True, run_layer, expected)
+            ids, mask = ids[:, -PREFILL:], None if mask is None else mask[:, -PREFILL:]
         return self._pass(ids, cache, mask, trace, last_only, run_layer)
 
     def _pass(self, ids: Tensor, cache: Cache | None, mask: Tensor | None, trace, last_only: bool, run: Callable,
