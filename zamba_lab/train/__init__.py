@@ -11,7 +11,7 @@ Read in this order:
     metrics.py       the rows as parquet;  writers.py TensorBoard and others
     heldout.py       bits per byte, of a model and of xz
     team.py          one process;  several.py many (DDP, FSDP2);  plan.py what a large run needs, computed
-    command.py       `zamba-lab train`;  nano.py the recipe of the model in data/
+    command.py       `zamba-lab train`;  shipped.py the recipe of the models in data/
 
 Tensor- and context-parallel training are out of scope.
 """
