@@ -3,8 +3,8 @@
     zamba-lab train zamba2-nano          also zamba1-nano, mamba2-nano, transformer-nano
     zamba-lab train shipped              all four, one after the other
 
-All four read the same windows in the same order, with the same arguments, tuned for none of them but by what an earlier
-zamba2-nano had taught. Stopped by Ctrl-C, or killed, a recipe goes on where it was when it is started again. Nothing is
+All four read the same windows in the same order, with the same arguments, chosen by short runs of zamba2-nano and mamba2-nano
+(`data/README.md` says which, and what is wrong with the weight decay). Stopped by Ctrl-C, or killed, a recipe goes on where it was when it is started again. Nothing is
 written to the model's folder before it is trained and measured.
 """
 from __future__ import annotations
