@@ -1,18 +1,17 @@
 """Where the time of reading a prompt of 512 tokens goes, at the published shapes in bfloat16: torch's profiler, kind by kind.
 
 A share is an operator's own time over all of them, so the kinds are the whole. The matrix products stand against
-themselves, back to back into buffers that are there (`prefill`): what is above it, they lose to operands that are not in a cache. The profiler itself costs some of the time that it divides.
+themselves, back to back into buffers that are there (`prefill`): what is above it, they lose to operands that are not in a
+cache. The profiler itself costs some of the time that it divides.
 """
 
-import tempfile
 import time
 from collections import Counter
 
 import torch
 from floors import products_alone
 from harness import OURS, factor, median, percent, repeats, time_row
-from pairs import TINY, make
-from prefill import FLOOR, LENGTH, TARGETS, WARM, readers
+from prefill import FLOOR, LENGTH, WARM, at_published_shapes, readers
 from torch.profiler import ProfilerActivity, profile
 
 import zamba_lab as zl
@@ -67,10 +66,4 @@ def rows_of(name: str, config: zl.ZambaConfig, folder: str, dtype: torch.dtype, 
 
 
 def run(quick: bool = False) -> list[dict]:
-    rows = []
-    for name in TARGETS:
-        config, dtype = (TINY, torch.float32) if quick else (zl.ZambaConfig.preset(name), torch.bfloat16)
-        with tempfile.TemporaryDirectory() as folder:
-            make(config, folder, dtype)
-            rows += rows_of(name, config, folder, dtype, quick)
-    return rows
+    return at_published_shapes(rows_of, quick)

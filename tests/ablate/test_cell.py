@@ -1,8 +1,6 @@
 """A cell: its address is all that decides it, its outcome the same however often it was killed."""
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 from ablate.records import drawn
 from ablate.tiny import BASE, TRAIN, Before
 from ablate.tiny import study as tiny_study
+from processes import python
 
 from zamba_lab.ablate import Cell, Quiet, Store, report, run, run_cell, trained
 from zamba_lab.ablate.cell import hash_of, measured_once
@@ -18,7 +17,6 @@ from zamba_lab.ablate.store import COLUMNS
 from zamba_lab.model import Zamba
 
 CELL = Cell(BASE, Before(), TRAIN, solved=0.99, sample=16)
-HERE = Path(__file__).resolve().parent
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -49,9 +47,7 @@ def test_what_decides_nothing_is_not():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a process by a signal")
 def test_killed_in_the_middle_it_goes_on_to_the_same_bits(tmp_path):
-    paths = os.pathsep.join([str(HERE.parent), str(HERE.parents[1])])
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, tmp_path / "parts", "5"], capture_output=True,
-                          text=True, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"})
+    done = python("-c", KILLED, tmp_path / "parts", 5)
     assert done.returncode == -9, done.stderr[-2000:]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -46,14 +46,18 @@ class Pair(NamedTuple):
     ours: Zamba
 
 
-def build(model_type: str, seed: int = 0, **changes) -> PreTrainedModel:
-    """A reference model with every parameter random and without the clamp; `changes` on the base of its type."""
+def fresh(model_type: str, **changes) -> PreTrainedModel:
+    """A reference model as it initialises itself; `changes` on the base of its type."""
     values = {**BASES[model_type], **changes}
     if "hybrid" in values:
         hybrid = values.pop("hybrid")
         values["layers_block_type"] = ["hybrid" if i in hybrid else "mamba" for i in range(values["num_hidden_layers"])]
-    config = CONFIGS[model_type](**values)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    return AutoModelForCausalLM.from_config(CONFIGS[model_type](**values), attn_implementation="eager").eval()
+
+
+def build(model_type: str, seed: int = 0, **changes) -> PreTrainedModel:
+    """A reference model with every parameter random and without the clamp; `changes` on the base of its type."""
+    model = fresh(model_type, **changes)
     randomise(model, seed)
     return unclamp(model)
 

@@ -14,9 +14,8 @@ import torch.distributed as dist
 
 from train.ranks import CONFIG, DATA, model_of
 from zamba_lab.train import train
-from zamba_lab.train.several import Ddp, Fsdp
+from zamba_lab.train.several import TEAMS
 
-TEAMS = {"ddp": Ddp, "fsdp": Fsdp}
 CASES = {"no number": lambda logits: logits * float("nan"),
          "stopped": lambda logits: os.kill(os.getpid(), signal.SIGINT),
          "killed": lambda logits: os.kill(os.getpid(), signal.SIGKILL)}

@@ -1,12 +1,11 @@
 """One of two processes fails: neither waits for ever, and what they leave goes on to the bits of a run without trouble."""
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from processes import python
 from zamba_lab.train import read_metrics
 from zamba_lab.train.files import at_step
 
@@ -17,9 +16,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or not torch.distributed
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
     folder = tmp_path_factory.mktemp("failing")
-    paths = os.pathsep.join([str(HERE.parent), str(HERE.parents[1])])
-    done = subprocess.run([sys.executable, "-W", "ignore", HERE / "failing.py", folder], capture_output=True, text=True, timeout=240,
-                          env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})
+    done = python(HERE / "failing.py", folder)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
 

@@ -1,12 +1,11 @@
 """A run that was killed, over and over and at any moment, ends with the same bits as one that was not."""
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from processes import python
 from zamba_lab.train import read_metrics
 
 HERE = Path(__file__).resolve().parent
@@ -15,9 +14,7 @@ HERE = Path(__file__).resolve().parent
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 @pytest.mark.parametrize("run", ["plain", "annealing"])
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path, run):
-    paths = os.pathsep.join([str(HERE.parent), str(HERE.parents[1])])
-    done = subprocess.run([sys.executable, "-W", "ignore", HERE / "killed.py", tmp_path, run], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"})
+    done = python(HERE / "killed.py", tmp_path, run)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout) >= 8, f"{done.stdout} of 13 kills came before the end of the run"
     whole, parts = (torch.load(tmp_path / name / "end.pt") for name in ("whole", "parts"))

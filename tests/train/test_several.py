@@ -1,12 +1,11 @@
 """Two processes compute what one does: loss, gradient, runs, checkpoints, in float64; see ranks.py."""
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from processes import python
 from train.ranks import MODELS, OPTIONS
 from train.tiny import tiny_model
 from zamba_lab.train.files import at_step
@@ -18,9 +17,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or not torch.distributed
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    paths = os.pathsep.join([str(HERE.parent), str(HERE.parents[1])])
-    done = subprocess.run([sys.executable, "-W", "ignore", HERE / "ranks.py", folder], capture_output=True, text=True, timeout=240,
-                          env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})
+    done = python(HERE / "ranks.py", folder)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
 

@@ -76,6 +76,25 @@ def test_zamba2_nano_hears_its_shared_blocks():
     assert found.change.mean() > 0.1, found.change.mean()
 
 
+def test_zamba2_nano_reads_evenly_and_zamba1_nano_less_so():
+    """As data/README.md and notebooks 00 and 03 say: how many tokens a head spreads over, as a share of what an even one would."""
+    shares = {}
+    for name in ("zamba2-nano", "zamba1-nano"):
+        model = zl.load(name)
+        ids = torch.tensor([model.tokenizer.encode(TEXT)])
+        even = torch.arange(1, ids.shape[1] + 1).log().mean()
+        shares[name] = (lens.attention_habits(model, ids).entropy.mean((1, 3)) - even).exp()
+    assert shares["zamba2-nano"].min() > 0.85 and shares["zamba2-nano"].median() > 0.97
+    assert shares["zamba1-nano"].max() < 0.85 and shares["zamba1-nano"].min() < 0.6
+
+
+def test_the_front_page_states_the_models_best():
+    text = (DATA.parent / "README.md").read_text()
+    found = metrics_of("zamba2-nano")["bits_per_byte"]["test"]
+    below = 100 * (1 - found["model"] / found["xz_one_file"])
+    assert f"{found['model']:.2f} bits a byte of text it has not seen, {below:.0f} % below" in text
+
+
 @pytest.mark.parametrize("split", ["validation", "test"])
 @pytest.mark.parametrize("how", ["xz_one_file", "xz_file_by_file"])
 def test_the_best_is_a_quarter_below_xz(how, split):

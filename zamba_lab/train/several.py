@@ -5,7 +5,7 @@
 A step's windows are dealt to the processes (`Mixture.step_windows`); loss and gradient are those of one process with all of
 them. Checkpoints hold whole tensors under the model's names, written by process 0, so a run goes on with any number of
 processes, and a spoilt one is known by its hash. That takes 12 bytes of process 0's memory a parameter (weights and two moments
-in float32): 14 GB at 1.2B, 84 GB at 7B, tensor by tensor from the devices. Where a machine has less, `save_sharded` and
+in float32): 15 GB at 1.2B, 88 GB at 7.4B, tensor by tensor from the devices. Where a machine has less, `save_sharded` and
 `load_sharded` write and read the parts where they lie (torch.distributed.checkpoint); the loop does not call them.
 
 Tensor-parallel and context-parallel training are out of scope: a layer is computed by one process.

@@ -4,8 +4,8 @@
     zamba-lab train shipped              all four, one after the other
 
 All four read the same windows in the same order, with the same arguments, chosen by short runs of zamba2-nano and mamba2-nano
-(`data/README.md` says which, and what is wrong with the weight decay). Stopped by Ctrl-C, or killed, a recipe goes on where it was when it is started again. Nothing is
-written to the model's folder before it is trained and measured.
+(`data/README.md` says which, and what is wrong with the weight decay). Stopped by Ctrl-C, or killed, a recipe goes on where it was
+when it is started again. Nothing is written to the model's folder before it is trained and measured.
 """
 from __future__ import annotations
 
@@ -74,10 +74,15 @@ def trained(config: ZambaConfig, text: Text, run: Path, phases: tuple[TrainConfi
     torch.manual_seed(phases[0].seed)
     model = Zamba(config)
     model.tokenizer = text.tokenizer
+    first, second = mixtures(text)
+    train(model, first, phases[0], run / "pretrain", text.validation)
+    return train(model, second, phases[1], run / "anneal", text.validation, branch_from=run / "pretrain")
+
+
+def mixtures(text: Text) -> tuple[Mixture, Mixture]:
+    """What each phase reads."""
     python, prose = (text.train[name].tokens for name in (PYTHON, PROSE))
-    train(model, Mixture({PYTHON: python}), phases[0], run / "pretrain", text.validation)
-    data = Mixture.annealing(python, prose, REPLAY)
-    return train(model, data, phases[1], run / "anneal", text.validation, branch_from=run / "pretrain")
+    return Mixture({PYTHON: python}), Mixture.annealing(python, prose, REPLAY)
 
 
 def joined_metrics(run: Path, phases: tuple[TrainConfig, TrainConfig]) -> list[dict]:
@@ -91,9 +96,8 @@ def training_facts(model: Zamba, text: Text, rows: list[dict], phases: tuple[Tra
     """What was run, how long and where."""
     seconds = sum(row["seconds"] for row in rows)
     windows = [one.steps * one.batch for one in phases]
-    mixture = Mixture.annealing(*(text.train[name].tokens for name in (PYTHON, PROSE)), REPLAY)
-    epochs = {"pretrain": Mixture({PYTHON: text.train[PYTHON].tokens}).epochs(windows[0], phases[0].length),
-              "anneal": mixture.epochs(windows[1], phases[1].length)}
+    epochs = {name: mixture.epochs(count, phase.length)
+              for name, mixture, count, phase in zip(("pretrain", "anneal"), mixtures(text), windows, phases)}
     return {"parameters": model.config.n_params, "steps": len(rows), "tokens": rows[-1]["tokens"],
             "epochs": {phase: {name: round(n, 2) for name, n in found.items()} for phase, found in epochs.items()},
             "phases": [one.facts() for one in phases], "minutes": round(seconds / 60, 1),
