@@ -31,7 +31,7 @@ def test_a_loss_that_is_no_number_in_one_stops_both_and_each_names_its_windows(l
     first, second = said(left, team, "no number")
     assert first != second
     for one in (first, second):
-        assert one.startswith("FloatingPointError: ") and "step 3 has loss nan" in one and "'data' tokens" in one
+        assert one.startswith("FloatingPointError: ") and "step 4 has loss nan" in one and "'data' tokens" in one
 
 
 @pytest.mark.parametrize("team", ["ddp", "fsdp"])

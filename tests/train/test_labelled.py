@@ -61,5 +61,5 @@ def test_a_loss_that_is_no_number_names_the_sequences(tmp_path):
     model = tiny_model()
     with torch.no_grad():
         model.embedding.weight[:] = float("nan")
-    with pytest.raises(FloatingPointError, match="sequence 0 of step 0: loss nan"):
+    with pytest.raises(FloatingPointError, match="sequence 0 of step 1: loss nan"):
         train(model, DATA, CONFIG, tmp_path)

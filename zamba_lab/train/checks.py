@@ -67,6 +67,6 @@ def what_went_wrong(module: nn.Module, data: Mixture | Labelled, step: int, conf
         found.append((np.isfinite(nats), f"{place}: loss {nats:.4g}"))
     found.sort(key=lambda one: one[0])                     # those with no number first
     windows = "; ".join(text for _, text in found[:most]) + ("; ..." if len(found) > most else "")
-    return (f"step {step} has loss {loss} and a gradient of norm {norm} at lr={config.lr_at(step):.3g}: the peak "
+    return (f"step {step + 1} has loss {loss} and a gradient of norm {norm} at lr={config.lr_at(step):.3g}: the peak "
             f"lr={config.lr} is too high, or the weights were not finite before. The step was not made; the last checkpoint "
             f"is from before it. Its windows: {windows}")

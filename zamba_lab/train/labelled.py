@@ -36,7 +36,7 @@ class Labelled:
 
     def places(self, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> list[str]:
         """Where each row of a step's batch is from."""
-        return [f"sequence {row} of step {step}" for row in range(config.batch)][rank::size]
+        return [f"sequence {row} of step {step + 1}" for row in range(config.batch)][rank::size]
 
     def facts(self) -> dict[str, object]:
         return dict(self.identity)
