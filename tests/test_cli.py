@@ -51,6 +51,14 @@ def test_what_cannot_be_done_is_one_sentence_and_status_2(capsys, arguments, sen
     assert sentence in error and error.startswith("zamba-lab: ") and "Traceback" not in error
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe that nobody reads fails otherwise")
+def test_a_reader_that_has_enough_ends_the_command_without_a_word():
+    with subprocess.Popen([sys.executable, "-m", "zamba_lab", "info", "zamba2-2.7b"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as command:
+        command.stdout.close()                             # before the first line
+        assert command.stderr.read() == "" and command.wait(60) == 141
+
+
 def test_generating_without_a_tokenizer_says_what_is_missing(capsys, tmp_path):
     zl.save(make_model(BASE).float(), tmp_path)
     assert main(["generate", str(tmp_path), "x"]) == 2

@@ -23,12 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add(commands.add_parser(name, help=add.__doc__, description=add.__doc__))
     given = parser.parse_args(arguments)
     try:
-        return given.run(given)
+        status = given.run(given)
+        sys.stdout.flush()
+        return status
     except (ValueError, ModuleNotFoundError) as error:
         print(f"zamba-lab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:                                # `| head` has read enough
+        return 141
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
