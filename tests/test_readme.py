@@ -3,23 +3,34 @@
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
 
+import zamba_lab as zl
 from zamba_lab.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL), ids=["models", "texts"])
-def test_the_code_runs(code, capsys, tmp_path, monkeypatch):
+QUICKER = {"steps=2000, batch=16, length=512": "steps=50, batch=2, length=32", "steps=200": "steps=20"}
+
+
+def test_the_code_runs_from_top_to_bottom(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "texts").mkdir()
-    for k, section in enumerate(README.split("\n## ")):
-        (tmp_path / "texts" / f"{k}.md").write_text(section, encoding="utf-8")
-    exec(compile(code, "README.md", "exec"), {})                       # noqa: S102 - our own README
-    assert capsys.readouterr().out.strip()
+    for folder, ending, some in ("texts", "md", slice(None)), ("books", "txt", slice(None, None, 2)):
+        (tmp_path / folder).mkdir()
+        for name in sorted(topics)[some]:
+            (tmp_path / folder / f"topic-{name}.{ending}").write_text(topics[name], encoding="utf-8")
+    names, blocks = {}, re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    for code in blocks:
+        for long, short in QUICKER.items():
+            code = code.replace(long, short)
+        exec(compile(code, "README.md", "exec"), names)                # noqa: S102 - our own README
+        assert capsys.readouterr().out.strip()
+    assert len(blocks) == 3 and all(long in README for long in QUICKER)
+    assert zl.load("runs/annealed/model").tokenizer.vocab_size == names["corpus"].vocab_size
 
 
 @pytest.mark.skipif(find_spec("zamba_lab.tasks") is None, reason="the study's task is one of zamba_lab.tasks")
