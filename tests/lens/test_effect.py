@@ -53,6 +53,8 @@ def test_intervals_are_those_of_each_prompts_mean_over_its_tokens_and_of_its_con
         assert found.interval(level) == tuple(map(float, lens.bootstrap(found.change.mean(1), level)))
         low, high = lens.bootstrap(found.control_change.mean((0, 2)), level)
         assert found.control_interval(level) == pytest.approx((float(low), float(high))) and low < high
+        beyond = found.change.mean(1) - found.control_change.mean((0, 2))
+        assert found.excess_interval(level) == pytest.approx(tuple(map(float, lens.bootstrap(beyond, level))))
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())

@@ -47,6 +47,7 @@ def test_angles_are_between_what_is_read_and_what_is_written(name):
         assert (cosines <= 1).all()
         rank = model.config.lora_rank if part == "mlp" else model.config.lora_rank_qkv
         assert getattr(found, width) == pytest.approx(rank / len(first))
+    assert torch.equal(found.random_reads(), lens.chance_overlaps(len(one.down.weight.mT), rank))
 
 
 def test_the_mean_of_what_is_read_is_over_each_kind_of_pair_and_only_over_kinds_that_there_are():

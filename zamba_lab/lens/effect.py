@@ -56,6 +56,10 @@ class Effect:
         """The same of the controls' mean change, a prompt's controls averaged."""
         return _ends(bootstrap(self.by_prompt(self.control_change.mean(0)), level))
 
+    def excess_interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The same of what the change costs beyond its controls, prompt by prompt: the two are measured on the same tokens."""
+        return _ends(bootstrap(self.by_prompt(self.change - self.control_change.mean(0)), level))
+
     def by_prompt(self, values: Tensor) -> Tensor:
         """The mean of (b, ...) values over each prompt without its padding; a prompt of which nothing is left is left out."""
         if self.real is None:

@@ -45,6 +45,11 @@ class LoraChange:
         kinds = {"of one block": same & ~own, "of different blocks": ~same}
         return {kind: float(alike[pairs].mean()) for kind, pairs in kinds.items() if pairs.any()}
 
+    def random_reads(self) -> Tensor:
+        """`chance_overlaps` for what these adapters read: (draws, r)."""
+        rank = self.spectrum.shape[1]
+        return chance_overlaps(round(rank / self.reads_by_chance), rank)
+
 
 def lora_parts(config: ZambaConfig) -> tuple[str, ...]:
     """The parts of a shared block that have adapters: of "mlp", "q", "k", "v"."""
