@@ -7,8 +7,14 @@ import sys
 import pytest
 import torch
 
-from zamba_lab.train import files
+from train.tiny import periodic, tiny_model
+from zamba_lab.train import Mixture, TrainConfig, files
+from zamba_lab.train.batches import pieces_at
+from zamba_lab.train.optimiser import adamw
+from zamba_lab.train.state import fill, state
+from zamba_lab.train.step import train_step
 
+CONFIG = TrainConfig(steps=6, batch=2, length=16, schedule="constant")
 CONTENT = {"step": 3, "model": {"a": torch.arange(50_000.0)}, "run": {"lr": 0.1, "name": "x"}}
 
 
@@ -80,3 +86,21 @@ def test_a_step_that_is_not_there_is_refused(tmp_path):
     files.write(tmp_path, 7, CONTENT, keep=2)
     with pytest.raises(ValueError, match=r"must hold a checkpoint of step 8: it has those of steps \[7\]"):
         files.at_step(tmp_path, 8)
+
+
+def test_a_state_is_put_where_the_weights_are():
+    """The count of steps, too: a fused AdamW takes it from its parameter's device."""
+    model = tiny_model()
+    optimiser = adamw(model, CONFIG)
+    train_step(model, optimiser, pieces_at(Mixture.of(periodic(400)), 0, CONFIG, 1), 1e-2, 1.0)
+    content = state(model, optimiser, 1, {})
+    there = tiny_model().to("meta")
+    moved = adamw(there, CONFIG)
+    fill(there, moved, content)
+    assert {value.device.type for held in moved.state.values() for value in held.values()} == {"meta"}
+    again = tiny_model(seed=1)
+    other = adamw(again, CONFIG)
+    fill(again, other, content)
+    for parameter, same in zip(model.parameters(), again.parameters()):
+        assert torch.equal(parameter, same)
+        assert all(torch.equal(optimiser.state[parameter][name], value) for name, value in other.state[same].items())

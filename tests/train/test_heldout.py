@@ -25,6 +25,18 @@ class Uniform(torch.nn.Module):
         return torch.zeros(*ids.shape, self.vocab_size)
 
 
+class Elsewhere(Uniform):
+    """A model whose weights are on another device than the text: it refuses what is not brought there."""
+
+    def __init__(self, vocab_size: int):
+        super().__init__(vocab_size)
+        self.weight = torch.nn.Parameter(torch.empty(1, device="meta"))
+
+    def forward(self, ids):
+        assert ids.device == self.weight.device
+        return super().forward(ids)                        # as numbers that can be looked at
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return corpora.train_tokenizer(TEXTS, vocab_size=259)
@@ -35,6 +47,13 @@ def test_each_token_and_each_end_is_scored_once(tokenizer, window, stride):
     bits = document_bits(Uniform(256), TEXTS, tokenizer, window, stride, batch=3)
     n_tokens = np.array([len(text.encode()) + 1 for text in TEXTS])
     np.testing.assert_allclose(bits, 8.0 * n_tokens)
+
+
+def test_text_is_brought_to_where_the_model_is(tokenizer):
+    here, there = (document_bits(kind(256), TEXTS, tokenizer, 7, 3) for kind in (Uniform, Elsewhere))
+    np.testing.assert_array_equal(there, here)
+    packed = random_packed(60)
+    assert packed_bits_per_byte(Elsewhere(256), packed, 8) == packed_bits_per_byte(Uniform(256), packed, 8)
 
 
 def test_a_window_longer_than_the_document_is_the_whole_forward(tokenizer):

@@ -39,9 +39,10 @@ def packed_bits_per_byte(model: nn.Module, packed: Packed, length: int, batch: i
 
 
 def _bits(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
-    """-log2 p of each target, 0 where there is none. All (b, l); the result in float64."""
-    nats = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORE)
-    return nats.double().unflatten(0, targets.shape) / math.log(2)
+    """-log2 p of each target, 0 where there is none. All (b, l); the result in float64, on the CPU."""
+    logits = model(ids.to(next(model.parameters(), ids).device))
+    nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten().to(logits.device), reduction="none", ignore_index=IGNORE)
+    return nats.cpu().double().unflatten(0, targets.shape) / math.log(2)
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ def state(model: nn.Module, optimiser: torch.optim.Optimizer, step: int, facts: 
                for group in optimiser.param_groups for parameter in group["params"]}
     random = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        random["cuda"] = torch.cuda.get_rng_state_all()
+        random["cuda"] = torch.cuda.get_rng_state()         # of this process's GPU: how many there are may change
     return {"step": step, "model": {name: team.whole(value) for name, value in weights.items()},
             "optimiser": moments, "random": random, "run": dict(facts)}
 
@@ -61,8 +61,10 @@ def fill(model: nn.Module, optimiser: torch.optim.Optimizer, content: Mapping[st
     for name, value in content["model"].items():
         own[name].copy_(team.placed(value, own[name]))
     for name, parameter in model.named_parameters():
-        optimiser.state[parameter] = {key: value.clone() if value.ndim == 0 else team.placed(value.clone(), parameter)
-                                      for key, value in content["optimiser"].get(name, {}).items()}
+        # the count of steps too lies where the parameter does: a fused AdamW takes it from there
+        optimiser.state[parameter] = {
+            key: value.clone().to(parameter.device) if value.ndim == 0 else team.placed(value.clone(), parameter)
+            for key, value in content["optimiser"].get(name, {}).items()}
 
 
 def differences(known: Mapping[str, object], facts: Mapping[str, object], config: TrainConfig, step: int) -> list[str]:
@@ -97,7 +99,7 @@ class Store:
         content = files.last_good(self.folder, self.warn) if self.team.rank == 0 else None
         self.team.wait()                                    # until what is spoilt has been set aside
         content = files.last_good(self.folder, self.warn) if self.team.rank else content
-        self.team.wait()                                    # before anybody writes: all must have found the same
+        self._agreed(content)                               # before anybody writes
         if content is None:
             if branch_from is not None:
                 fill(self.model, self.optimiser, trunk_state(branch_from, branch_step, self.facts), self.team)
@@ -109,9 +111,16 @@ class Store:
         fill(self.model, self.optimiser, content, self.team)
         torch.set_rng_state(content["random"]["cpu"])
         if torch.cuda.is_available() and "cuda" in content["random"]:
-            torch.cuda.set_rng_state_all(content["random"]["cuda"])
+            torch.cuda.set_rng_state(content["random"]["cuda"])
         self.note(f"goes on after step {content['step']}")
         return content["step"]
+
+    def _agreed(self, content: Mapping[str, Any] | None) -> None:
+        """Raise ValueError in every process if they do not read the same folder: they would wait for one another for ever."""
+        step = torch.tensor(-1.0 if content is None else content["step"], dtype=torch.float64)
+        if self.team.any(bool(self.team.mean(step) != step)):
+            raise ValueError(f"all processes must see the same run in {str(self.folder)!r}: process {self.team.rank} of "
+                             f"{self.team.size} finds {'no checkpoint' if content is None else f'one of step {int(step)}'}")
 
     def save(self, step: int, before: Callable[[], object] = lambda: None) -> None:
         """Write the state after `step` steps, after what `before` writes. Raises OSError in every process if process 0 cannot:
