@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from train.tiny import random_packed, tiny_model, with_documents
-from zamba_lab.train import Mixture, TrainConfig, train
+from train.tiny import TINY, random_packed, tiny_model, with_documents
+from zamba_lab.train import Labelled, Mixture, TrainConfig, train
 from zamba_lab.train.batches import pieces_at
 from zamba_lab.train.optimiser import adamw
 from zamba_lab.train.several import Ddp, Fsdp, load_sharded, save_sharded
@@ -21,8 +21,18 @@ from zamba_lab.train.team import ALONE, Alone
 DATA = Mixture.of(with_documents(600))
 CONFIG = TrainConfig(steps=6, batch=4, length=23, lr=1e-2, schedule="constant(warmup=2)", max_epochs=None, seed=3, checkpoint_every=2,
                      precision="float32", clip=0.5)
-OPTIONS = {"plain": {}, "in pieces": {"accumulate": 2}, "documents": {"documents": True}, "checkpointing": {"checkpointing": True},
+OPTIONS = {"plain": {}, "labelled": {}, "in pieces": {"accumulate": 2}, "documents": {"documents": True}, "checkpointing": {"checkpointing": True},
            "all": {"accumulate": 2, "documents": True, "checkpointing": True}}
+
+
+def uneven(seed: int, step: int, n: int):
+    """Row k asks at 1 + 5 k positions: the processes do not ask equally much."""
+    ids = torch.randint(3, TINY.vocab_size, (n, CONFIG.length), generator=torch.Generator().manual_seed(step))
+    asked = torch.arange(CONFIG.length) < 1 + 5 * torch.arange(n)[:, None]
+    return ids, torch.where(asked, ids, -100)
+
+
+LABELLED = Labelled(uneven, CONFIG.length, {"task": "say it again"})
 MODELS = {"one block": {}, "two blocks": {"n_shared_blocks": 2, "lora_rank_qkv": 2}, "mamba1": {"mixer": "mamba1"}}
 
 
@@ -34,13 +44,13 @@ def gradients(folder: Path, name: str, team: Alone) -> None:
     """Loss and whole gradient of the second step, for each model and option, after a first step that moves the weights."""
     for kind in MODELS:
         for option, changes in OPTIONS.items():
-            config, model = replace(CONFIG, **changes), model_of(kind)
+            config, model, data = replace(CONFIG, **changes), model_of(kind), LABELLED if option == "labelled" else DATA
             model.checkpointing(config.checkpointing)
             module = team.wrap(model, config)
             optimiser = adamw(model, config)
-            train_step(module, optimiser, pieces_at(DATA, 0, config, 1, team.rank, team.size), 1e-2, 0.5, team=team)
+            train_step(module, optimiser, pieces_at(data, 0, config, 1, team.rank, team.size), 1e-2, 0.5, team=team)
             optimiser.zero_grad()
-            loss = gradient(module, pieces_at(DATA, 1, config, 1, team.rank, team.size), team=team)
+            loss = gradient(module, pieces_at(data, 1, config, 1, team.rank, team.size), team=team)
             grads = {name: team.whole(parameter.grad).clone() for name, parameter in model.named_parameters()}
             norm = team.clip(list(model.parameters()), 0.5)
             if team.rank == 0:

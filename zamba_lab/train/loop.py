@@ -109,7 +109,7 @@ def walk(run: Run, store: Store, metrics: Metrics, interrupts: list[int], on_row
             said = _headline(row, said)
             bar.set_description_str(said, refresh=False)
             bar.update()
-            stopping, over = team.any(bool(interrupts)), until(row)
+            stopping, over = team.any(bool(interrupts)), team.any(until(row))
             if row["step"] % config.checkpoint_every == 0 or row["step"] == config.steps or stopping or over:
                 store.save(row["step"], metrics.flush)
             if stopping:
@@ -151,7 +151,8 @@ class Run:
         loss, norm = train_step(self.module, self.optimiser, pieces, lr, config.clip, self.autocast, self.team)
         if not math.isfinite(loss) or not math.isfinite(norm):
             where = self.module, self.data, step, config, self._bos_id()
-            raise FloatingPointError(what_went_wrong(*where, loss, norm, self.team))
+            with self.autocast():
+                raise FloatingPointError(what_went_wrong(*where, loss, norm, self.team))
         row = {"step": done, "tokens": done * config.batch * config.length, "lr": lr, "loss": loss, "gradient_norm": norm,
                "seconds": time.perf_counter() - began, "seconds_waiting": waited}
         self.model.eval()

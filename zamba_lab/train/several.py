@@ -5,8 +5,9 @@
 A step's windows are dealt to the processes (`Mixture.step_windows`); loss and gradient are those of one process with all of
 them. Checkpoints hold whole tensors under the model's names, written by process 0, so a run goes on with any number of
 processes, and a spoilt one is known by its hash. That takes 12 bytes of process 0's memory a parameter (weights and two moments
-in float32): 15 GB at 1.2B, 88 GB at 7.4B, tensor by tensor from the devices. Where a machine has less, `save_sharded` and
-`load_sharded` write and read the parts where they lie (torch.distributed.checkpoint); the loop does not call them.
+in float32): 15 GB at 1.2B, 88 GB at 7.4B, tensor by tensor from the devices; when a run goes on, every process reads the
+whole file. Where a machine has less, `save_sharded` and `load_sharded` write and read the parts where they lie
+(torch.distributed.checkpoint); the loop does not call them.
 
 Tensor-parallel and context-parallel training are out of scope: a layer is computed by one process.
 """
@@ -44,7 +45,7 @@ class Ddp(Alone):
         return nullcontext() if last else module.no_sync()
 
     def mean(self, value: Tensor) -> Tensor:
-        shared = value.to(self.device)
+        shared = value.to(self.device, copy=True)
         dist.all_reduce(shared)
         return shared.to(value.device) / self.size
 
@@ -64,6 +65,10 @@ class Fsdp(Ddp):
     """Each process holds a part of every weight, gradient and moment, and gathers a unit's weights while it runs.
 
     As with DDP, what is trained is process 0's model, whatever the others were given.
+
+    In bf16 a unit's weights are cast as they are gathered, all of them: A_log, D, dt_bias and the norms, too, which autocast leaves
+    in float32 for one process and for DDP. A dt_bias between -8 and -4 is then off by up to 1/64, and dt by as large a share of
+    itself. The weights that are kept and updated are float32.
 
     The units: each layer with what its invocation owns (adapters, link), each shared block, once, and the rest (embedding,
     final norm, head). A shared block is gathered at its first invocation and stays until the end of the forward pass,

@@ -35,7 +35,8 @@ def gradient(module: nn.Module, pieces: Sequence[Piece], autocast: Callable[[], 
              team: Alone = ALONE) -> Tensor:
     """Add the gradient of the mean loss over all the pieces' targets to the parameters'; that mean."""
     device = next(module.parameters()).device
-    total = sum(int((targets != IGNORE).sum()) for _, targets in pieces)
+    asked = sum(int((targets != IGNORE).sum()) for _, targets in pieces)
+    total = team.mean(torch.tensor(asked, dtype=torch.float64)).item()       # so that the mean over processes is that over targets
     loss = torch.zeros((), dtype=torch.float64)
     for k, (ids, targets) in enumerate(pieces):
         with team.syncing(module, last=k == len(pieces) - 1):
