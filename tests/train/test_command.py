@@ -101,12 +101,15 @@ def test_a_run_is_resumed_only_when_asked_to_and_only_if_there_is_one(place, cap
     assert main([*command, "--resume", "--lr", "1"]) == 2 and "train.lr was 0.003, is 1.0" in capsys.readouterr().err
 
 
-def test_annealing_is_the_published_mixture_and_decay_unless_said_otherwise(place):
-    assert main(["train", str(place / "run.json"), *FLAGS]) == 0
+def test_annealing_is_the_published_mixture_and_decay_unless_said_otherwise(place, capsys):
+    assert main(["train", str(place / "run.json"), *FLAGS, "--lr", "0.002", "--weight-decay", "0.2"]) == 0
     command = ["train", str(place / "run.json"), "--data", str(place / "web"), "--data", str(place / "books"), "--out",
-               str(place / "anneal"), "--anneal-from", str(place / "run"), "--steps", "10", "--batch", "2", "--length", "16"]
+               str(place / "anneal"), "--anneal-from", str(place / "run"), "--steps", "10"]
+    capsys.readouterr()
     assert main(command) == 0
-    facts = at_step(place / "anneal", None)["run"]
+    assert "after 6 steps had let its rate down to 0.33 of the peak already" in capsys.readouterr().err
+    facts, trunk = (at_step(place / name, None)["run"] for name in ("anneal", "run"))
+    assert (facts["train.lr"], facts["train.weight_decay"], facts["train.seed"]) == (trunk["train.lr"], 0.2, trunk["train.seed"] + 1)
     assert facts["train.schedule"] == "exponential(warmup=1, factor=0.01)" and facts["branch.from"] == "run"
     assert (facts["data.web.share"], facts["data.books.share"]) == (0.6, 0.4)
     assert read_metrics(place / "anneal")[-1]["lr"] < 0.02 * facts["train.lr"]
@@ -149,6 +152,23 @@ def test_a_recipe_is_its_name_alone(monkeypatch, capsys):
     assert said[:3] == [("mamba2-nano", "data/mamba2-nano", "runs/mamba2-nano"), ("zamba2-nano", "b", "a"),
                         ("study", "data/studies/annealing", "runs/annealing-study")]
     assert [one[0] for one in said[3:]] == ["zamba2-nano", "zamba1-nano", "mamba2-nano", "transformer-nano"]
+
+
+@pytest.mark.parametrize("more", [["--steps", "10"], ["--lr", "1e-3"], ["--writers", "wandb"], ["--parallel", "ddp"]])
+def test_a_recipe_takes_no_arguments_that_it_would_not_follow(more, capsys):
+    assert main(["train", "zamba2-nano", *more]) == 2
+    assert f"which takes out, model_out, threads: got {more[0].removeprefix('--')}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line, sentence", [("writers: tensorbord", "writers must be of tensorboard, trackio, wandb: got tensorbord"),
+                                            ("parallel: dpp", "parallel must be one of ddp, fsdp: got 'dpp'"),
+                                            ("shares: 1", "shares must be a list of numbers: got 1"),
+                                            ("train: [1]", "train must name training arguments")])
+def test_a_file_says_only_what_a_flag_could(tmp_path, capsys, monkeypatch, line, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(f"model: zamba2-nano\ndata: web\nout: run\n{line}\n")
+    assert main(["train", "a.yaml"]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_corpora_of_two_tokenizers_do_not_mix(place, capsys):

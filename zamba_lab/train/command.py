@@ -13,6 +13,7 @@ out: runs/a, train: {steps: 2000, batch: 16}}. A flag has the last word.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import sys
@@ -20,9 +21,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from zamba_lab.train.config import annealing, defaults, from_values
+from zamba_lab.train.config import TrainConfig, annealing, defaults, from_values
 
 STUDY, ALL = "annealing-study", "shipped"        # recipes besides those of the models by their names
+OF_RECIPES = ("out", "model_out", "threads")
+LOW = 0.5                                       # of its peak: a trunk's rate below that has been let down already
 KEYS = ("model", "data", "shares", "out", "model_out", "anneal_from", "anneal_step", "prompts", "parallel", "threads",
         "writers", "train")
 
@@ -55,13 +58,11 @@ def main(given: argparse.Namespace) -> int:
     plan = described(given)
     if plan.get("threads"):
         torch.set_num_threads(plan["threads"])
+    recipe = given.source in recipes() and not plan.get("data")
     try:
-        if given.source in recipes() and not plan.get("data"):
-            follow(given.source, plan)
-        else:
-            run(plan, given.resume)
+        follow(given.source, plan) if recipe else run(plan, given.resume)
     except KeyboardInterrupt as stop:
-        print(f"{stop}; the same command with --resume goes on from there", file=sys.stderr)
+        print(f"{stop or 'stopped'}; the same command{'' if recipe else ' with --resume'} goes on from there", file=sys.stderr)
         return 130
     except (FloatingPointError, OSError, ModuleNotFoundError) as error:
         print(f"zamba-lab: {error}", file=sys.stderr)
@@ -77,7 +78,11 @@ def recipes() -> tuple[str, ...]:
 
 
 def follow(recipe: str, plan: dict[str, Any]) -> None:
-    """Make what a recipe makes, or go on with it."""
+    """Make what a recipe makes, or go on with it. Raises ValueError for arguments that a recipe does not take."""
+    more = sorted(plan["train"]) + [name for name in KEYS if plan.get(name) and name not in ("model", *OF_RECIPES)]
+    if more:
+        raise ValueError(f"{recipe!r} without --data is a recipe, which takes {', '.join(OF_RECIPES)}: got {', '.join(more)}; to train "
+                         "a model of that shape on text of your own give --data FOLDER")
     out, runs = (Path(plan[name]) if plan.get(name) else None for name in ("model_out", "out"))
     if recipe == STUDY:
         from zamba_lab.train.study import study
@@ -96,11 +101,29 @@ def described(given: argparse.Namespace) -> dict[str, Any]:
     source, plan = given.source, {"model": given.source, "train": {}}
     if Path(source).suffix in (".yaml", ".yml", ".json"):
         plan |= _read(Path(source))
+    if not isinstance(plan["train"], dict | None):
+        raise ValueError(f"train must name training arguments, {{steps: 2000, ...}}: got {plan['train']!r}")
     flags = {name: value for name, value in vars(given).items() if value is not None}
-    plan["train"] = {**(plan["train"] or {}), **{name.removeprefix("train."): value for name, value in flags.items()
-                                                if name.startswith("train.")}}
+    plan["train"] = (plan["train"] or {}) | {name.removeprefix("train."): value for name, value in flags.items()
+                                             if name.startswith("train.")}
     plan |= {name: value for name, value in flags.items() if name in KEYS}
-    plan["data"] = [plan["data"]] if isinstance(plan.get("data"), str) else plan.get("data") or []
+    for name in ("data", "prompts", "writers"):                                # a text is a list of one
+        plan[name] = [plan[name]] if isinstance(plan.get(name), str) else list(plan.get(name) or ())
+    return _checked(plan)
+
+
+def _checked(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan. Raises ValueError for what a file may say and a flag could not."""
+    from zamba_lab.train.several import TEAMS
+    from zamba_lab.train.writers import WRITERS
+
+    shares = plan.get("shares")
+    if shares is not None and not (isinstance(shares, list | tuple) and all(isinstance(one, int | float) for one in shares)):
+        raise ValueError(f"shares must be a list of numbers: got {shares!r}")
+    if unknown := sorted(set(plan["writers"]) - WRITERS.keys()):
+        raise ValueError(f"writers must be of {', '.join(WRITERS)}: got {', '.join(unknown)}")
+    if plan.get("parallel") not in (None, *TEAMS):
+        raise ValueError(f"parallel must be one of {', '.join(TEAMS)}: got {plan['parallel']!r}")
     return plan
 
 
@@ -135,12 +158,12 @@ def run(plan: dict[str, Any], resume: bool) -> None:
     if not plan["data"] or not plan.get("out"):
         raise ValueError("training needs data and a folder for the run: --data FOLDER --out RUN"
                          + (f", or one of the recipes {', '.join(recipes())} alone" if not plan["data"] else ""))
-    out, config, known = Path(plan["out"]), training(plan), checkpoints(plan["out"])
+    out, known = Path(plan["out"]), checkpoints(plan["out"])
     if known and not resume:
         raise ValueError(f"{str(out)!r} holds a run of {known[-1][0]} steps: go on with it by --resume, or take another folder")
     if resume and not known:
         raise ValueError(f"there is nothing to resume: {str(out)!r} holds no checkpoint")
-    model_config = shape(plan["model"])
+    config, model_config = training(plan, resume), shape(plan["model"])
     folders = opened(plan["data"], model_config)
     held_out = {name: one.packed("validation") for name, one in folders.items()
                 if one.manifest["splits"]["validation"]["documents"]}
@@ -155,12 +178,29 @@ def run(plan: dict[str, Any], resume: bool) -> None:
     team.save(save, model, Path(plan.get("model_out") or out / "model"))
 
 
-def training(plan: dict[str, Any]):
-    """The training arguments: an annealing run's schedule is the published one unless it is given."""
-    if not plan.get("anneal_from") or "schedule" in plan["train"]:
-        return from_values(plan["train"])
-    config = from_values(plan["train"] | {"schedule": "constant"})
-    return annealing(config, config.steps, seed=config.seed)
+def training(plan: dict[str, Any], resume: bool = False) -> TrainConfig:
+    """The training arguments. An annealing run has its trunk's, `annealing`'s in their place, and over both what is given."""
+    given = plan["train"]
+    if not plan.get("anneal_from"):
+        return from_values(given)
+    if resume:
+        return from_values(recorded(plan["out"], None)[0].facts() | given)
+    trunk, done = recorded(plan["anneal_from"], plan.get("anneal_step"))
+    steps = from_values({"schedule": "constant", "steps": given.get("steps", defaults()["steps"][0])}).steps
+    share = trunk.schedule.share(max(0, done - 1), trunk.steps)
+    if share < LOW:
+        print(f"{plan['anneal_from']!r} after {done} steps had let its rate down to {share:.2g} of the peak already: a trunk is rather one "
+              "that has not (--schedule 'wsd(warmup=100, decay=0)', or --anneal-step)", file=sys.stderr)
+    return from_values(annealing(trunk, steps).facts() | given)
+
+
+def recorded(folder: str, step: int | None) -> tuple[TrainConfig, int]:
+    """What a run was trained with, and the steps of the checkpoint. Raises ValueError if it has none such."""
+    from zamba_lab.train.files import at_step
+
+    content = at_step(folder, step)
+    return from_values({name.removeprefix("train."): value for name, value in content["run"].items()
+                        if name.startswith("train.")}), content["step"]
 
 
 def opened(data: list[str], model_config) -> dict[str, Any]:
@@ -213,4 +253,8 @@ def _team(plan: dict[str, Any]):
 
 
 def _writer(make, name: str, out: Path):
-    return make(out / "tensorboard") if name == "tensorboard" else make(out.parent.name or "zamba-lab", out.name)
+    """A run that goes on is the same run to the others, too."""
+    if name == "tensorboard":
+        return make(out / "tensorboard")
+    same = {"id": hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]} if name == "wandb" else {}
+    return make(out.parent.name or "zamba-lab", out.name, resume="allow", **same)
