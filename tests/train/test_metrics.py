@@ -71,8 +71,10 @@ def test_a_logged_row_is_what_was_measured_at_its_step(monkeypatch, make, name):
     said = []
     stand_in(monkeypatch, name, init=lambda **given: said.append(given), log=lambda values, step: said.append((step, values)))
     write = make("project", "a", mode="offline")
+    assert not said, "a run that is refused before its first row is begun nowhere"
     write(row(4, bits=None, sample="x"))
-    assert said == [{"project": "project", "name": "a", "mode": "offline"}, (4, {"loss": 0.25, "sample": "x"})]
+    write(row(5))
+    assert said == [{"project": "project", "name": "a", "mode": "offline"}, (4, {"loss": 0.25, "sample": "x"}), (5, {"loss": 0.2})]
 
 
 def test_tensorboard_reads_back_scalars_and_texts_at_their_steps(tmp_path):
@@ -86,6 +88,16 @@ def test_tensorboard_reads_back_scalars_and_texts_at_their_steps(tmp_path):
     assert [(one.step, one.value) for one in board.Scalars("loss")] == [(1, 1.0), (2, 0.5), (4, 0.25)]
     (text,) = board.Tags()["tensors"]
     assert [one.tensor_proto.string_val[0].decode() for one in board.Tensors(text)] == ["x", "xx", "xxxx"]
+
+
+def test_tensorboard_shows_a_step_that_is_made_again_once(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for first in (1, 3):                                   # killed after step 4, gone on with after step 2
+        write = tensorboard(tmp_path)
+        for step in range(first, first + 4):
+            write(row(step))
+    assert [one.step for one in EventAccumulator(str(tmp_path)).Reload().Scalars("loss")] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("make, name", [(tensorboard, "tensorboard"), (trackio, "trackio"), (wandb, "wandb")])

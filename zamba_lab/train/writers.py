@@ -2,8 +2,9 @@
 
     train(..., on_row=[tensorboard("runs/x/tensorboard")])
 
-The libraries are optional and imported here only; the local files of metrics.py are written in any case. Anything else
-that takes a row will do: `print`, a list's `append`, a figure's update.
+The libraries are optional and imported here only; the local files of metrics.py are written in any case. A run is begun there with
+its first row, so that one that is refused leaves nothing. Anything else that takes a row will do: `print`, a list's `append`, a
+figure's update.
 """
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ from zamba_lab.train.metrics import Row, Writer
 
 
 def tensorboard(folder: str | Path) -> Writer:
-    """Scalars and texts as TensorBoard's event files in a folder."""
+    """Scalars and texts as TensorBoard's event files in a folder. Rows of steps that are made again replace the old ones."""
     _needed("tensorboard", "TensorBoard's files")
-    board = _needed("torch.utils.tensorboard", "TensorBoard's files").SummaryWriter(str(folder))
+    library, boards = _needed("torch.utils.tensorboard", "TensorBoard's files"), []
 
     def write(row: Row) -> None:
+        if not boards:
+            boards.append(library.SummaryWriter(str(folder), purge_step=row["step"]))
         for name, value in _measured(row).items():
-            (board.add_text if isinstance(value, str) else board.add_scalar)(name, value, row["step"])
-        board.flush()
+            (boards[0].add_text if isinstance(value, str) else boards[0].add_scalar)(name, value, row["step"])
+        boards[0].flush()
 
     return write
 
@@ -41,8 +44,14 @@ WRITERS = {"tensorboard": tensorboard, "trackio": trackio, "wandb": wandb}
 
 
 def _logged(library: ModuleType, project: str, name: str | None, more: dict) -> Writer:
-    library.init(project=project, name=name, **more)
-    return lambda row: library.log(_measured(row), step=row["step"])
+    begun = []
+
+    def write(row: Row) -> None:
+        if not begun:
+            begun.append(library.init(project=project, name=name, **more))
+        library.log(_measured(row), step=row["step"])
+
+    return write
 
 
 def _measured(row: Row) -> dict:
