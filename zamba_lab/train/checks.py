@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from zamba_lab.corpora import Packed
+from zamba_lab.train.batches import IGNORE, by_documents
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.labelled import Labelled
 from zamba_lab.train.mixture import Mixture, pieces
@@ -62,11 +63,15 @@ def what_went_wrong(module: nn.Module, data: Mixture | Labelled, step: int, conf
     device = next(module.parameters()).device
     ids, targets = data.batch(step, config, team.rank, team.size)
     found = []
-    for place, row, aims in zip(data.places(step, config, bos_id, team.rank, team.size), ids, targets):
-        nats = float(summed_loss(module(row[None].to(device)), aims[None].to(device))) / config.length
-        found.append((np.isfinite(nats), f"{place}: loss {nats:.4g}"))
-    found.sort(key=lambda one: one[0])                     # those with no number first
-    windows = "; ".join(text for _, text in found[:most]) + ("; ..." if len(found) > most else "")
+    for row in range(len(ids)):
+        whole = ids[row:row + 1], targets[row:row + 1]
+        # of several processes each must call the module equally often: there a window is read through
+        parts = by_documents(*whole, bos_id) if config.documents and team.size == 1 else [whole]
+        nats = sum(float(summed_loss(module(given.to(device)), aims.to(device))) for given, aims in parts)
+        found.append((row, nats / max(1, int((whole[1] != IGNORE).sum()))))
+    found.sort(key=lambda one: bool(np.isfinite(one[1])))  # those with no number first
+    places = [f"{data.place(row, step, config, bos_id, team.rank, team.size)}: loss {nats:.4g}" for row, nats in found[:most]]
+    windows = "; ".join(places) + ("; ..." if len(found) > most else "")
     return (f"step {step + 1} has loss {loss} and a gradient of norm {norm} at lr={config.lr_at(step):.3g}: the peak "
             f"lr={config.lr} is too high, or the weights were not finite before. The step was not made; the last checkpoint "
             f"is from before it. Its windows: {windows}")

@@ -34,9 +34,9 @@ class Labelled:
             raise ValueError(f"labelled data has its own length and no documents: got length={config.length}, the data's is "
                              f"{self.length}, documents={config.documents}")
 
-    def places(self, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> list[str]:
-        """Where each row of a step's batch is from."""
-        return [f"sequence {row} of step {step + 1}" for row in range(config.batch)][rank::size]
+    def place(self, row: int, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> str:
+        """Where a row of a step's batch is from."""
+        return f"sequence {range(config.batch)[rank::size][row]} of step {step + 1}"
 
     def facts(self) -> dict[str, object]:
         return dict(self.identity)

@@ -120,9 +120,9 @@ class Mixture:
                     f"{self.shares[name]:g}), max_epochs={config.max_epochs:g}: at most {int(fits)} steps, or allow "
                     f"max_epochs={np.ceil(epochs):g}")
 
-    def places(self, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> list[str]:
-        """Where each window of a step is from."""
-        return [self._place(window, config.length, bos_id) for window in self.step_windows(step, config, rank, size)]
+    def place(self, row: int, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> str:
+        """Where a row of a step's batch is from. It reads the corpus up to there."""
+        return self._place(self.step_windows(step, config, rank, size)[row], config.length, bos_id)
 
     def _place(self, window: Window, length: int, bos_id: int | None) -> str:
         tokens, end = self.corpora[window.corpus], window.start + length
