@@ -127,11 +127,7 @@ class Shard:
         self.dropped, self.paths = facts["dropped"], facts["paths"]
         with np.load(work / f"{number:05}.npz") as arrays:
             self.ends, self.keys, self.hashes = arrays["ends"], arrays["keys"], arrays["hashes"]
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Bytes of each document."""
-        return np.diff(self.ends)
+        self.sizes = np.diff(self.ends)                     # bytes of each document
 
     def text(self, k: int) -> str:
         with open(self._text, "rb") as file:

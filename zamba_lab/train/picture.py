@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 60, 150, 36, 48
@@ -27,7 +28,7 @@ def curve_svg(curves: Mapping[str, Sequence[tuple[float, float]]], levels: Mappi
 
     parts = _frame(title, x_label, y_label, right, top, place)
     ends = []
-    for (name, points), colour in zip(curves.items(), COLOURS):
+    for (name, points), colour in zip(curves.items(), cycle(COLOURS)):
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points if point[1] <= top))
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         ends.append((place(*points[-1])[1], f"{name} {points[-1][1]:.2f}", colour))
