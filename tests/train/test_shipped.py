@@ -13,7 +13,7 @@ from shipped import nano
 from zamba_lab import lens
 from zamba_lab.config.presets import SHIPPED
 from zamba_lab.train import document_bits, study
-from zamba_lab.train.shipped import MANIFEST, PHASE_1, PHASE_2, learning_curves
+from zamba_lab.train.shipped import MANIFEST, PHASE_1, PHASE_2, SUMS, learning_curves, sums
 
 DATA = Path(__file__).parents[2] / "data"
 TEXT = '''class Counter:
@@ -106,11 +106,14 @@ def test_the_best_is_a_quarter_below_xz(how, split):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_readme_states_what_was_measured(name):
     text, metrics = readme(), metrics_of(name)
+    tables = dict(zip(("validation", "test"), re.findall(r"of them prose:.*?after the training text \| [\d.]+ \|", text)))
     for split, found in metrics["bits_per_byte"].items():
-        for measured in ("model", "model_python", "model_prose", *XZ):
-            assert f"{found[measured]:.3f}" in text, (split, measured, found[measured])
+        row = " | ".join(f"{found[part]:.3f}" for part in ("model", "model_python", "model_prose"))
+        assert f"| {name} | {row} |" in tables[split], (split, row)
+        assert all(f"| {found[how]:.3f} |" in tables[split] for how in XZ)
     training = metrics["training"]
-    for said in (f"{training['steps']:,} steps", f"{training['tokens']:,} tokens", f"{training['parameters']:,}"):
+    for said in (f"{training['steps']:,} steps", f"{training['tokens']:,} tokens", f"{training['parameters']:,}",
+                 f"weight decay {training['phases'][0]['weight_decay']:g},"):
         assert said in text, said
 
 
@@ -124,12 +127,8 @@ def test_every_curve_ends_near_what_was_measured():
 
 def test_the_sums_are_those_of_the_files():
     """As `sha256sum --check` in data/ says."""
-    sums = dict(line.split("  ")[::-1] for line in (DATA / "SHA256SUMS").read_text().splitlines())
-    kinds = (".safetensors", ".json", ".csv", ".parquet")
-    there = {str(file.relative_to(DATA)) for file in DATA.rglob("*") if file.suffix in kinds}
-    assert sums.keys() == there
-    for name, found in sums.items():
-        assert hashlib.sha256((DATA / name).read_bytes()).hexdigest() == found, name
+    known = (DATA / SUMS).read_text()
+    assert known == sums(DATA) and "zamba2-nano/model.safetensors\n" in known
 
 
 def test_the_manifest_adds_up():

@@ -10,6 +10,7 @@ when it is started again. Nothing is written to the model's folder before it is 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import platform
@@ -40,7 +41,8 @@ PHASE_1 = TrainConfig(steps=4800, batch=2, length=512, max_epochs=2.0, lr=3e-3, 
 # four (1.544 bits a byte of mamba2-nano's) and at 1.615 after eight.
 REPLAY = 0.85
 PHASE_2 = annealing(PHASE_1, steps=1300, length=1024, max_epochs=None, evaluate_every=100)
-MANIFEST, CURVES = "manifest.json", "curves.svg"        # of all models of a folder
+MANIFEST, CURVES, SUMS = "manifest.json", "curves.svg", "SHA256SUMS"        # of all models of a folder
+SUMMED = (".safetensors", ".json", ".csv", ".parquet")
 
 
 def make(name: str, out: Path, run: Path, model_config: ZambaConfig | None = None,
@@ -151,6 +153,13 @@ def write(out: Path, model: Zamba, documents: Sequence[Document], curve: list[di
         writer.writeheader()
         writer.writerows(curve)
     (out.parent / CURVES).write_text(picture(out.parent), encoding="utf-8")
+    (out.parent / SUMS).write_text(sums(out.parent), encoding="utf-8")
+
+
+def sums(folder: Path) -> str:
+    """The SHA-256 of each weight, config and result in a folder, as sha256sum checks them."""
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.suffix in SUMMED}
+    return "".join(f"{hashlib.sha256(files[name].read_bytes()).hexdigest()}  {name}\n" for name in sorted(files))
 
 
 def learning_curves(data: Path = SHIPPED["zamba2-nano"].parent, domain: str = PYTHON) -> dict[str, tuple[list, list]]:
