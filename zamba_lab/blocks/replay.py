@@ -35,11 +35,13 @@ def one_token(model: nn.Module, walk: Walk, ctx: Context, cache: Cache) -> tuple
     if takes.hooked:
         return walk(ctx, cache)
     kind = (ctx.x0.shape, ctx.x0.dtype, ctx.turn is None, ctx.visible is None, torch.get_num_threads(),
-            tuple((layer.ssm is None, layer.k is None) for layer in cache.layers))
+            tuple((layer.conv is None, layer.ssm is None, layer.k is None) for layer in cache.layers))
     if kind not in takes.by_kind:
         with direct.recorded() as calls:
             logits, layers = walk(ctx, cache)
-        takes.by_kind[kind] = take_of(calls, model, ctx, cache, logits, layers)
+        take = take_of(calls, model, ctx, cache, logits, layers)
+        if take or all(map(_settled, cache.layers, layers)):
+            takes.by_kind[kind] = take
         return logits, layers
     take = takes.by_kind[kind]
     return take and take.play(ctx, cache) or walk(ctx, cache)
@@ -73,7 +75,10 @@ _TAKES: WeakKeyDictionary[nn.Module, _Takes] = WeakKeyDictionary()
 
 
 class _Part(NamedTuple):
-    """What one layer's cache looks like: shape and type of conv and ssm, and batch, heads and width of KV. None: absent."""
+    """What one layer's cache looks like: shape and type of conv and ssm, and batch, heads and width of KV. None: absent.
+
+    KV are of the stream's type.
+    """
 
     conv: tuple[torch.Size, torch.dtype] | None
     ssm: tuple[torch.Size, torch.dtype] | None
@@ -85,14 +90,14 @@ def take_of(calls: Calls, model: nn.Module, ctx: Context, cache: Cache, logits: 
     """The calls of a token from ctx and cache to logits and layers, on tape; None if not all of its work was native."""
     into, out, rooms, parts = _inputs(ctx), [logits], [], []
     for old, new in zip(cache.layers, layers):
-        mixer, kv = old.ssm is not None, None
+        mixer, kv = old.conv is not None and old.ssm is not None, None
         if mixer:
             into += [old.conv, old.ssm]
             out += [new.conv, new.ssm]
         if new.room is not None:
             rooms.append(new.room)
             into += [new.room.k, new.room.v]
-            kv = (*new.k.shape[:2], new.k.shape[3])
+            kv = _sizes(new.k)
         parts.append(_Part(_looks(old.conv) if mixer else None, _looks(old.ssm) if mixer else None, kv))
     first = len(into) + len(out)
     numbers = {room.k.data_ptr(): {"l": first + 2 * k, "r": first + 2 * k + 1} for k, room in enumerate(rooms)}
@@ -129,6 +134,8 @@ class _Take(NamedTuple):
                 into += [old.conv.data_ptr(), old.ssm.data_ptr()]
                 out += [conv.data_ptr(), ssm.data_ptr()]
             if part.kv is not None:
+                if old.k is not None and not (old.k.dtype == ctx.x0.dtype and _sizes(old.k) == _sizes(old.v) == part.kv):
+                    return None
                 room, s = old.take_positions(1, *part.kv, like=ctx.x0)
                 k, v = room.k.narrow(2, 0, s), room.v.narrow(2, 0, s)
                 into += [k.data_ptr(), v.data_ptr()]
@@ -137,5 +144,16 @@ class _Take(NamedTuple):
         return (logits, layers) if self.tape.play(into + out + numbers) else None
 
 
-def _looks(t: Tensor) -> tuple[torch.Size, torch.dtype] | None:
-    return (t.shape, t.dtype) if direct.plain(t) else None
+def _settled(old: LayerCache, new: LayerCache) -> bool:
+    """Whether the token found what it leaves: a cache of another type is converted once, then tokens are as ever."""
+    same = all(a is None or _looks(a) == _looks(b) for a, b in ((old.conv, new.conv), (old.ssm, new.ssm)))
+    return same and (old.k is None or new.k is None or old.k.dtype == new.k.dtype)
+
+
+def _looks(t: Tensor | None) -> tuple[torch.Size, torch.dtype] | None:
+    return (t.shape, t.dtype) if t is not None and direct.plain(t) else None
+
+
+def _sizes(kv: Tensor) -> tuple[int, int, int]:
+    b, heads, _, width = kv.shape
+    return b, heads, width

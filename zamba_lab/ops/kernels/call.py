@@ -83,6 +83,19 @@ def filled(t: Tensor | None) -> Tensor | None:
     return None if t is None else t.contiguous()
 
 
+def carried(name: str, t: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
+    """What an earlier call left to go on from, of this type; None stays None.
+
+    Raises ValueError if its shape is another: a kernel is given an address and would read past its end.
+    """
+    if t is None:
+        return None
+    if t.shape != shape:
+        raise ValueError(f"the {name} to go on from must have shape {tuple(shape)}, as this layer and batch need it: "
+                         f"got {tuple(t.shape)}")
+    return t if t.dtype == dtype else t.to(dtype)
+
+
 def call(name: str, work: float, *arguments: Tensor | int | float | None) -> None:
     """Run a native function on torch's number of threads, or fewer. Raises MemoryError if it found no scratch memory.
 
