@@ -240,3 +240,26 @@ def test_a_cache_of_another_models_sizes_is_refused(mixer, changes, message, nat
 def test_the_convolution_refuses_a_state_of_another_size(shape):
     with pytest.raises(ValueError, match=r"conv state .* \(2, 3, 6\).* got"):
         kernels.conv_silu(torch.ones(2, 4, 6), torch.ones(6, 4), None, torch.ones(shape))
+
+
+@pytest.mark.parametrize("edit", [lambda t: 2 * t, lambda t: t.flip(0)], ids=["other values", "other order"])
+@pytest.mark.parametrize("names", [("k",), ("v",), ("k", "v")], ids=str)
+@pytest.mark.parametrize("variant", ["base", "transformer, grouped queries, no rope"])
+@torch.no_grad()
+def test_keys_and_values_put_in_the_place_of_others_are_the_ones_that_count(variant, names, edit):
+    model, ids = make_model(VARIANTS[variant]), random_ids(VARIANTS[variant])
+    _, cache = decode(model, ids[:, :8], None)                                  # with room, recorded and played
+    layers = [replace(layer, **{name: edit(getattr(layer, name)) for name in names if layer.k is not None})
+              for layer in cache.layers]
+    edited = replace(cache, layers=tuple(layers))
+    alone = replace(cache, layers=tuple(replace(layer, room=None) for layer in layers))
+    assert any(layer.room for layer in layers)
+    for lengths in ([1, 1, 4], [5, 1]):
+        runs = []
+        for one in (edited, alone):
+            steps = []
+            for tokens in ids[:, 8:8 + sum(lengths)].split(lengths, dim=1):
+                logits, one = model.extend(tokens, one)
+                steps.append(logits)
+            runs.append(torch.cat(steps, dim=1))
+        assert torch.equal(*runs)

@@ -24,6 +24,11 @@ class Room:
     def __init__(self, k: Tensor, v: Tensor, taken: int):
         self.k, self.v, self.taken = k, v, taken            # (b, attn_kv_heads, room, attn_head_dim)
 
+    def begins(self, layer: LayerCache) -> bool:
+        """Whether the layer's keys and values still are the beginning of these, and no others put in their place."""
+        return all(t.data_ptr() == whole.data_ptr() and t.stride() == whole.stride() and len(t) == len(whole)
+                   for t, whole in ((layer.k, self.k), (layer.v, self.v)))
+
 
 @dataclass(frozen=True)
 class LayerCache:
@@ -61,7 +66,7 @@ class LayerCache:
         """
         past = self.count_positions(b, heads, width)
         room, s = self.room, past + count
-        if room is None or room.taken != past or s > room.k.shape[2] or room.k.dtype != like.dtype:
+        if not (room and room.taken == past and s <= room.k.shape[2] and room.k.dtype == like.dtype and room.begins(self)):
             k, v = (like.new_empty(b, heads, max(s, expected) + max(64, past // 4), width) for _ in range(2))
             if past:
                 k[:, :, :past], v[:, :, :past] = self.k, self.v
