@@ -121,27 +121,38 @@ class _Take(NamedTuple):
 
     def play(self, ctx: Context, cache: Cache) -> tuple[Tensor, list[LayerCache]] | None:
         """None, and nothing is done, if the cache is not laid out as the tape needs it, or another thread plays."""
-        if not all(direct.plain(t) for t in _inputs(ctx)):
+        if not self._fits(ctx, cache) or not self.tape.lock.acquire(blocking=False):
             return None
+        try:
+            return self._play(ctx, cache)
+        finally:
+            self.tape.lock.release()
+
+    def _fits(self, ctx: Context, cache: Cache) -> bool:
+        """Whether what goes in has the layout, shapes and types of what went in when the tape was recorded."""
+        return all(map(direct.plain, _inputs(ctx))) and all(
+            (part.ssm is None or (_looks(old.conv) == part.conv and _looks(old.ssm) == part.ssm))
+            and (part.kv is None or old.k is None
+                 or (old.k.dtype == ctx.x0.dtype and _sizes(old.k) == _sizes(old.v) == part.kv))
+            for old, part in zip(cache.layers, self.parts))
+
+    def _play(self, ctx: Context, cache: Cache) -> tuple[Tensor, list[LayerCache]]:
         into, logits = [t.data_ptr() for t in _inputs(ctx)], ctx.x0.new_empty(self.logits)
         out, numbers, layers = [logits.data_ptr()], [], []
         for old, part in zip(cache.layers, self.parts):
             conv = ssm = k = v = room = None
             if part.ssm is not None:
-                if _looks(old.conv) != part.conv or _looks(old.ssm) != part.ssm:
-                    return None
                 conv, ssm = torch.empty_like(old.conv), memory.empty(old.ssm, *old.ssm.shape)
                 into += [old.conv.data_ptr(), old.ssm.data_ptr()]
                 out += [conv.data_ptr(), ssm.data_ptr()]
             if part.kv is not None:
-                if old.k is not None and not (old.k.dtype == ctx.x0.dtype and _sizes(old.k) == _sizes(old.v) == part.kv):
-                    return None
                 room, s = old.take_positions(1, *part.kv, like=ctx.x0)
                 k, v = room.k.narrow(2, 0, s), room.v.narrow(2, 0, s)
                 into += [k.data_ptr(), v.data_ptr()]
                 numbers += [s, room.k.shape[2]]
             layers.append(LayerCache(conv, ssm, k, v, room))
-        return (logits, layers) if self.tape.play(into + out + numbers) else None
+        self.tape.play(into + out + numbers)
+        return logits, layers
 
 
 def _settled(old: LayerCache, new: LayerCache) -> bool:

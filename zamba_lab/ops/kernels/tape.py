@@ -72,22 +72,16 @@ class Tape:
         self._run = build.library().run_tape
         self._run.argtypes = [ctypes.c_int64, ctypes.c_int64] + 3 * [ctypes.c_void_p]
         self._arguments = (1, len(calls), *(a.ctypes.data for a in (self._functions, self._starts, self._words)))
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()                        # what lies between the calls is one thread's at a time
 
-    def play(self, slots: list[int]) -> bool:
-        """Make the calls again. slots: addresses and integers. False if another thread is at it: nothing was done.
+    def play(self, slots: list[int]) -> None:
+        """Make the calls again, by who holds `lock`. slots: addresses and integers.
 
         Raises MemoryError if a call found no scratch memory.
         """
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
-            self._words[self._places] = np.array(slots, np.int64)[self._slots]
-            if self._run(*self._arguments):
-                raise MemoryError("a native kernel found no memory for its scratch space")
-        finally:
-            self._lock.release()
-        return True
+        self._words[self._places] = np.array(slots, np.int64)[self._slots]
+        if self._run(*self._arguments):
+            raise MemoryError("a native kernel found no memory for its scratch space")
 
 
 def _memory(t: Tensor) -> int:
