@@ -64,6 +64,15 @@ def test_played_equals_walked_and_every_variant_with_native_steps_is_played(name
     assert takes(model) and (name in NOT_NATIVE or all(takes(model)))
 
 
+@pytest.mark.parametrize("config", [replace(BASE, norm_eps=1), replace(BASE, dt_min=1), replace(BASE, mixer="mamba1", dt_min=1)],
+                         ids=["norm_eps", "dt_min", "mamba1 dt_min"])
+@torch.inference_mode()
+def test_a_number_given_as_an_int_is_played_as_the_number_it_is(config):
+    model, ids = small(config), random_ids(config, b=2, l=11)
+    torch.testing.assert_close(decoded(model, ids)[0], model(ids)[:, 5:], rtol=0, atol=1e-4)
+    assert takes(model) and all(takes(model))
+
+
 @pytest.mark.parametrize("prepare", [lambda model: zl.quantize(model, "int8"), lambda model: model], ids=["int8", "padding"])
 def test_int8_and_padding_are_played_too(prepare, monkeypatch):
     model, ids = prepare(small()), random_ids(BASE, b=2, l=11)

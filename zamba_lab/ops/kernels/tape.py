@@ -62,7 +62,7 @@ class Tape:
                         raise NotTaped(f"{name} reads a tensor of shape {tuple(argument.shape)} that no call before it wrote")
                     if letter == "o":
                         made.add(_memory(argument))
-                words.append(_word(argument))
+                words.append(_word(letter, argument))
         if any(_memory(t) not in made for t in outputs):
             raise NotTaped("the calls do not write everything that is to come out")
         self._words = np.array(words, np.int64)
@@ -88,12 +88,12 @@ def _memory(t: Tensor) -> int:
     return t.untyped_storage().data_ptr()
 
 
-def _word(argument: int | float | Tensor | None) -> int:
-    """The 64 bits of an argument, as an integer."""
+def _word(letter: str, argument: int | float | Tensor | None) -> int:
+    """The 64 bits of an argument, as an integer. The letter says what they are read as: a number may be given as an int."""
+    if letter == "d":
+        return struct.unpack("q", struct.pack("d", argument))[0]
     if isinstance(argument, Tensor):
         return argument.data_ptr()
-    if isinstance(argument, float):
-        return struct.unpack("q", struct.pack("d", argument))[0]
     return int(argument or 0)
 
 
