@@ -1,6 +1,7 @@
 """Calling the native library: which tensors it takes, and how they become pointers."""
 
 import ctypes
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,23 +20,29 @@ _SUFFIX = {torch.float32: "_f32", torch.bfloat16: "_bf16", torch.float64: "_f64"
 
 WORTH_A_THREAD = 20_000     # nanoseconds of work
 
-_off = False
+_off = 0                    # how many `off()` are open, in whatever threads
+_counting = threading.Lock()
 
 
 @contextmanager
 def off() -> Iterator[None]:
-    """Within it the pure PyTorch forms answer: to compare with them, or for second derivatives."""
-    global _off
-    before, _off = _off, True
+    """Within it the pure PyTorch forms answer, in every thread: to compare with them, or for second derivatives."""
+    _count(1)
     try:
         yield
     finally:
-        _off = before
+        _count(-1)
+
+
+def _count(more: int) -> None:
+    global _off
+    with _counting:
+        _off += more
 
 
 def is_off() -> bool:
     """Whether we are within `off()`."""
-    return _off
+    return _off > 0
 
 
 def serves(*tensors: Tensor | None) -> bool:
