@@ -18,7 +18,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None
     x, state = rows(x), carried("conv state", state, (b, taps - 1, e), x.dtype)
     y, last = empty(x, b, l, e), x.new_empty(b, taps - 1, e)
     call("conv_forward" + suffix(x), WORK * x.numel(), b, l, e, taps, *steps(x),
-         *_parameters(weight, bias), filled(state), y, last)
+         *_parameters(weight, bias, e), filled(state), y, last)
     return y, last
 
 
@@ -31,7 +31,7 @@ def backward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | Non
     sums = x.new_empty(b * ((l + 63) // 64), taps + 1, e, dtype=COMPUTED[x.dtype])
     dstate = None if state is None else torch.empty_like(state, memory_format=torch.contiguous_format)
     call("conv_backward" + suffix(x), 2 * WORK * x.numel(), b, l, e, taps, *steps(x),
-         *_parameters(weight, bias), filled(state), *steps(dy), *steps(dx), dstate, sums)
+         *_parameters(weight, bias, e), filled(state), *steps(dy), *steps(dx), dstate, sums)
     if dlast is not None and back:
         new = min(back, l)                  # of the last inputs so many are of x, the others were in the state before
         dx[:, l - new:] += dlast[:, back - new:]
@@ -41,8 +41,11 @@ def backward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | Non
     return sums[:taps].T, sums[taps], dstate
 
 
-def _parameters(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """(taps, e) and (e,), in the computing type."""
+def _parameters(weight: Tensor, bias: Tensor | None, e: int) -> tuple[Tensor, Tensor | None]:
+    """(taps, e) and (e,), in the computing type. Raises ValueError if the kernel would read or write past an end."""
+    if weight.shape[1] > MOST_TAPS or len(weight) != e or (bias is not None and bias.shape != (e,)):
+        raise ValueError(f"the weight must be (channels, taps), of at most {MOST_TAPS} taps, and the bias (channels,): got "
+                         f"{tuple(weight.shape)} and {None if bias is None else tuple(bias.shape)} for {e} channels")
     wide = COMPUTED[weight.dtype]
     return weight.T.to(wide).contiguous(), None if bias is None else bias.to(wide).contiguous()
 
