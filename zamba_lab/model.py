@@ -144,7 +144,7 @@ class Zamba(nn.Module):
         visible = visible_keys(l, past.length + l, keys, x0.device)
         turn = self.turn(positions, x0.dtype)
         step = l == 1 and mask is None and trace is OFF and direct.serves(x0)
-        return Context(x0, positions, mask, visible, turn, step, expected), replace(past, length=past.length + l, mask=keys)
+        return Context(x0, mask, visible, turn, step, expected), replace(past, length=past.length + l, mask=keys)
 
     def _logits(self, x: Tensor, trace) -> Tensor:
         x = trace("final_norm", self.final_norm(x))
