@@ -215,7 +215,8 @@ def test_a_recorded_token_is_not_played_on_a_cache_of_another_type():
         assert torch.equal(decode(model, ids[:, 9:], given)[0], want)
 
 
-OTHER_SIZES = {"state": (dict(d_state=12), "(SSM|conv) state .* got"), "heads of the state": (dict(headdim=8), "SSM state .* got"),
+OTHER_SIZES = {"state": (dict(d_state=12), "(SSM|conv) state .* got"),
+               "heads of the state": (dict(headdim=8), "SSM state .* got"),
                "fewer taps": (dict(d_conv=2), "conv state .* got"),
                "more taps": (dict(d_conv=6), "conv state .* got"),
                "heads": (dict(attn_kv_heads=2), r"keys and values .* = \(2, 4, 9, 8\).* got \(2, 2, 9, 8\)"),

@@ -36,7 +36,8 @@ BROADCAST = {
     "linear, one row to add": (linear, X, W, B, draw(1, 5)), "linear, rows to add to": (linear, X, W, None, draw(2, 3, 5)),
     "linear, one output for all": (linear, X, W, None, draw(2, 1, 1)), "linear, a vector": (linear, X, draw(12)),
     "int8, one row to add": (int8, X, W, B, draw(5)),
-    "norm, one weight": (rms_norm, X, draw(1), 1e-5), "gated norm, one gate": (gated_rms_norm, X, draw(2, 1, 1), draw(12), 1e-5, 2),
+    "norm, one weight": (rms_norm, X, draw(1), 1e-5),
+    "gated norm, one gate": (gated_rms_norm, X, draw(2, 1, 1), draw(12), 1e-5, 2),
 }
 
 
