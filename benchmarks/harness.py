@@ -180,8 +180,8 @@ def megabytes(size: float) -> str:
 
 # --- the report ---------------------------------------------------------------------------------------------------
 
-def machine() -> dict[str, str]:
-    """What a figure depends on besides the code."""
+def machine(quick: bool = False) -> dict[str, str]:
+    """What a figure depends on besides the code: of tiny sizes it says so."""
     info, memory = Path("/proc/cpuinfo"), Path("/proc/meminfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
@@ -189,7 +189,8 @@ def machine() -> dict[str, str]:
     return {"processor": model, "instructions": instructions(), "memory": total,
             "threads": str(torch.get_num_threads()), "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(), "torch": torch.__version__,
-            **{name: installed(name) for name in ("transformers", "mambapy")}, "allocator": allocator()}
+            **{name: installed(name) for name in ("transformers", "mambapy")}, "allocator": allocator(),
+            **({"sizes": "tiny"} if quick else {})}
 
 
 def instructions() -> str:
@@ -231,11 +232,21 @@ def report(results: dict[str, list[dict]], quick: bool = False) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def check_report(file: Path, quick: bool) -> None:
+    """Raise ValueError, before anything is measured, if the report could not be written or would push out a better one."""
+    if file.suffix != ".md" or not file.parent.is_dir():
+        raise ValueError(f"the report is a .md file in a folder that is there, its data beside it as .json: got {file}")
+    data = file.with_suffix(".json")
+    if quick and data.exists() and "sizes" not in json.loads(data.read_text(encoding="utf-8"))["machine"][0]:
+        raise ValueError(f"{data} holds what was measured at full sizes, which tiny ones do not replace: name another file")
+
+
 def joined(results: dict[str, list[dict]], file: Path) -> dict[str, list[dict]]:
-    """`results` and what `file` (JSON) holds of other benchmarks, if that was measured on the same machine."""
+    """`results` and what `file` (JSON) holds of other benchmarks, if that was measured on the same machine, at full sizes or
+    at tiny ones as these."""
     old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else results
     if old["machine"] != results["machine"]:
-        print(f"{file.name} is of another machine or other versions: it is replaced", file=sys.stderr)
+        print(f"{file.name} is of another machine, other versions or tiny sizes: it is replaced", file=sys.stderr)
         return results
     floors = [row for row in old["floors"] if row["before"] not in results and (HERE / f"{row['before']}.py").exists()]
     both = {name: rows for name, rows in old.items() if (HERE / f"{name}.py").exists()} | results

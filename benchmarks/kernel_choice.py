@@ -88,9 +88,10 @@ def build_seconds() -> list[float]:
 def run(quick: bool = False) -> list[dict[str, str]]:
     if not kernels.available():
         return [{"work": f"no native kernels here: {kernels.why_not()}"}]
-    todo, first = contenders((1, 32, 2, 16, 8), "eager") if quick else contenders((1, 2048, 80, 64, 64), "inductor")
+    b, l, h, p, n = sizes = (1, 32, 2, 16, 8) if quick else (1, 2048, 80, 64, 64)
+    todo, first = contenders(sizes, "eager" if quick else "inductor")
     times = interleaved(todo, repeats(9, quick))
-    rows = [ratio_row("SSD forward B=1 L=2048 H=80 P=64 N=64", times, "C", name) for name in todo if name != "C"]
+    rows = [ratio_row(f"SSD forward B={b} L={l} H={h} P={p} N={n}", times, "C", name) for name in todo if name != "C"]
     if quick:
         return rows
     cold, warm = build_seconds()

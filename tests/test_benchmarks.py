@@ -56,9 +56,35 @@ def test_a_report_keeps_what_other_benchmarks_left_there(tmp_path, capsys):
     assert text.index("## scan_op") < text.index("## tracing") and text.count("TINY SIZES") == 1
     assert set(data) == {"machine", "floors", "scan_op", "tracing"}
     assert [row["before"] for row in data["floors"]] == ["scan_op", "tracing"]
-    file.with_suffix(".json").write_text(json.dumps(data | {"machine": [{"processor": "another"}]}))
+    file.with_suffix(".json").write_text(json.dumps(data | {"machine": [data["machine"][0] | {"processor": "another"}]}))
     assert main(["bench", "tracing", "--quick", "--report", str(file)]) == 0
     assert "## scan_op" not in file.read_text()
+
+
+def test_tiny_sizes_and_full_ones_are_never_in_one_report(tmp_path, capsys, monkeypatch):
+    file, data = tmp_path / "REPORT.md", tmp_path / "REPORT.json"
+    assert main(["bench", "tracing", "--quick", "--report", str(file)]) == 0
+    tiny = json.loads(data.read_text())
+    full = {"machine": [harness.machine()], "floors": [{"before": "scan_op"}], "scan_op": [{"work": "some"}]}
+    assert harness.joined(full, data) == full and "tiny sizes" in capsys.readouterr().err
+    data.write_text(json.dumps(full))
+    assert harness.joined(full | {"ssd_op": []}, data).keys() == full.keys() | {"ssd_op"}
+    monkeypatch.setattr(floors, "measured", None)                          # whatever is measured now fails otherwise
+    assert main(["bench", "tracing", "--quick", "--report", str(file)]) == 2
+    assert "full sizes" in capsys.readouterr().err and json.loads(data.read_text()) == full and tiny["machine"] != full["machine"]
+
+
+@pytest.mark.parametrize("name", ["missing/folder/REPORT.md", "REPORT.json", "REPORT"])
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(floors, "measured", None)
+    assert main(["bench", "tracing", "--quick", "--report", str(tmp_path / name)]) == 2
+    assert "a .md file in a folder that is there" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_row_names_the_sizes_it_was_measured_at(capsys):
+    assert main(["bench", "kernel_choice", "--quick", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["kernel_choice"]
+    assert {row["work"] for row in rows} == {"SSD forward B=1 L=32 H=2 P=16 N=8"}
 
 
 def test_a_ratio_is_the_median_of_the_pairs_with_its_spread():

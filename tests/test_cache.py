@@ -1,9 +1,13 @@
 """A cache is a value: whoever holds one can go on from it, whatever was made of it since."""
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import pytest
 import torch
 from variants import VARIANTS, make_model, random_ids
 
+from zamba_lab.cache import LayerCache
 from zamba_lab.ops import kernels
 from zamba_lab.ops.kernels import memory
 
@@ -104,7 +108,9 @@ def test_a_cache_of_inference_mode_serves_outside_of_it():
 @pytest.mark.parametrize("look", [lambda t: t, lambda t: t[:, 0], lambda t: t.view(-1), lambda t: t.detach()],
                          ids=["itself", "a slice", "a view", "detached"])
 @torch.no_grad()
-def test_a_state_that_anybody_looks_at_is_not_written_again(look):
+def test_a_state_that_anybody_looks_at_is_not_written_again(look, monkeypatch):
+    monkeypatch.setattr(memory, "LEAST", 1)                 # or states as small as a test's never come from there
+    monkeypatch.setattr(memory, "_kept", {})
     config = VARIANTS["base"]
     model, ids = make_model(config), random_ids(config)
     _, cache = decode(model, ids[:, :4], None)
@@ -165,3 +171,98 @@ def test_a_cache_goes_on_in_another_mode_than_it_was_made_in(first, then):
         logits, cache = model.extend(ids[:, 9:14], cache)
         last, _ = model.extend(ids[:, 14:], cache)
     torch.testing.assert_close(torch.cat([logits, last], 1), want[:, 9:], rtol=0, atol=1e-11)
+
+
+def converted(cache, dtype):
+    """The cache in the types that a model of dtype keeps, by hand."""
+    wide = torch.promote_types(dtype, torch.float32)
+    layers = [LayerCache(**{name: t.to(wide if name == "ssm" else dtype) for name, t in layer.tensors().items()})
+              for layer in cache.layers]
+    return replace(cache, layers=tuple(layers))
+
+
+@pytest.mark.parametrize("variant", CACHED)
+@pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad], ids=lambda mode: mode.__name__)
+@pytest.mark.parametrize("was, now", [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32),
+                                      (torch.float64, torch.float32)], ids=str)
+def test_a_cache_of_another_type_goes_on_as_if_it_had_been_converted(variant, native, mode, was, now):
+    model, ids = make_model(VARIANTS[variant]), random_ids(VARIANTS[variant])
+    with mode(), nullcontext() if native else kernels.off():
+        _, cache = decode(model.to(was), ids[:, :7], None)
+        given = cache.map(lambda t: t.to(was))                                  # states too
+        for lengths in ([1, 1, 1], [3, 1, 1]):
+            runs = []
+            for cache in (given, converted(given, now)):
+                steps = []
+                for token in ids[:, 7:7 + sum(lengths)].split(lengths, dim=1):
+                    logits, cache = model.to(now).extend(token, cache)
+                    steps.append(logits)
+                runs.append((torch.cat(steps, dim=1), cache))
+            assert torch.equal(runs[0][0], runs[1][0]) and runs[0][0].isfinite().all()
+            for mine, other in zip(runs[0][1].layers, runs[1][1].layers):
+                assert all(torch.equal(t, other.tensors()[name]) for name, t in mine.tensors().items())
+
+
+@torch.inference_mode()
+def test_a_recorded_token_is_not_played_on_a_cache_of_another_type():
+    config = VARIANTS["base"]
+    model, ids = make_model(config).float(), random_ids(config)
+    _, cache = decode(model, ids[:, :9], None)                                  # recorded, and played
+    for dtype in (torch.bfloat16, torch.float64):
+        given = cache.map(lambda t: t.to(dtype))
+        want, _ = decode(model, ids[:, 9:], converted(given, torch.float32))
+        assert torch.equal(decode(model, ids[:, 9:], given)[0], want)
+
+
+OTHER_SIZES = {"state": (dict(d_state=12), "(SSM|conv) state .* got"),
+               "heads of the state": (dict(headdim=8), "SSM state .* got"),
+               "fewer taps": (dict(d_conv=2), "conv state .* got"),
+               "more taps": (dict(d_conv=6), "conv state .* got"),
+               "heads": (dict(attn_kv_heads=2), r"keys and values .* = \(2, 4, 9, 8\).* got \(2, 2, 9, 8\)"),
+               "head width": (dict(attn_head_dim=6), r"keys and values .* got \(2, 4, 9, 6\)")}
+
+
+@pytest.mark.parametrize("changes, message", OTHER_SIZES.values(), ids=OTHER_SIZES.keys())
+@pytest.mark.parametrize("mixer", ["mamba1", "mamba2"])
+@pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
+@with_and_without_gradients
+def test_a_cache_of_another_models_sizes_is_refused(mixer, changes, message, native, mode):
+    config = replace(VARIANTS["base"], mixer=mixer)
+    model, other, ids = make_model(config), make_model(replace(config, **changes)), random_ids(config)
+    with mode(), nullcontext() if native else kernels.off():
+        _, cache = other.extend(ids[:, :9])
+        decode(model, ids[:, :12], None)                                        # recorded
+        for end in (10, 14):
+            with pytest.raises(ValueError, match=message):
+                model.extend(ids[:, 9:end], cache)
+
+
+@pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
+@pytest.mark.parametrize("shape", [(2, 3, 5), (1, 3, 6), (2, 2, 6)])
+def test_the_convolution_refuses_a_state_of_another_size(shape):
+    with pytest.raises(ValueError, match=r"conv state .* \(2, 3, 6\).* got"):
+        kernels.conv_silu(torch.ones(2, 4, 6), torch.ones(6, 4), None, torch.ones(shape))
+
+
+@pytest.mark.parametrize("edit", [lambda t: 2 * t, lambda t: t.flip(0)], ids=["other values", "other order"])
+@pytest.mark.parametrize("names", [("k",), ("v",), ("k", "v")], ids=str)
+@pytest.mark.parametrize("variant", ["base", "transformer, grouped queries, no rope"])
+@torch.no_grad()
+def test_keys_and_values_put_in_the_place_of_others_are_the_ones_that_count(variant, names, edit):
+    model, ids = make_model(VARIANTS[variant]), random_ids(VARIANTS[variant])
+    _, cache = decode(model, ids[:, :8], None)                                  # with room, recorded and played
+    layers = [replace(layer, **{name: edit(getattr(layer, name)) for name in names if layer.k is not None})
+              for layer in cache.layers]
+    edited = replace(cache, layers=tuple(layers))
+    alone = replace(cache, layers=tuple(replace(layer, room=None) for layer in layers))
+    assert any(layer.room for layer in layers)
+    for lengths in ([1, 1, 4], [5, 1]):
+        runs = []
+        for one in (edited, alone):
+            steps = []
+            for tokens in ids[:, 8:8 + sum(lengths)].split(lengths, dim=1):
+                logits, one = model.extend(tokens, one)
+                steps.append(logits)
+            runs.append(torch.cat(steps, dim=1))
+        assert torch.equal(*runs)

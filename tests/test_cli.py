@@ -85,6 +85,6 @@ def test_the_shipped_model_writes(capsys):
 
 
 def test_it_runs_as_a_module_and_every_command_has_help():
-    for command in ([], ["info"], ["doctor"], ["generate"], ["corpus"], ["train"], ["bench"]):
+    for command in ([], ["info"], ["doctor"], ["generate"], ["corpus"], ["train"], ["ablate"], ["bench"]):
         done = subprocess.run([sys.executable, "-m", "zamba_lab", *command, "--help"], capture_output=True, text=True)
         assert done.returncode == 0 and "usage: zamba-lab" in done.stdout

@@ -93,3 +93,13 @@ def test_streaming_yields_what_generate_returns():
 def test_bad_sampling_is_refused_before_any_work(how, rule):
     with pytest.raises(ValueError, match=rule):
         zl.stream(None if "stop" not in how else make_model(BASE), None, **{"max_new_tokens": 1, **how})
+
+
+@pytest.mark.parametrize("count", [0, 3])
+@pytest.mark.parametrize("ids, mask, rule", [
+    (random_ids(BASE)[0], None, "shape"), (random_ids(BASE).short(), None, "torch.int16"), (random_ids(BASE) + 29, None, "0..28"),
+    (random_ids(BASE)[:, :0], None, "begin with the bos token"), (random_ids(BASE), torch.ones(2, 3), "shape of ids")])
+def test_bad_prompts_are_refused_when_called_whatever_is_asked_for(ids, mask, rule, count):
+    for ask in (zl.stream, zl.generate):
+        with pytest.raises(ValueError, match=rule):
+            ask(make_model(BASE), ids, count, mask=mask)

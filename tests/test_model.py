@@ -12,8 +12,10 @@ MODEL, IDS = make_model(BASE), random_ids(BASE)
 
 
 @pytest.mark.parametrize("ids, message", [
-    (IDS[0], r"ids must be integers of shape \(batch, length\).*got \(19,\)"),
+    (IDS[0], r"ids must be int64 or int32 of shape \(batch, length\).*got \(19,\)"),
     (IDS.double(), "torch.float64"),
+    *((IDS.to(dtype), f"ids must be int64 or int32 .*{dtype}") for dtype in (
+        torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool)),
     (IDS[:, :0], "an empty prompt: begin with the bos token"),
     (IDS + 11, r"ids must lie in 0..28 \(vocab_size 29\): got 1[1-9]..3[0-9]"),
     (IDS - 40, "ids must lie in 0..28"),
@@ -22,6 +24,11 @@ def test_bad_ids_are_refused(ids, message):
     for run in (MODEL, MODEL.extend):
         with pytest.raises(ValueError, match=message):
             run(ids)
+
+
+def test_ids_of_32_bits_are_as_good():
+    assert torch.equal(MODEL(IDS.int()), MODEL(IDS))
+    assert torch.equal(zl.generate(MODEL, IDS.int(), 4, stop=[3]), zl.generate(MODEL, IDS, 4, stop=[3]))
 
 
 @pytest.mark.parametrize("mask, message", [

@@ -24,6 +24,11 @@ class Room:
     def __init__(self, k: Tensor, v: Tensor, taken: int):
         self.k, self.v, self.taken = k, v, taken            # (b, attn_kv_heads, room, attn_head_dim)
 
+    def begins(self, layer: LayerCache) -> bool:
+        """Whether the layer's keys and values still are the beginning of these, and no others put in their place."""
+        return all(t.data_ptr() == whole.data_ptr() and t.stride() == whole.stride() and len(t) == len(whole)
+                   for t, whole in ((layer.k, self.k), (layer.v, self.v)))
+
 
 @dataclass(frozen=True)
 class LayerCache:
@@ -42,15 +47,26 @@ class LayerCache:
     def tensors(self) -> dict[str, Tensor]:
         return {name: t for name in ("conv", "ssm", "k", "v") if (t := getattr(self, name)) is not None}
 
+    def count_positions(self, b: int, heads: int, width: int) -> int:
+        """How many positions keys and values hold. Raises ValueError unless they have these sizes."""
+        if self.k is None:
+            return 0
+        shape = (b, heads, self.k.shape[2], width)
+        if self.k.shape != shape or self.v.shape != shape:
+            raise ValueError(f"keys and values to go on from must have shape (batch, heads, positions, width) = {shape}, as this "
+                             f"layer and batch need it: got {tuple(self.k.shape)} and {tuple(self.v.shape)}")
+        return shape[2]
+
     def take_positions(self, count: int, b: int, heads: int, width: int, like: Tensor, expected: int = 0) -> tuple[Room, int]:
         """Buffers that hold this value's keys and values and `count` positions after them, now the caller's to write.
 
-        Returns them and the number of positions with the new ones. `like` has their type, if there are none yet. expected: how
-        many positions there will be soon, if that is known: new buffers have room for them.
+        Returns them and the number of positions with the new ones. They have `like`'s type, whatever is carried. expected: how
+        many positions there will be soon, if that is known: new buffers have room for them. Raises ValueError if keys or values
+        are of another batch, number of heads or width.
         """
-        past = 0 if self.k is None else self.k.shape[2]
+        past = self.count_positions(b, heads, width)
         room, s = self.room, past + count
-        if room is None or room.taken != past or s > room.k.shape[2]:
+        if not (room and room.taken == past and s <= room.k.shape[2] and room.k.dtype == like.dtype and room.begins(self)):
             k, v = (like.new_empty(b, heads, max(s, expected) + max(64, past // 4), width) for _ in range(2))
             if past:
                 k[:, :, :past], v[:, :, :past] = self.k, self.v
@@ -61,14 +77,15 @@ class LayerCache:
     def with_kv(self, k: Tensor, v: Tensor, expected: int = 0) -> LayerCache:
         """This value's keys and values and new ones after them, (b, heads, l, width) each: without a copy of the old ones
         where there is room behind them and no gradient to remember. Nothing but keys and values comes out."""
+        b, heads, l, width = k.shape
         alone = self.k is None and expected <= k.shape[2]
         # torch forbids writing to what was made in inference mode from outside of it
         closed = self.room is not None and self.room.k.is_inference() and not torch.is_inference_mode_enabled()
         if alone or closed or torch.is_grad_enabled() or torch.compiler.is_compiling():
             if self.k is not None:
-                k, v = torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)
+                self.count_positions(b, heads, width)
+                k, v = torch.cat([self.k.to(k.dtype), k], dim=2), torch.cat([self.v.to(v.dtype), v], dim=2)
             return LayerCache(k=k, v=v)
-        b, heads, l, width = k.shape
         room, s = self.take_positions(l, b, heads, width, k, expected)
         room.k[:, :, s - l:s], room.v[:, :, s - l:s] = k, v
         return LayerCache(k=room.k.narrow(2, 0, s), v=room.v.narrow(2, 0, s), room=room)

@@ -190,7 +190,9 @@ def _bench(given: argparse.Namespace) -> int:
     import floors                       # the benchmarks' own, found on the path just set
     import harness
 
-    results = {"machine": [harness.machine()], "floors": []}
+    if given.report:
+        harness.check_report(given.report, given.quick)
+    results = {"machine": [harness.machine(given.quick)], "floors": []}
     for name in given.names or known:
         print(f"{name} ...", file=sys.stderr, flush=True)
         results["floors"].append({"before": name, **floors.measured(given.quick)})

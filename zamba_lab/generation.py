@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from zamba_lab.model import Zamba
+from zamba_lab.model import Zamba, check_tokens
 
 
 def generate(model: Zamba, ids: Tensor, max_new_tokens: int, temperature: float = 0.0, top_k: int | None = None,
@@ -40,6 +40,7 @@ def stream(model: Zamba, ids: Tensor, max_new_tokens: int, temperature: float = 
     stop = tuple(stop)
     if any(not 0 <= s < model.config.vocab_size for s in stop):
         raise ValueError(f"stop tokens must lie in 0..{model.config.vocab_size - 1}: got {stop}")
+    check_tokens(ids, mask, None, model.config.vocab_size)
     generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
     steps = _steps(model, ids, mask, max_new_tokens, stop, (temperature, top_k, top_p, min_p, generator))
     return (token.clone() for token in steps)           # ordinary tensors, not of inference mode, and the caller's own

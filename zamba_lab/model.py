@@ -69,7 +69,7 @@ class Zamba(nn.Module):
         """Logits of every position.
 
         Args:
-            ids: (b, l) token ids, l >= 1, 0 <= id < vocab_size.
+            ids: (b, l) token ids, int64 or int32, l >= 1, 0 <= id < vocab_size.
             mask: (b, l), 1 or True at tokens and 0 at padding, which may stand anywhere; None: no padding.
                 The logits of a token do not depend on padding; those at padding mean nothing.
             trace: a `Trace` that records or edits activations.
@@ -144,7 +144,7 @@ class Zamba(nn.Module):
         visible = visible_keys(l, past.length + l, keys, x0.device)
         turn = self.turn(positions, x0.dtype)
         step = l == 1 and mask is None and trace is OFF and direct.serves(x0)
-        return Context(x0, positions, mask, visible, turn, step, expected), replace(past, length=past.length + l, mask=keys)
+        return Context(x0, mask, visible, turn, step, expected), replace(past, length=past.length + l, mask=keys)
 
     def _logits(self, x: Tensor, trace) -> Tensor:
         x = trace("final_norm", self.final_norm(x))
@@ -175,8 +175,8 @@ def no_angles(positions: Tensor, dtype: torch.dtype) -> None:
 
 def check_tokens(ids: Tensor, mask: Tensor | None, cache: Cache | None, vocab_size: int) -> Tensor | None:
     """Raise ValueError if the arguments of a pass break a rule; return the mask as bool, or None if it hides nothing."""
-    if ids.ndim != 2 or ids.is_floating_point() or ids.dtype == torch.bool or 0 in ids.shape:
-        raise ValueError(f"ids must be integers of shape (batch, length), both at least 1: got {tuple(ids.shape)}, "
+    if ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64) or 0 in ids.shape:
+        raise ValueError(f"ids must be int64 or int32 of shape (batch, length), both at least 1: got {tuple(ids.shape)}, "
                          f"{ids.dtype}" + (" (an empty prompt: begin with the bos token)" if 0 in ids.shape else ""))
     low, high = ids.aminmax()
     if low < 0 or high >= vocab_size:

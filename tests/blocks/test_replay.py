@@ -17,6 +17,7 @@ from zamba_lab.ops import kernels
 from zamba_lab.ops.kernels import direct
 from zamba_lab.ops.kernels.step import norm_step, plus_step
 from zamba_lab.ops.kernels.tape import NotTaped, Tape
+from zamba_lab.trace import OFF
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
 
@@ -61,6 +62,15 @@ def test_played_equals_walked_and_every_variant_with_native_steps_is_played(name
     model, ids = small(VARIANTS[name], dtype), random_ids(VARIANTS[name], b=2, l=11)
     assert_same(decoded(model, ids), decoded(model, ids, walked=True, monkeypatch=monkeypatch))
     assert takes(model) and (name in NOT_NATIVE or all(takes(model)))
+
+
+@pytest.mark.parametrize("config", [replace(BASE, norm_eps=1), replace(BASE, dt_min=1), replace(BASE, mixer="mamba1", dt_min=1)],
+                         ids=["norm_eps", "dt_min", "mamba1 dt_min"])
+@torch.inference_mode()
+def test_a_number_given_as_an_int_is_played_as_the_number_it_is(config):
+    model, ids = small(config), random_ids(config, b=2, l=11)
+    torch.testing.assert_close(decoded(model, ids)[0], model(ids)[:, 5:], rtol=0, atol=1e-4)
+    assert takes(model) and all(takes(model))
 
 
 @pytest.mark.parametrize("prepare", [lambda model: zl.quantize(model, "int8"), lambda model: model], ids=["int8", "padding"])
@@ -163,6 +173,29 @@ def test_threads_that_decode_with_one_model_do_not_meet():
     assert len(found) == 4 and all(torch.equal(alone, one) for one in found)
 
 
+@torch.inference_mode()
+def test_what_is_not_played_takes_no_room_and_the_tape_is_free_again(monkeypatch):
+    model, ids = small(), random_ids(BASE, b=1, l=9)
+    _, cache = decoded(model, ids)
+    (take,), token = takes(model), ids[:, :1]
+    ctx, _ = model._begin(model.embedding(token), None, cache, OFF, 0)
+    unfit = replace(cache, layers=(*cache.layers[:4], replace(cache.layers[4], ssm=cache.layers[4].ssm.double())))
+    with take.tape.lock:                                                         # as by another thread
+        assert take.play(ctx, cache) is None
+        walked = model.extend(token, cache.clone())
+    assert take.play(ctx, unfit) is None
+    assert [layer.room.taken for layer in cache.layers if layer.room] == 3 * [9]
+    assert_same(walked, model.extend(token, cache))
+
+    def fails(slots):
+        raise MemoryError
+
+    monkeypatch.setattr(take.tape, "play", fails)
+    with pytest.raises(MemoryError):
+        model.extend(token, cache)
+    assert not take.tape.lock.locked()
+
+
 def test_a_tape_plays_with_other_inputs_and_reads_weights_as_they_are():
     x, weight = torch.randn(2, 8), torch.ones(8)
     with torch.inference_mode(), direct.recorded() as calls:
@@ -170,7 +203,7 @@ def test_a_tape_plays_with_other_inputs_and_reads_weights_as_they_are():
     tape = Tape(calls, [x], [y], {}, [weight])
     other, result = torch.randn(2, 8), torch.empty(2, 8)
     weight.fill_(3)
-    assert tape.play([other.data_ptr(), result.data_ptr()])
+    tape.play([other.data_ptr(), result.data_ptr()])
     with torch.inference_mode():
         assert torch.equal(result, plus_step(norm_step(other, weight, 1e-5), other))
 

@@ -60,7 +60,7 @@ def test_wiped_keys_are_not_there_and_frozen_keys_are_all_there_is(model, ids):
             assert others.max() == 0
     _, cache = model.extend(ids[:, :8])
     layer = cache.layers[depth]
-    gone = with_layer(cache, depth, k=layer.k[:, :, :0], v=layer.v[:, :, :0], room=None)
+    gone = with_layer(cache, depth, k=layer.k[:, :, :0], v=layer.v[:, :, :0])
     torch.testing.assert_close(lens.intervene(model, lens.wipe("kv", 1, 8))(ids)[:, 8:9], model.extend(ids[:, 8:9], gone)[0],
                                rtol=0, atol=1e-11)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zamba_lab.ops.attention import attend, attention_probs, attention_scores, rotate, visible_keys, weigh
+from zamba_lab.ops.attention import angles, attend, attention_probs, attention_scores, turn, visible_keys, weigh
 
 
 def qkv(l: int, s: int, heads: int = 4, kv_heads: int = 2, seed: int = 0):
@@ -42,13 +42,13 @@ def test_grouped_queries_read_the_head_of_their_group():
 
 def test_rotation_turns_each_pair_by_its_angle_and_scores_depend_on_distance_only():
     q, k, _ = qkv(9, 9, kv_heads=4)
-    turned = rotate(q, torch.arange(9)[None], theta=100.0)
+    near, far = (angles(torch.arange(9)[None] + past, torch.float64, 6, theta=100.0) for past in (0, 70))
+    turned = turn(q, *near)
     for t, i in ((0, 0), (5, 1), (8, 2)):
         angle = torch.tensor(t * 100.0 ** (-2 * i / 6), dtype=torch.float64)
         a, b = q[0, 1, t, i], q[0, 1, t, i + 3]
         torch.testing.assert_close(turned[0, 1, t, i], a * angle.cos() - b * angle.sin())
         torch.testing.assert_close(turned[0, 1, t, i + 3], b * angle.cos() + a * angle.sin())
-    here = attention_scores(turned, rotate(k, torch.arange(9)[None], 100.0), 1.0, None)
-    there = attention_scores(rotate(q, torch.arange(9)[None] + 70, 100.0), rotate(k, torch.arange(9)[None] + 70, 100.0),
-                             1.0, None)
+    here = attention_scores(turned, turn(k, *near), 1.0, None)
+    there = attention_scores(turn(q, *far), turn(k, *far), 1.0, None)
     torch.testing.assert_close(here, there)

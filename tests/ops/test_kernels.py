@@ -279,14 +279,3 @@ def test_a_model_in_float16_answers_as_in_float32(mixer):
     with torch.inference_mode():
         want, got = model(ids), model.half()(ids)
     torch.testing.assert_close(got.float(), want, rtol=0, atol=0.02 * want.abs().max().item())
-
-
-def test_off_means_off_and_only_there():
-    x, dt, A, B, C, _ = ssd_inputs()
-    with kernels.off():
-        assert not kernels.serves(x, B, C)
-        with kernels.off():
-            pass
-        assert not kernels.serves(x, B, C)
-    assert kernels.serves(x, B, C)
-    assert conv_silu(x.flatten(2), draw(40, 4), None)[0].shape == (2, 37, 40)

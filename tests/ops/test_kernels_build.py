@@ -37,6 +37,7 @@ def quick(monkeypatch):
     def copy(compiler, file):
         asked.append(file)
         file.unlink(missing_ok=True)                    # never into a file that this process may have open
+        file.with_suffix(".sha256").unlink(missing_ok=True)
         shutil.copyfile(built, file)
         build._seal(file)
 
@@ -98,8 +99,9 @@ def test_what_was_built_is_found_again(quick, fresh, monkeypatch):
 
 @has_compiler
 @pytest.mark.parametrize("spoil", [lambda f: replace(f, f.read_bytes()[:5000]), lambda f: replace(f, b""),
-                                   lambda f: f.with_suffix(".sha256").unlink(), lambda f: f.unlink()],
-                         ids=["cut short", "empty", "no hash", "gone"])
+                                   lambda f: f.with_suffix(".sha256").unlink(), lambda f: f.unlink(),
+                                   lambda f: f.with_suffix(".sha256").write_bytes(b"\xff\xfe")],
+                         ids=["cut short", "empty", "no hash", "gone", "no text for a hash"])
 def test_a_spoiled_cache_is_built_again(quick, fresh, monkeypatch, spoil):
     kernels.available()
     spoil(quick[0])

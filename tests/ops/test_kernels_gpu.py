@@ -41,6 +41,7 @@ def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_
 def causal_conv1d_fn(x, weight, bias=None, seq_idx=None, initial_states=None, return_final_states=False,
                      final_states_out=None, activation=None):
     assert activation == "silu" and x.stride(1) == 1 and initial_states.stride(1) == 1
+    assert x.stride(0) % 8 == x.stride(2) % 8 == 0
     y, _ = causal_conv(x.mT, weight, bias, initial_states.mT)
     return F.silu(y).mT
 
@@ -84,10 +85,22 @@ def test_a_gradient_the_kernel_would_lose_is_refused(packages):
 @pytest.mark.parametrize("taps", gpu.TAPS)
 @pytest.mark.parametrize("l", [1, 2, 9])
 def test_the_convolution_kernel_is_called_as_documented(packages, taps, l):
-    x, weight, bias, state = torch.randn(2, l, 5), torch.randn(5, taps), torch.randn(5), torch.randn(2, taps - 1, 5)
+    x, weight, bias, state = torch.randn(2, l, 8), torch.randn(8, taps), torch.randn(8), torch.randn(2, taps - 1, 8)
     for start in (state, None):
         for got, want in zip(gpu.conv_silu(x, weight, bias, start), conv_silu(x, weight, bias, start)):
             torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("e, taps, taken", [(56, 4, True), (52, 4, False), (56, 5, False)])
+def test_the_convolution_kernel_is_given_the_channels_and_taps_it_is_made_for(packages, monkeypatch, e, taps, taken):
+    called = []
+    monkeypatch.setattr(kernels, "serves", lambda *tensors: False)
+    monkeypatch.setattr(gpu, "serves", lambda *given: True)                    # as if this were a CUDA device
+    monkeypatch.setattr(gpu, "conv_silu", lambda *given, by=gpu.conv_silu: called.append(given) or by(*given))
+    x, weight = torch.randn(2, 9, e), torch.randn(e, taps)
+    for got, want in zip(conv_silu(x, weight, None), causal_conv(x, weight, None)):
+        torch.testing.assert_close(got, F.silu(want) if want.shape == x.shape else want)
+    assert bool(called) == taken
 
 
 def test_without_the_packages_nothing_is_served():
@@ -135,9 +148,10 @@ def test_on_a_gpu_the_selective_scan_agrees_with_the_recurrence(dtype):
 @needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("taps", gpu.TAPS)
-def test_on_a_gpu_the_convolution_agrees_with_the_pure_form(taps, dtype):
-    inputs = on_gpu((torch.randn(2, 300, 64), torch.randn(64, taps), torch.randn(64)), dtype, narrow=(0, 1, 2))
-    assert gpu.serves("conv_silu", *inputs), "causal_conv1d is not installed"
+@pytest.mark.parametrize("e", [64, 52])
+def test_on_a_gpu_the_convolution_agrees_with_the_pure_form(e, taps, dtype):
+    inputs = on_gpu((torch.randn(2, 300, e), torch.randn(e, taps), torch.randn(e)), dtype, narrow=(0, 1, 2))
+    assert gpu.serves_conv(*inputs, None) == (e == 64), "causal_conv1d is not installed"
 
     def pure(*args):
         with kernels.off():

@@ -68,6 +68,19 @@ def test_what_is_kept_is_bounded(monkeypatch):
     assert sum(size * len(queue) for size, queue in memory._kept.items()) <= 2000 and len(memory._kept[1600]) == 1
 
 
+def test_making_room_bears_that_another_thread_takes_what_was_there(monkeypatch):
+    assert len([memory.empty(LIKE, 100) for _ in range(3)]) == 3                # and nobody holds them
+    (queue,), count = memory._kept.values(), memory._references
+
+    def meanwhile(one):
+        queue.clear()
+        return count(one)
+
+    monkeypatch.setattr(memory, "_references", meanwhile)
+    monkeypatch.setattr(memory, "MOST", 1000)
+    assert memory.empty(LIKE, 200).shape == (200,)
+
+
 @pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
 def test_results_of_one_call_outlive_the_next():
     x, dt, A, B, C, state = ssd_inputs()

@@ -8,7 +8,7 @@ from variants import VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
 from zamba_lab.ops import kernels
-from zamba_lab.ops.attention import angles, attend, rotate
+from zamba_lab.ops.attention import angles, attend, turn
 from zamba_lab.ops.kernels.step import attend_step
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
@@ -50,13 +50,14 @@ def test_attention_of_one_token_equals_attention_over_the_sequence(h, g, p, hidd
     seen = torch.rand(b, 1, 1, s, generator=torch.Generator().manual_seed(3)) < 0.5 if hidden else None
     if hidden:
         seen[..., -1] = True
-    last = rotate(k[:, :, -1:], place, 100.0)
+    by = angles(place, dtype, p, 100.0)
+    last = turn(k[:, :, -1:], *by)
     turned = torch.cat([k[:, :, :-1], last], dim=2)
-    want = attend(rotate(q, place, 100.0).double(), turned.double(), v.double(), 0.3, seen)
+    want = attend(turn(q, *by).double(), turned.double(), v.double(), 0.3, seen)
     K, V = torch.full((b, g, s + 5, p), torch.nan, dtype=dtype), torch.full((b, g, s + 5, p), torch.nan, dtype=dtype)
     K[:, :, :s - 1], V[:, :, :s - 1] = k[:, :, :-1], v[:, :, :-1]
     got = attend_step(q.view(b, 1, h * p), k[:, :, -1].reshape(b, 1, g * p).contiguous(), v[:, :, -1].reshape(b, 1, g * p).contiguous(),
-                      angles(place, dtype, p, 100.0), K, V, s, seen, 0.3)
+                      by, K, V, s, seen, 0.3)
     torch.testing.assert_close(got.double().view(b, h, 1, p), want, rtol=0, atol=tolerance)
     torch.testing.assert_close(K[:, :, :s], turned, rtol=0, atol=tolerance)
     assert torch.equal(V[:, :, s - 1], v[:, :, -1]) and V[:, :, s:].isnan().all()

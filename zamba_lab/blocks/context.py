@@ -11,15 +11,13 @@ from torch import Tensor
 class Context:
     """One pass over l new positions, s positions in all.
 
-    x0: (b, l, d) token embeddings. positions: (b or 1, l) index of each token among the real tokens of its row.
-    mask: (b, l) bool, False at padding, None if there is none. visible: (b or 1, 1, l, s) bool, or None for plain
-    causal attention (`ops.attention.visible_keys`). turn: cosine and sine of the positions' angles
+    x0: (b, l, d) token embeddings. mask: (b, l) bool, False at padding, None if there is none. visible: (b or 1, 1, l, s)
+    bool, or None for plain causal attention (`ops.attention.visible_keys`). turn: cosine and sine of the positions' angles
     (`ops.attention.angles`), None without rotary positions. step: one token in inference with nobody looking, for which
     there are native forms (`ops.kernels.step`). expected: positions that there will be when a prompt taken in pieces is done.
     """
 
     x0: Tensor
-    positions: Tensor
     mask: Tensor | None = None
     visible: Tensor | None = None
     turn: tuple[Tensor, Tensor] | None = None

@@ -1,6 +1,7 @@
 """What the two mixers have in common: the way in and out, and the choice among the forms of one computation."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from zamba_lab.blocks.context import Context
 from zamba_lab.cache import LayerCache
+from zamba_lab.ops.kernels.call import carried
 from zamba_lab.ops.ssd import skip
 from zamba_lab.trace import OFF
 
@@ -26,11 +28,22 @@ class Mixer(nn.Module):
     def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
         """u: (b, l, d), normed. Returns the output (b, l, d), the conv state and the SSM state."""
         projected = self.in_proj(trace("input", u))
+        cache = self.fitted(cache, projected)
         if native := self.native(projected, ctx, trace):
             y, conv, ssm = self.fused(native, projected, cache)
         else:
             y, conv, ssm = self.spelt_out(projected, ctx, cache, trace)
         return trace("out", self.out_proj(y)), conv, ssm
+
+    def fitted(self, cache: LayerCache, like: Tensor) -> LayerCache:
+        """The cache with conv and ssm as this mixer carries them: of another type they are converted, for the model may have
+        been since. Raises ValueError if their shape is another: the cache is of another model or batch then."""
+        if cache.conv is None and cache.ssm is None:
+            return cache
+        c, b, wide = self.config, len(like), torch.promote_types(like.dtype, torch.float32)
+        conv = carried("conv state", cache.conv, (b, c.conv_state, c.conv_dim), like.dtype)
+        ssm = carried("SSM state", cache.ssm, (b, c.ssm_heads, c.headdim, c.d_state), wide)
+        return cache if conv is cache.conv and ssm is cache.ssm else replace(cache, conv=conv, ssm=ssm)
 
     def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF
              ) -> tuple[Tensor, Tensor]:

@@ -35,11 +35,13 @@ def one_token(model: nn.Module, walk: Walk, ctx: Context, cache: Cache) -> tuple
     if takes.hooked:
         return walk(ctx, cache)
     kind = (ctx.x0.shape, ctx.x0.dtype, ctx.turn is None, ctx.visible is None, torch.get_num_threads(),
-            tuple((layer.ssm is None, layer.k is None) for layer in cache.layers))
+            tuple((layer.conv is None, layer.ssm is None, layer.k is None) for layer in cache.layers))
     if kind not in takes.by_kind:
         with direct.recorded() as calls:
             logits, layers = walk(ctx, cache)
-        takes.by_kind[kind] = take_of(calls, model, ctx, cache, logits, layers)
+        take = take_of(calls, model, ctx, cache, logits, layers)
+        if take or all(map(_settled, cache.layers, layers)):
+            takes.by_kind[kind] = take
         return logits, layers
     take = takes.by_kind[kind]
     return take and take.play(ctx, cache) or walk(ctx, cache)
@@ -73,7 +75,10 @@ _TAKES: WeakKeyDictionary[nn.Module, _Takes] = WeakKeyDictionary()
 
 
 class _Part(NamedTuple):
-    """What one layer's cache looks like: shape and type of conv and ssm, and batch, heads and width of KV. None: absent."""
+    """What one layer's cache looks like: shape and type of conv and ssm, and batch, heads and width of KV. None: absent.
+
+    KV are of the stream's type.
+    """
 
     conv: tuple[torch.Size, torch.dtype] | None
     ssm: tuple[torch.Size, torch.dtype] | None
@@ -85,14 +90,14 @@ def take_of(calls: Calls, model: nn.Module, ctx: Context, cache: Cache, logits: 
     """The calls of a token from ctx and cache to logits and layers, on tape; None if not all of its work was native."""
     into, out, rooms, parts = _inputs(ctx), [logits], [], []
     for old, new in zip(cache.layers, layers):
-        mixer, kv = old.ssm is not None, None
+        mixer, kv = old.conv is not None and old.ssm is not None, None
         if mixer:
             into += [old.conv, old.ssm]
             out += [new.conv, new.ssm]
         if new.room is not None:
             rooms.append(new.room)
             into += [new.room.k, new.room.v]
-            kv = (*new.k.shape[:2], new.k.shape[3])
+            kv = _sizes(new.k)
         parts.append(_Part(_looks(old.conv) if mixer else None, _looks(old.ssm) if mixer else None, kv))
     first = len(into) + len(out)
     numbers = {room.k.data_ptr(): {"l": first + 2 * k, "r": first + 2 * k + 1} for k, room in enumerate(rooms)}
@@ -116,15 +121,27 @@ class _Take(NamedTuple):
 
     def play(self, ctx: Context, cache: Cache) -> tuple[Tensor, list[LayerCache]] | None:
         """None, and nothing is done, if the cache is not laid out as the tape needs it, or another thread plays."""
-        if not all(direct.plain(t) for t in _inputs(ctx)):
+        if not self._fits(ctx, cache) or not self.tape.lock.acquire(blocking=False):
             return None
+        try:
+            return self._play(ctx, cache)
+        finally:
+            self.tape.lock.release()
+
+    def _fits(self, ctx: Context, cache: Cache) -> bool:
+        """Whether what goes in has the layout, shapes and types of what went in when the tape was recorded."""
+        return all(map(direct.plain, _inputs(ctx))) and all(
+            (part.ssm is None or (_looks(old.conv) == part.conv and _looks(old.ssm) == part.ssm))
+            and (part.kv is None or old.k is None
+                 or (old.k.dtype == ctx.x0.dtype and _sizes(old.k) == _sizes(old.v) == part.kv))
+            for old, part in zip(cache.layers, self.parts))
+
+    def _play(self, ctx: Context, cache: Cache) -> tuple[Tensor, list[LayerCache]]:
         into, logits = [t.data_ptr() for t in _inputs(ctx)], ctx.x0.new_empty(self.logits)
         out, numbers, layers = [logits.data_ptr()], [], []
         for old, part in zip(cache.layers, self.parts):
             conv = ssm = k = v = room = None
             if part.ssm is not None:
-                if _looks(old.conv) != part.conv or _looks(old.ssm) != part.ssm:
-                    return None
                 conv, ssm = torch.empty_like(old.conv), memory.empty(old.ssm, *old.ssm.shape)
                 into += [old.conv.data_ptr(), old.ssm.data_ptr()]
                 out += [conv.data_ptr(), ssm.data_ptr()]
@@ -134,8 +151,20 @@ class _Take(NamedTuple):
                 into += [k.data_ptr(), v.data_ptr()]
                 numbers += [s, room.k.shape[2]]
             layers.append(LayerCache(conv, ssm, k, v, room))
-        return (logits, layers) if self.tape.play(into + out + numbers) else None
+        self.tape.play(into + out + numbers)
+        return logits, layers
 
 
-def _looks(t: Tensor) -> tuple[torch.Size, torch.dtype] | None:
-    return (t.shape, t.dtype) if direct.plain(t) else None
+def _settled(old: LayerCache, new: LayerCache) -> bool:
+    """Whether the token found what it leaves: a cache of another type is converted once, then tokens are as ever."""
+    same = all(a is None or _looks(a) == _looks(b) for a, b in ((old.conv, new.conv), (old.ssm, new.ssm)))
+    return same and (old.k is None or new.k is None or old.k.dtype == new.k.dtype)
+
+
+def _looks(t: Tensor | None) -> tuple[torch.Size, torch.dtype] | None:
+    return (t.shape, t.dtype) if t is not None and direct.plain(t) else None
+
+
+def _sizes(kv: Tensor) -> tuple[int, int, int]:
+    b, heads, _, width = kv.shape
+    return b, heads, width

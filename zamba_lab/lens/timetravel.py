@@ -110,8 +110,7 @@ def transplant(cache: Cache, donor: Cache, parts: Iterable[str] = PARTS, depths:
         must_align(cache, donor)
     layers = list(cache.layers)
     for i, field in moved:
-        more = {"room": donor.layers[i].room} if field == "k" else {}
-        layers[i] = replace(layers[i], **{field: getattr(donor.layers[i], field)}, **more)
+        layers[i] = replace(layers[i], **{field: getattr(donor.layers[i], field)})
     time = donor if whole and holders else cache
     return Cache(tuple(layers), time.length, cache.batch, time.mask)
 

@@ -6,21 +6,14 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 
-def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
-    """Rotary position embedding over the whole head, in half-rotation layout (Su et al. 2021).
-
-    Channel i and channel i + p/2 form a pair, turned by the angle position * theta^(-2i/p).
+def angles(positions: Tensor, dtype: torch.dtype, p: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the angles position * theta^(-2i/p) by which `turn` turns, the same for every invocation.
 
     Args:
-        x: (b, h, l, p), p even. positions: (b or 1, l) integers. theta: > 0.
+        positions: (b or 1, l) integers. p: width of a head, even. theta: > 0.
 
-    Returns: (b, h, l, p). Angles are float32 or wider, cosine and sine are cast to x's dtype as in the released code.
+    Returns: (b or 1, 1, l, p/2) each. Angles are float32 or wider, cosine and sine are cast to dtype as in the released code.
     """
-    return turn(x, *angles(positions, x.dtype, x.shape[-1], theta))
-
-
-def angles(positions: Tensor, dtype: torch.dtype, p: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of `rotate`'s angles, (b or 1, 1, l, p/2) each, of that dtype: the same for every invocation."""
     wide = torch.promote_types(dtype, torch.float32)
     frequency = theta ** (torch.arange(0, p, 2, device=positions.device).to(wide) / -p)  # (p/2,)
     angle = positions.to(wide)[:, None, :, None] * frequency
@@ -28,7 +21,10 @@ def angles(positions: Tensor, dtype: torch.dtype, p: int, theta: float) -> tuple
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotate` by angles that are already there."""
+    """Rotary position embedding over the whole head, in half-rotation layout (Su et al. 2021).
+
+    Channel i and channel i + p/2 form a pair, turned by the i-th of `angles`. x: (b, h, l, p). Returns (b, h, l, p).
+    """
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 

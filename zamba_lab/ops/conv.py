@@ -14,7 +14,7 @@ def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | No
     """silu(causal_conv(...)), by a kernel where one serves: in one pass, rounded once. Arguments and results as there."""
     if mask is None and weight.shape[1] <= kernels.MOST_TAPS and kernels.serves(x, weight, bias, state):
         return kernels.conv_silu(x, weight, bias, state)
-    if mask is None and weight.shape[1] in gpu.TAPS and gpu.serves("conv_silu", x, weight, bias, state):
+    if mask is None and gpu.serves_conv(x, weight, bias, state):
         return gpu.conv_silu(x, weight, bias, state)
     y, state = causal_conv(x, weight, bias, state, mask)
     return F.silu(y), state

@@ -13,7 +13,7 @@ _KIND = {name: kind for kind, name in enumerate(ACTIVATION)}
 
 def gated(both: Tensor, activation: str) -> Tensor:
     """act(gate) * up. both: (..., 2d), gate and up side by side. Returns (..., d)."""
-    if direct.few(both) and direct.serves(both):
+    if direct.few(both) and both.shape[-1] % 2 == 0 and direct.serves(both):
         return gate_step(both, _KIND[activation])
     gate, up = both.chunk(2, dim=-1)
     return ACTIVATION[activation](gate) * up

@@ -68,14 +68,17 @@ def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = 
 
     For few rows weights become floats in registers; for many they are written out in x's dtype first.
     """
-    if gemv.takes(x, weight) and _direct(x, weight, bias, add):
+    if (gemv.takes(x, weight) and _direct(x, weight, bias, add)
+            and direct.plain(scale) and scale.dtype == torch.float32 and scale.shape == weight.shape[:1]):
         return gemv.gemv(x, weight, bias, scale, add)
     return _plus(F.linear(x, dequantised(weight, scale, x.dtype), bias), add)
 
 
 def _direct(x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> bool:
-    return (direct.unseen() and direct.plain(x) and direct.plain(weight) and direct.plain(bias)
-            and (add is None or (direct.plain(add) and add.dtype == x.dtype)))
+    """Whether nobody looks and all fits as it is; where it does not, torch broadcasts or says what is wrong."""
+    return (direct.unseen() and direct.plain(x) and direct.plain(weight) and weight.ndim == 2 and x.shape[-1] == weight.shape[1]
+            and (bias is None or (direct.plain(bias) and bias.dtype == x.dtype and bias.shape == weight.shape[:1]))
+            and (add is None or (direct.plain(add) and add.dtype == x.dtype and add.shape == (*x.shape[:-1], len(weight)))))
 
 
 def _plus(y: Tensor, add: Tensor | None) -> Tensor:

@@ -22,10 +22,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
 
     Returns: (..., d), x's dtype.
     """
-    if groups == 1 and direct.few(x) and direct.serves(x) and direct.plain(weight) and weight.dtype == x.dtype:
-        return norm_step(x, weight, eps)
-    if kernels.serves(x, weight):
-        return kernels.rms_norm(x, None, weight, eps, groups, True)
+    if weight.shape == x.shape[-1:]:
+        if groups == 1 and direct.few(x) and direct.serves(x) and direct.plain(weight) and weight.dtype == x.dtype:
+            return norm_step(x, weight, eps)
+        if kernels.serves(x, weight):
+            return kernels.rms_norm(x, None, weight, eps, groups, True)
     wide = rearrange(x.to(torch.promote_types(x.dtype, torch.float32)), "... (g i) -> ... g i", g=groups)
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return rearrange(wide, "... g i -> ... (g i)").to(x.dtype) * weight
@@ -40,7 +41,7 @@ def gated_rms_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float, groups: int
 
     Returns: (b, l, e), y's dtype.
     """
-    if kernels.serves(y, z, weight):
+    if y.shape == z.shape and weight.shape == y.shape[-1:] and kernels.serves(y, z, weight):
         return kernels.rms_norm(y, z, weight, eps, groups, False)
     wide = torch.promote_types(y.dtype, torch.float32)
     return rms_norm(y.to(wide) * F.silu(z.to(wide)), weight, eps, groups).to(y.dtype)

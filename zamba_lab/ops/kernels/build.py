@@ -193,7 +193,7 @@ def _seal(file: Path) -> Path:
 def _open(file: Path) -> ctypes.CDLL | None:
     """Load a library if it is the one that was built: opening half a file can end the process, so its hash comes first."""
     try:
-        if hashlib.sha256(file.read_bytes()).hexdigest() != file.with_suffix(".sha256").read_text():
+        if hashlib.sha256(file.read_bytes()).hexdigest().encode() != file.with_suffix(".sha256").read_bytes():
             return None
         loaded = ctypes.CDLL(str(file))
         return loaded if loaded.zamba_kernels_abi() == ABI else None

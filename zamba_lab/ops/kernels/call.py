@@ -1,6 +1,7 @@
 """Calling the native library: which tensors it takes, and how they become pointers."""
 
 import ctypes
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,23 +20,29 @@ _SUFFIX = {torch.float32: "_f32", torch.bfloat16: "_bf16", torch.float64: "_f64"
 
 WORTH_A_THREAD = 20_000     # nanoseconds of work
 
-_off = False
+_off = 0                    # how many `off()` are open, in whatever threads
+_counting = threading.Lock()
 
 
 @contextmanager
 def off() -> Iterator[None]:
-    """Within it the pure PyTorch forms answer: to compare with them, or for second derivatives."""
-    global _off
-    before, _off = _off, True
+    """Within it the pure PyTorch forms answer, in every thread: to compare with them, or for second derivatives."""
+    _count(1)
     try:
         yield
     finally:
-        _off = before
+        _count(-1)
+
+
+def _count(more: int) -> None:
+    global _off
+    with _counting:
+        _off += more
 
 
 def is_off() -> bool:
     """Whether we are within `off()`."""
-    return _off
+    return _off > 0
 
 
 def serves(*tensors: Tensor | None) -> bool:
@@ -81,6 +88,19 @@ def steps(t: Tensor) -> tuple[Tensor, int, int]:
 def filled(t: Tensor | None) -> Tensor | None:
     """The tensor without gaps, or None."""
     return None if t is None else t.contiguous()
+
+
+def carried(name: str, t: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
+    """What an earlier call left to go on from, of this type; None stays None.
+
+    Raises ValueError if its shape is another: a kernel is given an address and would read past its end.
+    """
+    if t is None:
+        return None
+    if t.shape != shape:
+        raise ValueError(f"the {name} to go on from must have shape {tuple(shape)}, as this layer and batch need it: "
+                         f"got {tuple(t.shape)}")
+    return t if t.dtype == dtype else t.to(dtype)
 
 
 def call(name: str, work: float, *arguments: Tensor | int | float | None) -> None:

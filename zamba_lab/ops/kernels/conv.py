@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zamba_lab.ops.kernels.call import COMPUTED, call, filled, rows, steps, suffix
+from zamba_lab.ops.kernels.call import COMPUTED, call, carried, filled, rows, steps, suffix
 from zamba_lab.ops.kernels.memory import empty
 
 MOST_TAPS = 16      # conv.inc keeps as many row pointers
@@ -15,10 +15,10 @@ WORK = 2            # nanoseconds for a channel and token, about
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """y (b, l, e) and the last inputs (b, w-1, e). Arguments as `ops.conv.conv_silu`; only the operators call this."""
     (b, l, e), taps = x.shape, weight.shape[1]
-    x = rows(x)
+    x, state = rows(x), carried("conv state", state, (b, taps - 1, e), x.dtype)
     y, last = empty(x, b, l, e), x.new_empty(b, taps - 1, e)
     call("conv_forward" + suffix(x), WORK * x.numel(), b, l, e, taps, *steps(x),
-         *_parameters(weight, bias), filled(state), y, last)
+         *_parameters(weight, bias, e), filled(state), y, last)
     return y, last
 
 
@@ -27,10 +27,11 @@ def backward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | Non
     """Write the gradient of x to dx (b, l, e); return those of weight, bias (in the computing type) and state."""
     (b, l, e), taps = x.shape, weight.shape[1]
     x, dy, back = rows(x), rows(dy), taps - 1
+    state = carried("conv state", state, (b, back, e), x.dtype)
     sums = x.new_empty(b * ((l + 63) // 64), taps + 1, e, dtype=COMPUTED[x.dtype])
     dstate = None if state is None else torch.empty_like(state, memory_format=torch.contiguous_format)
     call("conv_backward" + suffix(x), 2 * WORK * x.numel(), b, l, e, taps, *steps(x),
-         *_parameters(weight, bias), filled(state), *steps(dy), *steps(dx), dstate, sums)
+         *_parameters(weight, bias, e), filled(state), *steps(dy), *steps(dx), dstate, sums)
     if dlast is not None and back:
         new = min(back, l)                  # of the last inputs so many are of x, the others were in the state before
         dx[:, l - new:] += dlast[:, back - new:]
@@ -40,8 +41,11 @@ def backward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | Non
     return sums[:taps].T, sums[taps], dstate
 
 
-def _parameters(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """(taps, e) and (e,), in the computing type."""
+def _parameters(weight: Tensor, bias: Tensor | None, e: int) -> tuple[Tensor, Tensor | None]:
+    """(taps, e) and (e,), in the computing type. Raises ValueError if the kernel would read or write past an end."""
+    if weight.shape[1] > MOST_TAPS or len(weight) != e or (bias is not None and bias.shape != (e,)):
+        raise ValueError(f"the weight must be (channels, taps), of at most {MOST_TAPS} taps, and the bias (channels,): got "
+                         f"{tuple(weight.shape)} and {None if bias is None else tuple(bias.shape)} for {e} channels")
     wide = COMPUTED[weight.dtype]
     return weight.T.to(wide).contiguous(), None if bias is None else bias.to(wide).contiguous()
 

@@ -2,7 +2,7 @@
 
 Used for tensors on a CUDA device if the packages are installed (they need a CUDA compiler, so nothing here asks for them),
 imported when first wanted and never elsewhere. What they cannot do is left to the pure forms: float64, a convolution of
-more than four taps, a Mamba-1 scan that starts from a state.
+more than four taps or of channels that are no multiple of eight, a Mamba-1 scan that starts from a state.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from torch import Tensor
 from zamba_lab.ops.kernels.call import is_off
 
 TAPS = (2, 3, 4)         # what causal_conv1d is compiled for
+CHANNELS = 8             # with channels together in memory, which is our layout, it wants strides that are multiples of this
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -23,6 +24,11 @@ def serves(name: str, x: Tensor, *others: Tensor | None) -> bool:
     """Whether `name`, one of KERNELS, is installed and takes these: of one type, on a CUDA device, not empty."""
     return (x.device.type == "cuda" and not is_off() and x.dtype in TYPES and x.numel() > 0
             and all(t is None or t.dtype == x.dtype for t in others) and kernel(name) is not None)
+
+
+def serves_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None) -> bool:
+    """Whether `conv_silu` takes these, as `serves`."""
+    return (weight.shape[1] in TAPS and x.shape[2] % CHANNELS == 0 and serves("conv_silu", x, weight, bias, state))
 
 
 @cache
@@ -68,7 +74,7 @@ def _no_gradient(gradient: Tensor) -> None:
 
 
 def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Arguments and results as `ops.conv.conv_silu`, for taps in TAPS."""
+    """Arguments and results as `ops.conv.conv_silu`, for what `serves_conv` takes."""
     back = weight.shape[1] - 1                                                            # 1 to 3
     if state is None:
         state = x.new_zeros(x.shape[0], back, x.shape[2])

@@ -41,9 +41,7 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
 def _unused(nbytes: int) -> np.ndarray | None:
     queue = _kept.get(nbytes, ())
     for _ in range(len(queue)):
-        try:
-            held = [queue.popleft()]                    # out of the queue no other thread can take it
-        except IndexError:
+        if not (held := _taken(queue)):
             return None
         free = _references(held) == _UNUSED
         array = held[0] if free else None
@@ -60,10 +58,18 @@ def _room_for(nbytes: int) -> bool:
         return True
     for size, queue in list(_kept.items()):
         for _ in range(len(queue)):
-            held = [queue.popleft()]
-            if _references(held) != _UNUSED:
+            held = _taken(queue)
+            if held and _references(held) != _UNUSED:
                 queue.append(held.pop())
     return sum(size * len(queue) for size, queue in list(_kept.items())) + nbytes <= MOST
+
+
+def _taken(queue: deque[np.ndarray]) -> list[np.ndarray]:
+    """The first of the queue, which out of it no other thread can take; nothing if others took them all."""
+    try:
+        return [queue.popleft()]
+    except IndexError:
+        return []
 
 
 def _references(held: list[np.ndarray]) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zamba_lab.ops.kernels.call import call, filled, suffix
+from zamba_lab.ops.kernels.call import call, carried, filled, suffix
 from zamba_lab.ops.kernels.memory import empty
 
 # As scan.c says: tokens between kept states, and what the axes of a kept state are padded to.
@@ -22,6 +22,7 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
             ) -> tuple[Tensor, Tensor, Tensor]:
     """As the operator below. Only the operators call this."""
     (b, l, h, p), n = x.shape, B.shape[3]
+    state = carried("state", state, (b, h, p, n), dt.dtype)
     y, last = empty(x, b, l, h, p), dt.new_empty(b, h, p, n)
     starts = (dt.new_zeros if p % LANES else dt.new_empty)(_kept(x, B, keep))       # the kernel may not fill the padding
     call("scan_forward" + suffix(x), WORK * x.numel() * n, max(1, p // RUN), b, l, h, p, n, *_steps(x), *_steps(dt),

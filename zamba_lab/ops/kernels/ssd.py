@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zamba_lab.ops.kernels.call import call, filled, rows, steps, suffix
+from zamba_lab.ops.kernels.call import call, carried, filled, rows, steps, suffix
 from zamba_lab.ops.kernels.memory import empty
 
 SLOTS = 16          # independent runs of heads in the backward pass; a constant, so that sums do not depend on threads
@@ -21,7 +21,7 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     """y (b, l, h, p) and the last state (b, h, p, n). Arguments as `ops.ssd.ssd`; only the operators call this."""
     b, l, h, p = x.shape
     g, n = B.shape[2:]
-    x, B, C = rows(x), rows(B), rows(C)
+    x, B, C, state = rows(x), rows(B), rows(C), carried("state", state, (b, h, p, n), dt.dtype)
     y, last = empty(x, b, l, h, p), dt.new_empty(b, h, p, n)
     call("ssd_forward" + suffix(x), WORK * x.numel() * n, b, l, h, p, g, n, *steps(x), filled(dt), filled(A),
          *steps(B), *steps(C), filled(D), filled(state), y, last)
@@ -36,7 +36,7 @@ def backward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor |
     """
     b, l, h, p = x.shape
     g, n = B.shape[2:]
-    x, B, C, dy = rows(x), rows(B), rows(C), rows(dy)
+    x, B, C, dy, state = rows(x), rows(B), rows(C), rows(dy), carried("state", state, (b, h, p, n), dt.dtype)
     slots = max(1, min(h // g, SLOTS // (b * g)))
     ddt, dstate, (dA, dD) = dt.new_empty(b, l, h), dt.new_empty(b, h, p, n), dt.new_empty(2, b, h)
     dB, dC = dt.new_zeros(2, slots, b, l, g, n)

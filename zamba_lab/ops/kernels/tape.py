@@ -62,7 +62,7 @@ class Tape:
                         raise NotTaped(f"{name} reads a tensor of shape {tuple(argument.shape)} that no call before it wrote")
                     if letter == "o":
                         made.add(_memory(argument))
-                words.append(_word(argument))
+                words.append(_word(letter, argument))
         if any(_memory(t) not in made for t in outputs):
             raise NotTaped("the calls do not write everything that is to come out")
         self._words = np.array(words, np.int64)
@@ -72,34 +72,28 @@ class Tape:
         self._run = build.library().run_tape
         self._run.argtypes = [ctypes.c_int64, ctypes.c_int64] + 3 * [ctypes.c_void_p]
         self._arguments = (1, len(calls), *(a.ctypes.data for a in (self._functions, self._starts, self._words)))
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()                        # what lies between the calls is one thread's at a time
 
-    def play(self, slots: list[int]) -> bool:
-        """Make the calls again. slots: addresses and integers. False if another thread is at it: nothing was done.
+    def play(self, slots: list[int]) -> None:
+        """Make the calls again, by who holds `lock`. slots: addresses and integers.
 
         Raises MemoryError if a call found no scratch memory.
         """
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
-            self._words[self._places] = np.array(slots, np.int64)[self._slots]
-            if self._run(*self._arguments):
-                raise MemoryError("a native kernel found no memory for its scratch space")
-        finally:
-            self._lock.release()
-        return True
+        self._words[self._places] = np.array(slots, np.int64)[self._slots]
+        if self._run(*self._arguments):
+            raise MemoryError("a native kernel found no memory for its scratch space")
 
 
 def _memory(t: Tensor) -> int:
     return t.untyped_storage().data_ptr()
 
 
-def _word(argument: int | float | Tensor | None) -> int:
-    """The 64 bits of an argument, as an integer."""
+def _word(letter: str, argument: int | float | Tensor | None) -> int:
+    """The 64 bits of an argument, as an integer. The letter says what they are read as: a number may be given as an int."""
+    if letter == "d":
+        return struct.unpack("q", struct.pack("d", argument))[0]
     if isinstance(argument, Tensor):
         return argument.data_ptr()
-    if isinstance(argument, float):
-        return struct.unpack("q", struct.pack("d", argument))[0]
     return int(argument or 0)
 
 
