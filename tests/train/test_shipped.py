@@ -64,9 +64,12 @@ def test_each_has_learnt_python(name):
 
 def test_they_have_one_vocabulary_and_read_the_same_tokens():
     files = {hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest() for folder in SHIPPED.values()}
-    runs = [metrics_of(name)["training"] for name in SHIPPED]
-    assert len(files) == 1
-    assert all(run["phases"] == [PHASE_1.facts(), PHASE_2.facts()] and run["tokens"] == runs[0]["tokens"] for run in runs)
+    runs = {name: metrics_of(name)["training"] for name in SHIPPED}
+    assert len(files) == len({run["tokens"] for run in runs.values()}) == 1
+    for name, run in runs.items():                          # where nothing is shared, its share of the decay says nothing
+        silent = set() if zl.ZambaConfig.preset(name).n_invocations else {"shared_decay"}
+        for found, phase in zip(run["phases"], (PHASE_1, PHASE_2), strict=True):
+            assert all(found.get(argument) == value for argument, value in phase.facts().items() if argument not in silent), name
 
 
 def test_zamba2_nano_hears_its_shared_blocks():
