@@ -12,7 +12,6 @@ import torch
 from train.tiny import periodic, random_packed, tiny_model, with_documents
 from zamba_lab.train import WSD, Mixture, TrainConfig, annealing, read_metrics, train
 from zamba_lab.train.files import at_step, checkpoints
-from zamba_lab.train.state import differences
 
 CONFIG = TrainConfig(steps=8, batch=2, length=16, lr=1e-2, schedule=WSD(warmup=2, decay=0.5), evaluate_every=3, checkpoint_every=3)
 TOKENS, VALIDATION = periodic(400), random_packed(60)
@@ -111,13 +110,6 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path, change, says):
         train(tiny_model(), TOKENS[1:], CONFIG, tmp_path)
     with pytest.raises(ValueError, match="model.lora_rank was 2, is 0"):
         train(tiny_model(lora_rank=0), TOKENS, CONFIG, tmp_path)
-
-
-def test_an_argument_that_a_run_did_not_know_yet_was_its_default():
-    facts = {f"train.{name}": value for name, value in CONFIG.facts().items()}
-    before = {name: value for name, value in facts.items() if name != "train.shared_decay"}
-    assert differences(before, facts, CONFIG, 3) == []
-    assert differences(before, facts | {"train.shared_decay": 0.5}, CONFIG, 3) == ["train.shared_decay was 1.0, is 0.5"]
 
 
 def test_the_end_may_be_moved_while_the_rate_is_the_same(tmp_path):

@@ -168,12 +168,3 @@ def test_the_shared_path_has_its_share_of_the_learning_rate():
         ours = {".invocation." in names[id(p)] or names[id(p)].startswith("shared_blocks.") for p in group["params"]}
         assert ours == {group["lr"] == 2.5e-4} and group["lr"] in (1e-3, 2.5e-4)
     assert {group["lr"] for group in optimiser.param_groups} == {1e-3, 2.5e-4}
-
-
-def test_the_shared_path_has_its_share_of_the_decay():
-    model = tiny_model()
-    names, pulled = {id(parameter): name for name, parameter in model.named_parameters()}, decayed(model)
-    for group in adamw(model, replace(CONFIG, weight_decay=0.5, shared_decay=0.25)).param_groups:
-        for name in (names[id(p)] for p in group["params"]):
-            shared = ".invocation." in name or name.startswith("shared_blocks.")
-            assert group["weight_decay"] == (0.0 if name not in pulled else 0.125 if shared else 0.5), name

@@ -35,7 +35,6 @@ CODE = 1
 LOUD = (0.3, 2.0)               # RMS(link out) / RMS(stream) outside of this is worth a word
 PIECE = 128                     # sequences looked at in one forward pass
 SECOND = 1_000_000_000          # added to the step: another sample of held-out sequences
-LATER = {"shared_decay": 1.0}        # arguments that came later, and the value that means what was done before: it says nothing
 # what a training argument must be free of to stay out of the address; steps and schedule decide where a cell ends
 SILENT = {name.removeprefix("train.") for name in MOVABLE} - {"steps", "schedule", "evaluate_every"}
 
@@ -58,7 +57,7 @@ class Cell:
     @cached_property
     def facts(self) -> dict[str, str]:
         """All that decides the outcome, as JSON texts."""
-        training = {name: value for name, value in self.train.facts().items() if name not in SILENT and LATER.get(name) != value}
+        training = {name: value for name, value in self.train.facts().items() if name not in SILENT}
         rules = {"solved": self.solved, "sample": self.sample, "also": {name: task.facts() for name, task in self.also.items()}}
         return {"config": _config_text(self.config), "task": _task_text(self.task), "train": _text(training),
                 "rules": _text(rules)}

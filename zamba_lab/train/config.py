@@ -31,7 +31,6 @@ class TrainConfig:
     shared_lr: float = _option(1.0, "share of the rate for the shared blocks and what their invocations own")
     schedule: Schedule = _option(WSD(warmup=100, decay=0.3), "e.g. 'wsd(warmup=100, decay=0.3)', 'exponential(factor=0.01)'")
     weight_decay: float = _option(0.1, "on matrices; never on norms, biases, embeddings or the SSM's A, D and dt")
-    shared_decay: float = _option(1.0, "share of the weight decay for the shared blocks and what their invocations own")
     beta1: float = _option(0.9, "of AdamW")
     beta2: float = _option(0.95, "of AdamW")
     clip: float = _option(1.0, "largest norm of the gradient")
@@ -54,9 +53,6 @@ class TrainConfig:
         for name in ("lr", "shared_lr", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0: got {getattr(self, name)}")
-        for name in ("weight_decay", "shared_decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more: got {getattr(self, name)}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1): got {getattr(self, name)}")

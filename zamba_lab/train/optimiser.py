@@ -28,14 +28,12 @@ def shared(model: nn.Module) -> set[str]:
 def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019) over groups of parameters: with and without weight decay, shared and not.
 
-    Each group's "share" is its share of the learning rate: `config.shared_lr` or 1. Weight decay goes with the rate of its
-    group, and for the shared path with `config.shared_decay` besides.
+    Each group's "share" is its share of the learning rate: `config.shared_lr` or 1.
     """
     decays, shares = decayed(model), shared(model)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        decay, share = (config.shared_decay, config.shared_lr) if name in shares else (1.0, 1.0)
-        kind = config.weight_decay * decay if name in decays else 0.0, share
+        kind = config.weight_decay if name in decays else 0.0, config.shared_lr if name in shares else 1.0
         groups.setdefault(kind, []).append(parameter)
     return torch.optim.AdamW([{"params": held, "weight_decay": decay, "share": share}
                               for (decay, share), held in groups.items()], lr=config.lr,

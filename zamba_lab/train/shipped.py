@@ -4,7 +4,7 @@
     zamba-lab train shipped              all four, one after the other
 
 All four read the same windows in the same order, with the same arguments, chosen by short runs of zamba2-nano and mamba2-nano
-(`data/README.md` says which). Stopped by Ctrl-C, or killed, a recipe goes on where it was
+(`data/README.md` says which, and what came of other weight decays). Stopped by Ctrl-C, or killed, a recipe goes on where it was
 when it is started again. Nothing is written to the model's folder before it is trained and measured.
 """
 from __future__ import annotations
@@ -36,8 +36,7 @@ from zamba_lab.train.schedules import Cosine
 from zamba_lab.train.text import PROSE, PYTHON, Text, domain, shipped_text
 
 PHASE_1 = TrainConfig(steps=4800, batch=2, length=512, max_epochs=2.0, lr=3e-3, shared_lr=0.3,
-                      schedule=Cosine(warmup=100, final=0.5), weight_decay=1.0, shared_decay=0.1, evaluate_every=400,
-                      checkpoint_every=100)
+                      schedule=Cosine(warmup=100, final=0.5), weight_decay=1.0, evaluate_every=400, checkpoint_every=100)
 # Published is 60 % replay; there are so few help topics that 40 % of them would be read 13 times: held-out prose was at its best after
 # four (1.544 bits a byte of mamba2-nano's) and at 1.615 after eight.
 REPLAY = 0.85

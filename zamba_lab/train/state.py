@@ -70,7 +70,6 @@ def fill(model: nn.Module, optimiser: torch.optim.Optimizer, content: Mapping[st
 def differences(known: Mapping[str, object], facts: Mapping[str, object], config: TrainConfig, step: int) -> list[str]:
     """What makes these two runs in the first `step` steps. The end may be moved: arguments in MOVABLE may differ, if all
     those steps had the same learning rate."""
-    known = {f"train.{name}": value for name, value in TrainConfig().facts().items()} | known       # what came later was its default
     differ = [name for name in sorted(known.keys() | facts.keys()) if known.get(name) != facts.get(name)]
     if all(name in MOVABLE for name in differ):
         if not step:
