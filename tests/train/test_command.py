@@ -157,7 +157,7 @@ def test_a_recipe_is_its_name_alone(monkeypatch, capsys):
 @pytest.mark.parametrize("more", [["--steps", "10"], ["--lr", "1e-3"], ["--writers", "wandb"], ["--parallel", "ddp"]])
 def test_a_recipe_takes_no_arguments_that_it_would_not_follow(more, capsys):
     assert main(["train", "zamba2-nano", *more]) == 2
-    assert f"which takes out, model_out, threads: got {more[0].removeprefix('--')}" in capsys.readouterr().err
+    assert f"which takes out, model_out, threads: got {more[0].removeprefix('--')};" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line, sentence", [("writers: tensorbord", "writers must be of tensorboard, trackio, wandb: got tensorbord"),

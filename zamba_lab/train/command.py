@@ -79,7 +79,7 @@ def recipes() -> tuple[str, ...]:
 
 def follow(recipe: str, plan: dict[str, Any]) -> None:
     """Make what a recipe makes, or go on with it. Raises ValueError for arguments that a recipe does not take."""
-    more = sorted(plan["train"]) + [name for name in KEYS if plan.get(name) and name not in ("model", *OF_RECIPES)]
+    more = sorted(plan["train"]) + [name for name in KEYS if plan.get(name) and name not in ("model", "train", *OF_RECIPES)]
     if more:
         raise ValueError(f"{recipe!r} without --data is a recipe, which takes {', '.join(OF_RECIPES)}: got {', '.join(more)}; to train "
                          "a model of that shape on text of your own give --data FOLDER")
