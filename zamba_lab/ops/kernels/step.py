@@ -7,7 +7,7 @@ type and shape is checked by `ops`; here tensors have one stored type, and param
 import torch
 from torch import Tensor
 
-from zamba_lab.ops.kernels.call import COMPUTED, carried, suffix
+from zamba_lab.ops.kernels.call import COMPUTED, suffix
 from zamba_lab.ops.kernels.direct import run
 from zamba_lab.ops.kernels.memory import empty
 
@@ -60,11 +60,9 @@ def mamba1_step(xz: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, x_pro
 
 def _past(like: Tensor, conv: Tensor | None, state: Tensor | None, conv_shape: tuple, state_shape: tuple
           ) -> tuple[Tensor, Tensor]:
-    """What the mixer carried, of the types it is read as, without gaps; zeros where it carried nothing."""
-    io, wide = like.dtype, COMPUTED[like.dtype]
-    conv, state = carried("conv state", conv, conv_shape, io), carried("state", state, state_shape, wide)
+    """What the mixer carried, without gaps; zeros where it carried nothing. Of the right types and shapes: `Mixer.fitted`."""
     conv = like.new_zeros(conv_shape) if conv is None else conv.contiguous()
-    state = like.new_zeros(state_shape, dtype=wide) if state is None else state.contiguous()
+    state = like.new_zeros(state_shape, dtype=COMPUTED[like.dtype]) if state is None else state.contiguous()
     return conv, state
 
 
