@@ -72,10 +72,10 @@ def test_a_thinned_log_keeps_means_and_evaluations():
 
 
 def test_the_picture_is_svg_with_every_line_named():
-    root = ElementTree.fromstring(curve_svg({"train": [(0, 5), (9, 1)], "held out": [(3, 2), (9, 1.1)]}, {"level": 1.5}, "title",
-                                            "tokens", "bits", top=4))
+    root = ElementTree.fromstring(curve_svg({"train": [(0, 5), (9, 1)], "held out": [(3, 2), (9, 1.1)]}, "title", "tokens", "bits",
+                                            top=4))
     words = [element.text for element in root.iter() if element.tag.endswith("text")]
-    assert {"title", "tokens", "bits", "train 1.00", "held out 1.10", "level 1.50"} <= set(words)
+    assert {"title", "tokens", "bits", "train 1.00", "held out 1.10"} <= set(words)
 
 
 @pytest.mark.parametrize("end", [0.7, 1, 4, 9.9, 12.3, 60, 999])

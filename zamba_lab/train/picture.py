@@ -10,12 +10,11 @@ LEFT, RIGHT, TOP, BOTTOM = 60, 150, 36, 48
 COLOURS = ("#3b6fb6", "#c0504d", "#5b8c5a", "#7f6aa6")
 
 
-def curve_svg(curves: Mapping[str, Sequence[tuple[float, float]]], levels: Mapping[str, float], title: str, x_label: str,
-              y_label: str, top: float) -> str:
-    """Curves and dashed levels over a common axis from 0; what lies above `top` is cut off.
+def curve_svg(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x_label: str, y_label: str, top: float) -> str:
+    """Curves over a common axis from 0; what lies above `top` is cut off.
 
     Args:
-        curves: name -> (x, y) points. levels: name -> y.
+        curves: name -> (x, y) points.
         top: the end of the y axis, > 0.
 
     Returns: the text of the file.
@@ -32,10 +31,6 @@ def curve_svg(curves: Mapping[str, Sequence[tuple[float, float]]], levels: Mappi
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points if point[1] <= top))
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         ends.append((place(*points[-1])[1], f"{name} {points[-1][1]:.2f}", colour))
-    for name, level in levels.items():
-        (x0, y), (x1, _) = place(0, level), place(right, level)
-        parts.append(f'<path d="M{x0:.1f},{y:.1f}H{x1:.1f}" stroke="#777" stroke-dasharray="5 4"/>')
-        ends.append((y, f"{name} {level:.2f}", "#555"))
     parts += _names(ends)
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
             'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n'

@@ -58,7 +58,6 @@ class Plan:
     """Bytes are of one process (one GPU), times of one step."""
 
     config: ZambaConfig
-    name: str
     gpus: int
     gpu: str
     length: int
@@ -161,7 +160,7 @@ class Plan:
 
 
 def plan(config: ZambaConfig, gpus: int, gpu: str = "H100", length: int = 4096, windows: int = 4, checkpointing: bool = True,
-         share: float = 0.4, name: str = "") -> Plan:
+         share: float = 0.4) -> Plan:
     """The plan of a run of a Zamba2-like model on that many GPUs, 1 or more; windows: of each of them in a step.
 
     Raises ValueError for a GPU that is not in GPUS, a Mamba-1 or attention mixer, or a number below 1.
@@ -173,7 +172,7 @@ def plan(config: ZambaConfig, gpus: int, gpu: str = "H100", length: int = 4096, 
     if min(gpus, length, windows) < 1 or not 0 < share <= 1:
         raise ValueError("gpus, length and windows must be 1 or more, share in (0, 1]: got "
                          f"{gpus}, {length}, {windows}, {share}")
-    return Plan(config, name, gpus, gpu, length, windows, checkpointing, share)
+    return Plan(config, gpus, gpu, length, windows, checkpointing, share)
 
 
 def page() -> str:

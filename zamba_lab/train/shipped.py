@@ -177,7 +177,7 @@ def learning_curves(data: Path = SHIPPED["zamba2-nano"].parent, domain: str = PY
 def picture(data: Path) -> str:
     """Held-out Python over training, every model of the folder, as SVG."""
     lines = {name: list(zip(*xy)) for name, xy in learning_curves(data).items()}
-    return curve_svg(lines, {}, title="Held-out Python, in two phases", x_label="million tokens", y_label="bits per byte", top=3.0)
+    return curve_svg(lines, title="Held-out Python, in two phases", x_label="million tokens", y_label="bits per byte", top=3.0)
 
 
 def make_all(out: Path, run: Path) -> dict[str, dict]:
