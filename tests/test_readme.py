@@ -1,5 +1,6 @@
 """What the README shows is there and runs."""
 
+import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +40,42 @@ def test_the_study_can_be_planned(capsys, tmp_path):
     (tmp_path / "study.yaml").write_text(study, encoding="utf-8")
     assert main(["ablate", "plan", str(tmp_path / "study.yaml"), "--store", str(tmp_path / "store")]) == 0
     assert "6 arms, matched by params" in capsys.readouterr().out
+
+
+# row of the README's table -> (benchmark, work) of each of its numbers
+RATIOS = {
+    "the Mamba-2 scan; with its gradient": (("ssd_op", "SSD forward B=1 L=2048"), ("ssd_op", "SSD forward+backward")),
+    "a training step of a 10 M Zamba2; of an ablation's size": (("train_step", "training step, Zamba2 9.9 M"),
+                                                                ("train_step", "training step, Zamba2, ablation size")),
+    "a training step of a Zamba1": (("train_step", "training step, Zamba1"),),
+    "reading a prompt of 512 tokens, 2.7B; 1.2B": (("prefill", "prefill 512 tokens, zamba2-2.7b"), ("prefill", "prefill 512 tokens, zamba2-1.2b")),
+    "decoding `zamba2-nano`; 2.7B; 1.2B": tuple(("decode", f"decoding after 512, {name}, a token") for name in (
+        "zamba2-nano", "zamba2-2.7b", "zamba2-1.2b")),
+    "from a file of 1.2B to its first token, imports aside": (("first_token", "load 2.43 GB and first token, imports excluded"),),
+}
+
+
+def reported(benchmark: str, work: str, peers: tuple[str, ...]) -> float:
+    """The ratio of the first row of a work against one of these peers, by the last report."""
+    rows = json.loads((ROOT / "benchmarks" / "REPORT.json").read_text())[benchmark]
+    return next(float(row["ratio"].removesuffix("x")) for row in rows if row["work"].startswith(work) and row.get("peer") in peers)
+
+
+@pytest.mark.parametrize("row", RATIOS)
+def test_its_ratios_are_those_of_the_report(row):
+    (cells,) = re.findall(rf"^\| {re.escape(row)} \| ([^|]*) \| ?([^|]*?) ?\|$", README, re.MULTILINE)
+    for cell, peers in zip(cells, (("transformers",), ("transformers, chunk 64", "transformers, mamba.py's pscan"))):
+        for said, source in zip(re.findall(r"[\d.]*\d", cell), RATIOS[row]):
+            unit = 10 ** -len(said.partition(".")[2])
+            assert abs(float(said) - reported(*source, peers)) <= unit / 2 + 1e-9, (said, source, peers)
+    assert len(re.findall(r"[\d.]*\d", cells[0])) == len(RATIOS[row])
+
+
+def test_the_model_is_as_small_as_it_says():
+    parts = [ROOT / "zamba_lab" / f"{name}.py" for name in ("model", "trace", "cache")]
+    parts += [file for name in ("blocks", "ops", "config") for file in (ROOT / "zamba_lab" / name).glob("*.py")]
+    lines = sum(len(file.read_text().splitlines()) for file in parts)
+    assert "some 2,400 lines" in README and abs(lines - 2400) < 150, lines
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"\]\(([^)#:]+)\)|`((?:zamba_lab|data|benchmarks|tests)/[^` ]*)`",

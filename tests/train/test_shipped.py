@@ -130,8 +130,12 @@ def test_every_curve_ends_near_what_was_measured():
 
 def test_the_sums_are_those_of_the_files():
     """As `sha256sum --check` in data/ says."""
-    known = (DATA / SUMS).read_text()
-    assert known == sums(DATA) and "zamba2-nano/model.safetensors\n" in known
+    known = dict(line.split("  ")[::-1] for line in (DATA / SUMS).read_text().splitlines())
+    kinds = (".safetensors", ".json", ".csv", ".parquet")
+    assert known.keys() == {str(file.relative_to(DATA)) for file in DATA.rglob("*") if file.suffix in kinds}
+    for name, found in known.items():
+        assert hashlib.sha256((DATA / name).read_bytes()).hexdigest() == found, name
+    assert (DATA / SUMS).read_text() == sums(DATA), "as the recipe writes them"
 
 
 def test_the_manifest_adds_up():
