@@ -18,6 +18,7 @@
 #define LANES ((int)(VECTOR_BYTES / sizeof(float)))
 /* Multiply-adds below which one thread does it all: waking another takes longer, on a busy machine far longer. */
 #define PARALLEL_ABOVE 300000
+#define CACHED (4 << 20)            /* bytes of W that a cache may hold from one token to the next */
 
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define MOST_SUMS 16                /* vectors of sums held in registers: half of them */
@@ -67,6 +68,7 @@ static inline void finish(const job *j, int64_t i, int64_t row, float sum) {
 }
 
 #define weight float
+#define ALONE 0
 #define PARTS 2
 #define LOAD(w, part) (part[0] = *(const vec *)(w), part[1] = *(const vec *)((w) + LANES))
 #define PLACE(i) (i)
@@ -75,6 +77,7 @@ static inline void finish(const job *j, int64_t i, int64_t row, float sum) {
 
 /* Two bfloat16 in each 32 bits: the lower one shifted up, and the upper one with the rest cut off, are floats. */
 #define weight bf16
+#define ALONE 1
 #define PARTS 2
 #define LOAD(w, part) \
     do { \
@@ -87,6 +90,7 @@ static inline void finish(const job *j, int64_t i, int64_t row, float sum) {
 #include "gemv.inc"
 
 #define weight int8_t
+#define ALONE 0
 #define PARTS 4
 #ifdef __AVX512F__
 /* No compiler makes the one instruction that widens bytes to 32 bits of the portable form below. */

@@ -5,11 +5,6 @@
 #define LOG1P(v) (sizeof(v) == 8 ? log1p(v) : log1pf(v))
 #define ERF(v) (sizeof(v) == 8 ? erf(v) : erff(v))
 
-/* Ask for memory that is needed soon: rows of a few hundred bytes are too short for the processor to see a stream in. */
-static inline void fetch(const void *from, int64_t count) {
-    for (int64_t i = 0; i < count; i += 64) __builtin_prefetch((const char *)from + i, 0, 3);
-}
-
 #define KERNEL "step.inc"
 #include "each_type.inc"
 
