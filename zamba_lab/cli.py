@@ -92,6 +92,8 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--min-p", type=float)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--no-mmap", action="store_true", help="copy the weights into memory first: later to begin, faster to go "
+                        "on; for long texts from large models")
     parser.set_defaults(run=_generate)
 
 
@@ -101,7 +103,7 @@ def _generate(given: argparse.Namespace) -> int:
     from zamba_lab.checkpoints import load
     from zamba_lab.generation import stream
 
-    model = load(given.source)
+    model = load(given.source, mmap=not given.no_mmap)
     if model.tokenizer is None:
         raise ValueError(f"generating from text needs a tokenizer.json or tokenizer.model beside the weights: "
                          f"{given.source} has none that can be read")
