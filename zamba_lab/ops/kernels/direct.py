@@ -38,6 +38,17 @@ def plain(t: Tensor | None) -> bool:
     return t is None or (type(t) in _PLAIN and t.is_cpu and t.is_contiguous())
 
 
+def bare(*arguments) -> bool:
+    """Whether an operator's plain function does as well as the operator: nobody sees what runs, no profiler counts it, and
+    tensors are ordinary ones on the CPU, with or without gaps.
+
+    An operator's way through torch is several hundred instructions of Python more, and with a large model they come from
+    memory every time: between two layers its weights have passed through the caches.
+    """
+    return (unseen() and not torch._C._autograd._profiler_enabled()
+            and all(not isinstance(t, Tensor) or (type(t) in _PLAIN and t.is_cpu) for t in arguments))
+
+
 def few(x: Tensor) -> bool:
     """Whether x, (..., d), has at least one row and no more than MOST_ROWS."""
     return 0 < x.numel() <= MOST_ROWS * x.shape[-1]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zamba_lab.ops.kernels import conv, scan
+from zamba_lab.ops.kernels import conv, direct, scan
 from zamba_lab.ops.kernels.call import COMPUTED
 from zamba_lab.ops.kernels.memory import empty
 
@@ -51,8 +51,12 @@ def _scan_inputs(x: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A_
     return _tokens(dt, x), -torch.exp(A_log.to(wide)), B, C, _tokens(raw, x), inner
 
 
-@torch.library.custom_op("zamba_lab::mamba1", mutates_args=(), device_types="cpu")
-def mamba1(xz: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor,
+def mamba1(*arguments) -> tuple[Tensor, Tensor, Tensor]:
+    """The mixer between its projections; arguments and results as `_plain` has them."""
+    return (_plain if direct.bare(*arguments) else _operator)(*arguments)
+
+
+def _plain(xz: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor,
            A_log: Tensor, D: Tensor, conv_state: Tensor | None, state: Tensor | None, dt_min: float
            ) -> tuple[Tensor, Tensor, Tensor]:
     """xz: (b, l, 2e), the input projection. Returns the output projection's input (b, l, e), both states."""
@@ -62,6 +66,9 @@ def mamba1(xz: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, x_proj: Te
     dt, A, B, C, _, _ = _scan_inputs(x, x_proj, dt_proj, dt_bias, A_log, dt_min)
     y, last, _ = scan.forward(x, dt, A, B, C, D.to(dt.dtype), state, False)
     return y.flatten(2).mul_(F.silu(z)), last_inputs, last
+
+
+_operator = torch.library.custom_op("zamba_lab::mamba1", _plain, mutates_args=(), device_types="cpu")
 
 
 @torch.library.custom_op("zamba_lab::mamba1_backward", mutates_args=(), device_types="cpu")
@@ -97,7 +104,7 @@ def mamba1_backward(xz: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, x
             nothing.clone() if state is None else dstate]
 
 
-@mamba1.register_fake
+@_operator.register_fake
 def _(xz, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A_log, D, conv_state, state, dt_min):
     b, l, e = xz.shape[0], xz.shape[1], xz.shape[2] // 2
     return (xz.new_empty(b, l, e), xz.new_empty(b, conv_weight.shape[1] - 1, e),
@@ -122,7 +129,7 @@ def _gradients(ctx, dout, dlast_inputs, dlast):
     return *(None if t is None else g for t, g in zip(saved, grads)), None
 
 
-mamba1.register_autograd(_gradients, setup_context=_save)
+_operator.register_autograd(_gradients, setup_context=_save)
 
 
 def _flops(xz_shape, conv_weight_shape, _, x_proj_shape, dt_proj_shape, *others) -> int:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zamba_lab.ops.kernels import conv, norm
+from zamba_lab.ops.kernels import conv, direct, norm
 from zamba_lab.ops.kernels.call import COMPUTED
 from zamba_lab.ops.kernels.memory import empty
 from zamba_lab.ops.kernels.ssd import backward as ssd_backward
@@ -33,8 +33,12 @@ def _ssd_inputs(xBC: Tensor, raw: Tensor, dt_bias: Tensor, A_log: Tensor, e: int
             C.unflatten(-1, (groups, n)))
 
 
-@torch.library.custom_op("zamba_lab::mamba2", mutates_args=(), device_types="cpu")
-def mamba2(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, dt_bias: Tensor, A_log: Tensor, D: Tensor,
+def mamba2(*arguments) -> tuple[Tensor, Tensor, Tensor]:
+    """The mixer between its projections; arguments and results as `_plain` has them."""
+    return (_plain if direct.bare(*arguments) else _operator)(*arguments)
+
+
+def _plain(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, dt_bias: Tensor, A_log: Tensor, D: Tensor,
            norm_weight: Tensor, conv_state: Tensor | None, state: Tensor | None, groups: int, d_state: int, eps: float,
            dt_min: float) -> tuple[Tensor, Tensor, Tensor]:
     """zxBCdt: (b, l, 2e + 2gn + h), the input projection. Returns the output projection's input (b, l, e), both states."""
@@ -44,6 +48,9 @@ def mamba2(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, dt_bia
     scan = _ssd_inputs(xBC, raw, dt_bias, A_log, e, groups, d_state, dt_min)
     y, last = ssd_forward(*scan, D.to(scan[1].dtype), state)
     return norm.forward(y.flatten(2), z, norm_weight, eps, groups, False).view(z.shape), last_inputs, last
+
+
+_operator = torch.library.custom_op("zamba_lab::mamba2", _plain, mutates_args=(), device_types="cpu")
 
 
 @torch.library.custom_op("zamba_lab::mamba2_backward", mutates_args=(), device_types="cpu")
@@ -79,7 +86,7 @@ def mamba2_backward(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | Non
             nothing.clone() if dconv_state is None else dconv_state, nothing.clone() if state is None else dstate]
 
 
-@mamba2.register_fake
+@_operator.register_fake
 def _(zxBCdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, state, groups, d_state, eps, dt_min):
     (b, l, _), e, h = zxBCdt.shape, norm_weight.shape[0], A_log.shape[0]
     return (zxBCdt.new_empty(b, l, e), zxBCdt.new_empty(b, conv_weight.shape[1] - 1, e + 2 * groups * d_state),
@@ -105,7 +112,7 @@ def _gradients(ctx, dout, dlast_inputs, dlast):
     return (*(None if t is None else g for t, g in zip(saved, grads)), None, None, None, None)
 
 
-mamba2.register_autograd(_gradients, setup_context=_save)
+_operator.register_autograd(_gradients, setup_context=_save)
 
 
 def _flops(zxBCdt_shape, conv_weight_shape, *others) -> int:

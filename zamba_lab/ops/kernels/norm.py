@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from zamba_lab.ops.kernels import direct
 from zamba_lab.ops.kernels.call import COMPUTED, call, filled, suffix
 from zamba_lab.ops.kernels.memory import empty
 
@@ -15,7 +16,7 @@ def forward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int
     """y and z: (..., e). early: round before the weight. Only the operators call this."""
     y, z = _flat(y), _flat(z)
     out = empty(y, *y.shape)
-    call("norm_forward" + suffix(y), WORK * y.numel(), *y.shape, groups, eps, int(early), *_step(y),
+    call("norm_forward" + suffix(y), WORK * y.numel(), *y.shape, groups, float(eps), int(early), *_step(y),
          *_step(z), _weight(weight), out)
     return out
 
@@ -51,9 +52,16 @@ def _weight(weight: Tensor) -> Tensor:
     return filled(weight.to(COMPUTED[weight.dtype]))
 
 
-@torch.library.custom_op("zamba_lab::rms_norm", mutates_args=(), device_types="cpu")
 def rms_norm(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, early: bool) -> Tensor:
+    """y, z: (..., e), gated if z is not None. weight: (e,). early: round before the weight. Returns (..., e)."""
+    return (_plain if direct.bare(y, z, weight) else _operator)(y, z, weight, eps, groups, early)
+
+
+def _plain(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, early: bool) -> Tensor:
     return forward(y, z, weight, eps, groups, early).view(y.shape)
+
+
+_operator = torch.library.custom_op("zamba_lab::rms_norm", _plain, mutates_args=(), device_types="cpu")
 
 
 @torch.library.custom_op("zamba_lab::rms_norm_backward", mutates_args=(), device_types="cpu")
@@ -65,7 +73,7 @@ def rms_norm_backward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, g
     return dy, dz, dweight.to(weight.dtype)
 
 
-@rms_norm.register_fake
+@_operator.register_fake
 def _(y, z, weight, eps, groups, early):
     return y.new_empty(y.shape)
 
@@ -86,4 +94,4 @@ def _gradients(ctx, dout):
     return dy, None if z is None else dz, dweight, None, None, None
 
 
-rms_norm.register_autograd(_gradients, setup_context=_save)
+_operator.register_autograd(_gradients, setup_context=_save)
