@@ -1,11 +1,12 @@
-"""Many rows of bfloat16: products in float32, a panel of W at a time, and when they are taken."""
+"""Many rows: where results are written, and in bfloat16 products in float32, a panel of W at a time, and when they are taken."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from zamba_lab.ops import linear as ops
-from zamba_lab.ops.kernels import build
+from zamba_lab.ops.kernels import build, memory
 
 needs_kernels = pytest.mark.skipif(not build.available(), reason="the native kernels cannot be built here")
 
@@ -60,6 +61,28 @@ def test_panels_are_taken_for_many_rows_in_inference_and_for_nothing_else(monkey
         assert counter.get_total_flops() == 2 * ops.MANY * 64 * 37
         monkeypatch.setattr(ops, "float32_is_faster", lambda: False)
         assert not takes(x, weight, bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+@torch.inference_mode()
+def test_a_large_result_is_the_same_where_an_earlier_one_was(dtype, biased, added, monkeypatch):
+    monkeypatch.setattr(memory, "LEAST", 64)
+    monkeypatch.setattr(memory, "_kept", {})
+    x, weight, bias = (t.to(dtype) for t in given(2, 20, 33, out=17))
+    bias, add = bias if biased else None, x[..., :17].clone() if added else None
+    want = F.linear(x, weight, bias)
+    want = want + add if added else want
+    first = ops.linear(x, weight, bias, add)
+    assert torch.equal(first, want) and len(memory._kept) == build.available()
+    second = ops.linear(x + 1, weight, bias, add)
+    assert second.data_ptr() != first.data_ptr() and torch.equal(first, want)
+    place = first.data_ptr()
+    del first
+    third = ops.linear(x, weight, bias, add)
+    assert torch.equal(third, want) and (not build.available() or third.data_ptr() == place)
+    assert ops.linear(x[:, :0], weight, bias).shape == (2, 0, 17)
 
 
 @pytest.mark.parametrize("processor, faster", [

@@ -21,13 +21,25 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | 
     """y = x W^T + bias, then + add. x: (..., in). weight: (out, in). bias: (out,) or None. add: (..., out) or None.
 
     Returns (..., out). In inference at most 8 rows go to the native kernel, and MANY rows of bfloat16 to `in_panels` where that
-    is faster; both sum in float32 and round once. All else is F.linear.
+    is faster; both sum in float32 and round once. All else is F.linear, a large result into memory that was used before.
     """
-    if gemv.takes(x, weight) and _direct(x, weight, bias, add) and weight.dtype == x.dtype:
-        return gemv.gemv(x, weight, bias, None, add)
-    if _many(x, weight) and float32_is_faster() and _direct(x, weight, bias, add):
-        return _plus(in_panels(x, weight, bias), add)
+    if weight.dtype == x.dtype and _direct(x, weight, bias, add):
+        if gemv.takes(x, weight):
+            return gemv.gemv(x, weight, bias, None, add)
+        if _many(x, weight) and float32_is_faster():
+            return _plus(in_panels(x, weight, bias), add)
+        if x.numel() * len(weight) * x.element_size() > memory.LEAST * x.shape[-1]:
+            return into_used(x, weight, bias, add)
     return _plus(F.linear(x, weight, bias), add)
+
+
+def into_used(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:
+    """The linear layer by torch's product, written where an earlier result was (`memory.empty`): a new one of several
+    megabytes is met page by page for the first time. Arguments and result as those of `linear`, of one type, without gaps."""
+    y = memory.empty(x, *x.shape[:-1], len(weight))
+    rows, out = x.view(-1, x.shape[-1]), y.view(-1, len(weight))
+    torch.mm(rows, weight.T, out=out) if bias is None else torch.addmm(bias, rows, weight.T, out=out)
+    return y if add is None else y.add_(add)
 
 
 def in_panels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
