@@ -278,4 +278,6 @@ def test_a_model_in_float16_answers_as_in_float32(mixer):
     ids = torch.arange(23)[None] % BASE.vocab_size
     with torch.inference_mode():
         want, got = model(ids), model.half()(ids)
-    torch.testing.assert_close(got.float(), want, rtol=0, atol=0.02 * want.abs().max().item())
+    # Of all numbers together: the largest error of one is chance, and doubles where torch's attention rounds otherwise, as it does
+    # on a processor without AVX2. In bfloat16 it is four times this limit.
+    assert (got.float() - want).square().mean().sqrt() < 0.006 * want.abs().max()

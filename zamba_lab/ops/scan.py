@@ -116,7 +116,7 @@ def scan_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: 
     Any l; arguments as `scan_recurrence`; chunk_size >= 1. Returns: y (b, l, h, p), the last state (b, h, p, n).
     """
     state = start_state(x, B, state)
-    if not x.shape[1]:
+    if not x.numel():                           # F.pad of torch 2.9 refuses an empty axis
         return torch.zeros_like(x), state
     ys = []
     for chunk in zip(*(part.split(chunk_size, dim=1) for part in (x, dt, B, C))):
