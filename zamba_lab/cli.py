@@ -92,8 +92,8 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--min-p", type=float)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--no-mmap", action="store_true", help="copy the weights into memory first: later to begin, faster to go "
-                        "on; for long texts from large models")
+    parser.add_argument("--no-mmap", action="store_true", help="copy the weights into memory, in large pages, instead of mapping their "
+                        "file: later to begin; faster to go on where the system maps files in small pages")
     parser.set_defaults(run=_generate)
 
 

@@ -52,8 +52,8 @@ def load(source: str | Path, dtype: torch.dtype | None = None, device: str | tor
         check: look for NaN and infinite numbers, which reads every weight. False trusts them: names, shapes and copies
             are held to the config as ever, and what is not converted is read from the file when it is first used.
         mmap: leave weights on a CPU that need no conversion in their file, mapped into memory. False copies them into memory, in
-            large pages where the system has them: that takes as long as reading the file, and every token after it is
-            decoded faster (benchmarks/decode.py). For long texts from large models.
+            large pages where the system has them, which are read faster than usual ones (benchmarks/large_pages.py). A newer
+            Linux may map the file in large pages, too: then decoding is as fast without the copy (benchmarks/decode.py).
 
     Returns: the model, with `model.tokenizer` set if a tokenizer.json or, failing that, a tokenizer.model lies beside the
     weights. Where reading that needs a library that is not installed, a warning says so and it is None.
