@@ -1,8 +1,7 @@
 """Decoding after a prompt of 512 tokens, against transformers with its own cache; nano through `generate` besides.
 
 2.7B and 1.2B shapes in bfloat16 with random weights, both models on the same files; the shipped nano in float32. One
-step is one token: logits, their argmax, the cache extended. Both sides are given the same tokens. "ours" leaves its weights in
-their file, mapped, as `load` does unasked; "ours, mmap=False" has them in memory, in large pages. The share of the read
+step is one token: logits, their argmax, the cache extended. Both sides are given the same tokens. The share of the read
 floor is the time that reading what a token needs takes at the machine's bandwidth, over the time of a step: weights, a
 shared block's at every invocation (between two of them a pass reads more than any cache holds), keys and values, and
 the states, which are written too.
@@ -23,7 +22,6 @@ PROMPT = 512
 # tokens in one turn, turns, what the project set itself against transformers and of the floor
 WORK = {"zamba2-2.7b": (4, 5, ">= 2.6x", ">= 75 %"), "zamba2-1.2b": (8, 5, ">= 3x", ">= 75 %"),
         "zamba2-nano": (64, 9, ">= 5x", "")}
-COPIED = "ours, mmap=False"
 
 
 class Decoder:
@@ -52,20 +50,17 @@ def steps(name: str, folder: str, quick: bool) -> list[dict]:
     turns, config, dtype = repeats(turns, quick), ours.config, ours.embedding.weight.dtype
     torch.manual_seed(0)
     ids = torch.randint(config.vocab_size, (1, PROMPT + tokens * (turns + 1)))
-    contenders = {one: Decoder(extend, ids, tokens) for one, extend in {
-        OURS: partial(ours.extend, last_only=True), COPIED: partial(zl.load(folder, mmap=False).extend, last_only=True),
-        PEER: partial(extend_peer, theirs)}.items()}
-    must_agree(f"{name}, prompt", contenders[OURS].logits, contenders[PEER].logits, TOLERANCE[dtype])
-    times = interleaved({one: decoder.run for one, decoder in contenders.items()}, turns)
-    far = must_agree(f"{name}, decoding", contenders[OURS].logits, contenders[PEER].logits, TOLERANCE[dtype])
-    must_agree(f"{name}, mmap=False", contenders[COPIED].logits, contenders[OURS].logits, 0)
+    both = {OURS: Decoder(partial(ours.extend, last_only=True), ids, tokens),
+            PEER: Decoder(partial(extend_peer, theirs), ids, tokens)}
+    must_agree(f"{name}, prompt", both[OURS].logits, both[PEER].logits, TOLERANCE[dtype])
+    times = interleaved({one: decoder.run for one, decoder in both.items()}, turns)
+    far = must_agree(f"{name}, decoding", both[OURS].logits, both[PEER].logits, TOLERANCE[dtype])
     times = {one: [seconds / tokens for seconds in several] for one, several in times.items()}
     label, step = f"decoding after {PROMPT}, {name}, a token", median(times[OURS])
     speed, way = read_bandwidth(quick)
     size = bytes_per_token(config, PROMPT, dtype)
     return [ratio_row(label, times, OURS, PEER, least) |
             {"tokens/s": f"{1 / step:.1f}, {1 / median(times[PEER]):.1f}", "difference": f"{far:.3g}"},
-            ratio_row(label, times, COPIED, PEER),
             {"work": f"{label}: share of the read floor", "ratio": percent(size / speed / step), "target": of_floor,
              "ours": OURS, "ours took": f"{1e3 * step:.2f} ms",
              "peer": f"reading {size / 1e9:.3g} GB at {speed / 1e9:.1f} GB/s ({way})",

@@ -9,7 +9,7 @@ import torch
 from harness import interleaved
 
 from zamba_lab.config import ZambaConfig, cost
-from zamba_lab.ops.kernels.memory import in_large_pages
+from zamba_lab.ops.kernels import memory
 
 GEMM = (512, 2560, 10448)               # 512 tokens through the first product of a Zamba2-2.7B mixer
 
@@ -38,7 +38,7 @@ def read_bandwidth(quick: bool = False) -> tuple[float, str]:
     reductions of other types and its bfloat16 matrix-vector product are bound by arithmetic, not by memory. The buffer
     lies in large pages where there are such, since they are read faster (`large_pages`).
     """
-    buffer = in_large_pages(torch.ones(2 ** 20 if quick else 2 ** 28))          # 1 GiB
+    buffer = memory.empty(torch.empty(0), 2 ** 20 if quick else 2 ** 28).fill_(1)     # 1 GiB
     matrix, vector = buffer.view(-1, 4096), torch.ones(4096)
     reads = {"sum": buffer.sum, "dot": lambda: torch.dot(buffer, buffer),
              "matrix-vector": lambda: torch.mv(matrix, vector)}

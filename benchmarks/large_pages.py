@@ -1,4 +1,4 @@
-"""Reading weights from large pages of memory and from pages of the usual size: `load(..., mmap=False)` and an ordinary tensor.
+"""Reading weights from large pages of memory (`kernels.memory.empty`) and from pages of the usual size, an ordinary tensor.
 
 A token's matrix-vector products at the shapes of a mixer's two projections, one after the other over 1 GiB of weights, so that
 none comes from a cache. Large pages are asked for with madvise; how much of the buffer the system gave them is told
@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 from harness import interleaved, median, percent, ratio_row, repeats
 
-from zamba_lab.ops.kernels import available, gemv
-from zamba_lab.ops.kernels.memory import in_large_pages
+from zamba_lab.ops.kernels import available, gemv, memory
 
 SHAPES = {"zamba2-2.7b, in": (10448, 2560), "zamba2-2.7b, out": (2560, 5120), "zamba2-1.2b, in": (8512, 2048),
           "zamba2-1.2b, out": (2048, 4096)}
@@ -27,7 +26,7 @@ def run(quick: bool = False) -> list[dict]:
     size = 1 << 22 if quick else SIZE
     usual = torch.ones(size // 2, dtype=torch.bfloat16)
     before = _in_large_pages()
-    buffers = {LARGE: in_large_pages(usual), USUAL: usual}
+    buffers = {LARGE: memory.empty(usual, *usual.shape).copy_(usual), USUAL: usual}
     share = (_in_large_pages() - before) / size
     rows = []
     for name, shape in ({"tiny": (130, 100)} if quick else SHAPES).items():

@@ -92,8 +92,6 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--min-p", type=float)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--no-mmap", action="store_true", help="copy the weights into memory, in large pages, instead of mapping their "
-                        "file: later to begin; faster to go on where the system maps files in small pages")
     parser.set_defaults(run=_generate)
 
 
@@ -103,7 +101,7 @@ def _generate(given: argparse.Namespace) -> int:
     from zamba_lab.checkpoints import load
     from zamba_lab.generation import stream
 
-    model = load(given.source, mmap=not given.no_mmap)
+    model = load(given.source)
     if model.tokenizer is None:
         raise ValueError(f"generating from text needs a tokenizer.json or tokenizer.model beside the weights: "
                          f"{given.source} has none that can be read")

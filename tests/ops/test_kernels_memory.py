@@ -81,21 +81,6 @@ def test_making_room_bears_that_another_thread_takes_what_was_there(monkeypatch)
     assert memory.empty(LIKE, 200).shape == (200,)
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("t", [torch.arange(15).view(3, 5), torch.arange(24).view(2, 3, 4).transpose(0, 2), torch.arange(0),
-                               torch.tensor(3), torch.arange(1 << 20)[::3]], ids=lambda t: str(tuple(t.shape)))
-def test_a_copy_in_large_pages_is_a_copy(t, dtype):
-    t = t.to(dtype)
-    copy = memory.in_large_pages(t)
-    assert torch.equal(copy, t) and copy.dtype == dtype and copy.is_contiguous() and (not t.numel() or copy.data_ptr() != t.data_ptr())
-    assert t.nbytes < memory.LEAST or copy.data_ptr() % memory._HUGE_PAGE == 0
-    view = copy.view(-1)[1:]
-    want = view.clone()
-    del copy
-    gc.collect()
-    assert torch.equal(view, want)
-
-
 @pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
 def test_results_of_one_call_outlive_the_next():
     x, dt, A, B, C, state = ssd_inputs()

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from zamba_lab.ops.kernels.memory import in_large_pages
 from zamba_lab.ops.linear import dequantised, linear, linear_int8, quantised
 
 
@@ -37,7 +36,7 @@ class Int8Matrix(nn.Module):
     def __init__(self, weight: Tensor):
         super().__init__()
         values, scale = quantised(weight.detach())
-        self.register_buffer("values", in_large_pages(values) if values.device.type == "cpu" else values)
+        self.register_buffer("values", values)
         # As bits: module.to(dtype) casts every floating-point buffer, and a scale rounded to bfloat16 is a worse one.
         self.register_buffer("scale_bits", scale.view(torch.int32))
 

@@ -30,7 +30,6 @@ from zamba_lab.config import ZambaConfig
 from zamba_lab.config.presets import SHIPPED, presets
 from zamba_lab.model import Zamba
 from zamba_lab.ops.finite import all_finite
-from zamba_lab.ops.kernels.memory import in_large_pages
 
 FORGET_ABOVE = 10 ** 8           # bytes looked at before their memory is given up
 # The mixers compute with these in float32 or wider whatever they are stored in.
@@ -38,7 +37,7 @@ ANY_DTYPE = (".A_log", ".D", ".dt_bias")
 
 
 def load(source: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu",
-         dt_min: float = 0.0, check: bool = True, mmap: bool = True) -> Zamba:
+         dt_min: float = 0.0, check: bool = True) -> Zamba:
     """Open a trained model.
 
     Args:
@@ -51,9 +50,6 @@ def load(source: str | Path, dtype: torch.dtype | None = None, device: str | tor
             which for published ones is the same; 0.001 reproduces readers that clamp.
         check: look for NaN and infinite numbers, which reads every weight. False trusts them: names, shapes and copies
             are held to the config as ever, and what is not converted is read from the file when it is first used.
-        mmap: leave weights on a CPU that need no conversion in their file, mapped into memory. False copies them into memory, in
-            large pages where the system has them, which are read faster than usual ones (benchmarks/large_pages.py). A newer
-            Linux may map the file in large pages, too: then decoding is as fast without the copy (benchmarks/decode.py).
 
     Returns: the model, with `model.tokenizer` set if a tokenizer.json or, failing that, a tokenizer.model lies beside the
     weights. Where reading that needs a library that is not installed, a warning says so and it is None.
@@ -72,7 +68,7 @@ def load(source: str | Path, dtype: torch.dtype | None = None, device: str | tor
         if device.type == "meta":
             plan.model.to(dtype or _widest(plan, weights))
         else:
-            tensors = dict(read_tensors(plan, weights, dtype, device, check, mmap))
+            tensors = dict(read_tensors(plan, weights, dtype, device, check))
             plan.model.load_state_dict(tensors, assign=True)
     plan.model.tokenizer = _tokenizer(folder)
     return plan.model
@@ -131,8 +127,8 @@ def locate(source: str | Path) -> tuple[Path, dict[Path, None] | None]:
                           f"of {', '.join(SHIPPED)}: there is no {name!r}{hint}")
 
 
-def read_tensors(plan: Plan, weights: Weights, dtype: torch.dtype | None, device: torch.device, check: bool = True,
-                 mmap: bool = True) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(plan: Plan, weights: Weights, dtype: torch.dtype | None, device: torch.device, check: bool = True
+                 ) -> Iterator[tuple[str, Tensor]]:
     """Each parameter's name and its tensor, one after the other. Raises CheckpointError on what is no weight.
 
     What is looked at or converted is read through a mapping that is given up now and then, so that the peak of memory
@@ -144,9 +140,7 @@ def read_tensors(plan: Plan, weights: Weights, dtype: torch.dtype | None, device
         found = _faults(stored, there, weights, check)
         keeps = dtype is None and binding.ours[0].endswith(ANY_DTYPE)
         ours = _converted(stored, binding, plan.config, device, None if keeps else wanted)
-        if not mmap and device.type == "cpu":
-            ours = [in_large_pages(t) for t in ours]
-        elif ours[0].data_ptr() == stored[0].data_ptr():
+        if ours[0].data_ptr() == stored[0].data_ptr():
             # Neither moved nor converted: taken from the mapping whose pages the checks above did not pull in.
             stored = [weights.read(first) for first, *_ in there]
             ours = _converted(stored, binding, plan.config, device, None if keeps else wanted)

@@ -4,9 +4,6 @@ The C library hands large blocks back to the system, and each new one is touched
 result of 42 MB that is as slow as the scan that fills it, and decoding at 1.2B shapes meets thousands of new pages a token.
 So results of LEAST bytes and more come from here. What is kept stays below MOST bytes; what does not fit is ordinary memory.
 
-Weights that a token reads from one end to the other come from here, too, if they are copied at all: in large pages they are
-read faster (`in_large_pages`).
-
 A tensor made of a numpy array holds the array, and so does every view of the tensor and whatever autograd saved of it, so
 the array's count of references says whether anybody is left.
 """
@@ -39,22 +36,6 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
         if _room_for(nbytes):
             _kept.setdefault(nbytes, deque()).append(array)
     return like.new_empty(0, dtype=dtype).set_(torch.from_numpy(array).untyped_storage(), 0, shape, _strides(shape))
-
-
-def in_large_pages(t: Tensor) -> Tensor:
-    """A copy of t without gaps, in large pages where the system has them. t lies on the CPU; one below LEAST bytes is copied as
-    torch would.
-
-    Memory is looked up a page at a time, and a matrix of 16 MB is 4,096 pages of the usual size or 8 large ones: decoding reads
-    it faster (benchmarks/large_pages.py has by how much).
-    """
-    if t.nbytes < LEAST:
-        return t.contiguous().clone()
-    array = np.empty(t.nbytes + _HUGE_PAGE, np.uint8)
-    _advise(array)
-    start = -array.ctypes.data % _HUGE_PAGE
-    storage = torch.from_numpy(array[start:start + t.nbytes])
-    return storage.view(t.dtype).view(t.shape).copy_(t)
 
 
 def _unused(nbytes: int) -> np.ndarray | None:
