@@ -1,6 +1,7 @@
 """Memory that is used again: never while anybody can see it."""
 
 import gc
+import weakref
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ LIKE = torch.empty(0)
 def nothing_kept(monkeypatch):
     monkeypatch.setattr(memory, "LEAST", 64)
     monkeypatch.setattr(memory, "_kept", {})
+    monkeypatch.setattr(memory, "_uncut", {})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -79,6 +81,30 @@ def test_making_room_bears_that_another_thread_takes_what_was_there(monkeypatch)
     monkeypatch.setattr(memory, "_references", meanwhile)
     monkeypatch.setattr(memory, "MOST", 1000)
     assert memory.empty(LIKE, 200).shape == (200,)
+
+
+def test_blocks_of_one_size_share_huge_pages_and_none_overlaps():
+    held = [memory.empty(LIKE, 400_000).fill_(k) for k in range(15)]                       # 1.6 MB each, 10 to a slab
+    assert all((t == k).all() for k, t in enumerate(held))
+    starts = [t.data_ptr() for t in held]
+    assert starts[0] % memory._HUGE_PAGE == starts[10] % memory._HUGE_PAGE == 0
+    assert {b - a for a, b in zip(starts[:9], starts[1:10])} == {-(-1_600_000 // memory._PAGE) * memory._PAGE}
+    assert memory.empty(LIKE, 5_000_000).data_ptr() % memory._HUGE_PAGE == 0
+    assert memory.lasting(LIKE, 300).data_ptr() % memory._HUGE_PAGE == 0 and 1_200 not in memory._kept
+
+
+def test_a_slab_goes_with_the_last_that_looks_at_it(monkeypatch):
+    t = memory.empty(LIKE, 400_000).fill_(3)
+    slab = weakref.ref(memory._uncut[t.nbytes].base)
+    monkeypatch.setattr(memory, "MOST", t.nbytes + 4_000)
+    other = memory.empty(LIKE, 1_000)
+    assert other.nbytes in memory._kept and (t == 3).all()
+    memory.empty(LIKE, 2_000)                                                               # no room: what is uncut goes
+    assert not memory._uncut and slab() is not None
+    del t
+    memory.empty(LIKE, 2_000)
+    gc.collect()
+    assert slab() is None
 
 
 @pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")

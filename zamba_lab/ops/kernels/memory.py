@@ -2,7 +2,10 @@
 
 The C library hands large blocks back to the system, and each new one is touched for the first time page by page: for a
 result of 42 MB that is as slow as the scan that fills it, and decoding at 1.2B shapes meets thousands of new pages a token.
-So results of LEAST bytes and more come from here. What is kept stays below MOST bytes; what does not fit is ordinary memory.
+So results of LEAST bytes and more come from here. What is kept stays below MOST bytes; what does not fit is new each time.
+
+All of it lies in huge pages where the system has them. That saves most of the first touches, and what a token reads and writes once,
+states, keys and values, takes half the time: finding where a page lies is slow, the more so in a virtual machine.
 
 A tensor made of a numpy array holds the array, and so does every view of the tensor and whatever autograd saved of it, so
 the array's count of references says whether anybody is left.
@@ -19,9 +22,11 @@ import torch
 from torch import Tensor
 
 LEAST, MOST = 1 << 20, 512 << 20
-_HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14
+SLAB = 16 << 20                                 # what is smaller shares one of this size with others of its own size
+_PAGE, _HUGE_PAGE, _MADV_HUGEPAGE = 4 << 10, 2 << 20, 14
 
 _kept: dict[int, deque[np.ndarray]] = {}        # by size; in a queue the one that was handed out longest ago comes first
+_uncut: dict[int, np.ndarray] = {}              # by size of what is cut from it: what is left of a slab
 
 
 def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -30,11 +35,19 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
     if nbytes < LEAST:
         return like.new_empty(shape, dtype=dtype)
     array = _unused(nbytes)
-    if array is None:
-        array = np.empty(nbytes, np.uint8)
-        _advise(array)
-        if _room_for(nbytes):
-            _kept.setdefault(nbytes, deque()).append(array)
+    if array is None and _room_for(nbytes):
+        array = _cut(nbytes)
+        _kept.setdefault(nbytes, deque()).append(array)
+    return _tensor(like, _in_huge_pages(nbytes) if array is None else array, shape, dtype)
+
+
+def lasting(like: Tensor, *shape: int) -> Tensor:
+    """A tensor as `empty` makes them, for what stays longer than a pass: it is not kept, and takes no room from what is."""
+    nbytes = like.dtype.itemsize * math.prod(shape)
+    return like.new_empty(shape) if nbytes < LEAST else _tensor(like, _in_huge_pages(nbytes), shape)
+
+
+def _tensor(like: Tensor, array: np.ndarray, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
     return like.new_empty(0, dtype=dtype).set_(torch.from_numpy(array).untyped_storage(), 0, shape, _strides(shape))
 
 
@@ -51,11 +64,23 @@ def _unused(nbytes: int) -> np.ndarray | None:
     return None
 
 
+def _cut(nbytes: int) -> np.ndarray:
+    """New memory, from a slab for blocks of this size: a huge page of its own for each would be half empty, or not huge."""
+    step = -(-nbytes // _PAGE) * _PAGE
+    slab = _uncut.pop(nbytes, None)
+    if slab is None:
+        slab = _in_huge_pages(max(1, SLAB // step) * step)
+    if len(slab) > step:
+        _uncut[nbytes] = slab[step:]
+    return slab[:nbytes]
+
+
 def _room_for(nbytes: int) -> bool:
     """Whether so much more may be kept, after letting go of what nobody uses if need be."""
     kept = sum(size * len(queue) for size, queue in list(_kept.items()))
     if kept + nbytes <= MOST:
         return True
+    _uncut.clear()
     for size, queue in list(_kept.items()):
         for _ in range(len(queue)):
             held = _taken(queue)
@@ -87,13 +112,14 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(steps))
 
 
-def _advise(array: np.ndarray) -> None:
-    """Ask for huge pages, where there are such: a five-hundredth of the page faults."""
+def _in_huge_pages(nbytes: int) -> np.ndarray:
+    """New memory, of huge pages where there are such from its first byte to its last."""
+    whole = -(-nbytes // _HUGE_PAGE) * _HUGE_PAGE
+    array = np.empty(whole + _HUGE_PAGE, np.uint8)
+    start = -array.ctypes.data % _HUGE_PAGE
     if sys.platform == "linux":
-        start = -(-array.ctypes.data // _HUGE_PAGE) * _HUGE_PAGE
-        length = (array.ctypes.data + array.nbytes - start) // _HUGE_PAGE * _HUGE_PAGE
-        if length > 0:
-            _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_HUGEPAGE)     # may be refused
+        _libc().madvise(ctypes.c_void_p(array.ctypes.data + start), ctypes.c_size_t(whole), _MADV_HUGEPAGE)     # may be refused
+    return array[start:start + nbytes]
 
 
 @cache
