@@ -3,13 +3,17 @@
 import torch
 from torch import Tensor
 
-from zamba_lab.ops.kernels import direct
+from zamba_lab.ops.kernels import direct, memory
 from zamba_lab.ops.kernels.step import join_step, plus_step
 
 
 def plus(a: Tensor, b: Tensor) -> Tensor:
     """a + b, both (..., d)."""
-    return plus_step(a, b) if _direct(a, b) and a.shape == b.shape else a + b
+    if _direct(a, b) and a.shape == b.shape:
+        return plus_step(a, b)
+    if direct.large(a) and a.dtype == b.dtype and a.shape == b.shape and direct.plain(b):
+        return torch.add(a, b, out=memory.empty(a, *a.shape))
+    return a + b
 
 
 def concat(a: Tensor, b: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from zamba_lab.ops.kernels import build, call
+from zamba_lab.ops.kernels import build, call, memory
 
 # What an argument is. i: an integer; d: a number; p, o, u: a tensor that is read, written, read and written, or None. l, r: an
 # integer too, but another one for each token: how many positions of the tensors under u count, and how many they have.
@@ -52,6 +52,11 @@ def bare(*arguments) -> bool:
 def few(x: Tensor) -> bool:
     """Whether x, (..., d), has at least one row and no more than MOST_ROWS."""
     return 0 < x.numel() <= MOST_ROWS * x.shape[-1]
+
+
+def large(x: Tensor) -> bool:
+    """Whether nobody sees what runs, and a result of x's size is worth writing where an earlier one was (`memory.empty`)."""
+    return x.nbytes >= memory.LEAST and plain(x) and unseen()
 
 
 def serves(x: Tensor) -> bool:
