@@ -62,7 +62,8 @@ def _past(like: Tensor, conv: Tensor | None, state: Tensor | None, conv_shape: t
           ) -> tuple[Tensor, Tensor]:
     """What the mixer carried, without gaps; zeros where it carried nothing. Of the right types and shapes: `Mixer.fitted`."""
     conv = like.new_zeros(conv_shape) if conv is None else conv.contiguous()
-    state = like.new_zeros(state_shape, dtype=COMPUTED[like.dtype]) if state is None else state.contiguous()
+    # not new_zeros: every page of each layer's would be met for the first time
+    state = empty(like, *state_shape, dtype=COMPUTED[like.dtype]).zero_() if state is None else state.contiguous()
     return conv, state
 
 
