@@ -4,10 +4,12 @@ import sys
 
 import pytest
 import torch
+import transformers
 from variants import BASE, make_model
 
 import zamba_lab as zl
 from zamba_lab.cli import main
+from zamba_lab.train.heldout import document_bits, xz_bits
 
 
 def test_info_of_a_preset_builds_nothing_and_says_what_it_costs(capsys):
@@ -43,6 +45,9 @@ def test_doctor_says_what_a_checkpoint_is_and_its_status_whether_it_is_sound(cap
     (["doctor", "nothing-here"], "nothing-here"),
     (["generate", "nothing-here", "x"], "nothing-here"),
     (["corpus", "out", "nothing-here"], "a source is 'stdlib', one of fineweb-edu"),
+    (["eval", "zamba2-nano", "nothing-here"], "no file or folder 'nothing-here'"),
+    (["eval", "zamba2-nano", __file__, "--stride", "0"], "stride must be in 1..window"),
+    (["export", "nothing-here", "out"], "nothing-here"),
     (["bench", "nothing-here"], "benchmarks are files of benchmarks/"),
 ])
 def test_what_cannot_be_done_is_one_sentence_and_status_2(capsys, arguments, sentence):
@@ -84,7 +89,47 @@ def test_the_shipped_model_writes(capsys):
     assert text == model.tokenizer.decode(ids[0].tolist()) + "\n"
 
 
+def test_eval_gives_the_code_length_of_each_file_and_of_all(capsys, tmp_path):
+    texts = {"a.py": "def area(radius):\n    return 3.14159 * radius ** 2\n" * 40, "b/c.txt": "It was a dark night.", "b/empty": ""}
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert main(["eval", "zamba2-nano", str(tmp_path), "--json"]) == 0
+    first, second, whole = json.loads(capsys.readouterr().out)
+    assert [first["text"], second["text"]] == [str(tmp_path / "a.py"), str(tmp_path / "b/c.txt")]
+    model, written = zl.load("zamba2-nano"), [texts["a.py"], texts["b/c.txt"]]
+    bits, sizes = document_bits(model, written, model.tokenizer), [len(text) for text in written]
+    assert [first["bits_per_byte"], second["bits_per_byte"]] == pytest.approx((bits / sizes).tolist())
+    assert whole["bits_per_byte"] == pytest.approx(bits.sum() / sum(sizes)) and whole["bytes"] == sum(sizes)
+    assert whole["xz_bits_per_byte"] == xz_bits(written) / sum(sizes)
+    assert main(["eval", "zamba2-nano", str(tmp_path / "a.py")]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert line.split()[0] == f"{first['bits_per_byte']:.3f}" and head.split()[0] == "bits/byte"
+
+
+def test_eval_refuses_what_is_no_text(capsys, tmp_path):
+    (tmp_path / "picture").write_bytes(b"\x89PNG\xff")
+    (tmp_path / "empty").mkdir()
+    zl.save(make_model(BASE).float(), tmp_path / "mute")
+    for arguments, sentence in ((["zamba2-nano", "picture"], "is not UTF-8 text"), (["zamba2-nano", "empty"], "there is no text in"),
+                                ([tmp_path / "mute", "empty"], "needs a tokenizer")):
+        assert main(["eval", str(arguments[0]), str(tmp_path / arguments[1])]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_export_writes_what_load_and_transformers_read(capsys, tmp_path):
+    assert main(["export", "zamba2-nano", str(tmp_path / "out"), "--dtype", "bfloat16"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out'}\n"
+    model, ids = zl.load("zamba2-nano"), torch.tensor([[5, 9, 300]])
+    written = zl.load(tmp_path / "out")
+    assert written.embedding.weight.dtype == torch.bfloat16 and written.tokenizer.encode("def") == model.tokenizer.encode("def")
+    assert all(torch.equal(a.bfloat16(), b) for a, b in zip(model.parameters(), written.parameters()))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, written.float()(ids), rtol=0, atol=1e-4)
+
+
 def test_it_runs_as_a_module_and_every_command_has_help():
-    for command in ([], ["info"], ["doctor"], ["generate"], ["corpus"], ["train"], ["ablate"], ["bench"]):
+    for command in ([], ["info"], ["doctor"], ["generate"], ["corpus"], ["train"], ["eval"], ["export"], ["ablate"], ["bench"]):
         done = subprocess.run([sys.executable, "-m", "zamba_lab", *command, "--help"], capture_output=True, text=True)
         assert done.returncode == 0 and "usage: zamba-lab" in done.stdout

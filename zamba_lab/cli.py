@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, add in (("info", _add_info), ("doctor", _add_doctor),
                       ("generate", _add_generate), ("corpus", _add_corpus), ("train", _add_train),
-                      ("ablate", _add_ablate), ("bench", _add_bench)):
+                      ("eval", _add_eval), ("export", _add_export), ("ablate", _add_ablate), ("bench", _add_bench)):
         add(commands.add_parser(name, help=add.__doc__, description=add.__doc__))
     given = parser.parse_args(arguments)
     try:
@@ -152,6 +152,47 @@ def _train(given: argparse.Namespace) -> int:
     from zamba_lab.train.command import main as train
 
     return train(given)
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    """how well a model predicts texts, in bits per byte, beside what xz takes"""
+    parser.add_argument("source", help="a shipped model (zamba2-nano), a folder or a hub id")
+    parser.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="text files, or folders of them; each is one document")
+    parser.add_argument("--window", type=int, default=512, help="tokens read at once (512)")
+    parser.add_argument("--stride", type=int, default=256, help="tokens by which the window moves on (256)")
+    parser.add_argument("--json", action="store_true", help="as data")
+    parser.set_defaults(run=_eval)
+
+
+def _eval(given: argparse.Namespace) -> int:
+    from zamba_lab.checkpoints import load
+    from zamba_lab.train.heldout import score_files
+
+    scores = score_files(load(given.source), given.texts, given.window, given.stride, progress=sys.stderr.isatty())
+    if given.json:
+        print(json.dumps([score._asdict() for score in scores], indent=1))
+        return 0
+    print(f"{'bits/byte':>9} {'xz -9':>7} {'bytes':>11} {'tokens':>10}  text")
+    for score in scores:
+        print(f"{score.bits_per_byte:9.3f} {score.xz_bits_per_byte:7.3f} {score.bytes:11,} {score.tokens:10,}  {score.text}")
+    return 0
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    """write a model, with its tokenizer, in the published layout, which transformers reads"""
+    parser.add_argument("source", help="a shipped model (zamba2-nano), a folder, a file or a hub id")
+    parser.add_argument("folder", type=Path, help="where it is written")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights; as stored if left out")
+    parser.set_defaults(run=_export)
+
+
+def _export(given: argparse.Namespace) -> int:
+    import torch
+
+    from zamba_lab.checkpoints import load, save
+
+    print(save(load(given.source, dtype=given.dtype and getattr(torch, given.dtype)), given.folder))
+    return 0
 
 
 def _add_ablate(parser: argparse.ArgumentParser) -> None:

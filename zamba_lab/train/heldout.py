@@ -9,11 +9,14 @@ from __future__ import annotations
 import lzma
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from zamba_lab.corpora import Packed
 from zamba_lab.tokenizer import Tokenizer
@@ -47,7 +50,7 @@ def _bits(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def document_bits(model: nn.Module, texts: Sequence[str], tokenizer: Tokenizer, window: int = 512, stride: int = 256,
-                  batch: int = 16) -> np.ndarray:
+                  batch: int = 16, progress: bool = False) -> np.ndarray:
     """The code length of each document, read alone from its start through overlapping windows.
 
     A token is predicted from at least `window - stride` tokens before it, or from all there are; never from another document.
@@ -55,6 +58,7 @@ def document_bits(model: nn.Module, texts: Sequence[str], tokenizer: Tokenizer, 
     Args:
         window: tokens read at once, as in training.
         stride: tokens by which the window moves on, 1..window; each is scored once.
+        progress: show a bar.
 
     Returns:
         (number of texts,) bits, the end of the document included.
@@ -64,7 +68,7 @@ def document_bits(model: nn.Module, texts: Sequence[str], tokenizer: Tokenizer, 
     documents = [ids + [tokenizer.bos_id] for ids in tokenizer.encode_batch(list(texts))]
     pieces = sorted(_pieces(documents, window, stride), key=lambda piece: len(piece[1]))
     bits = np.zeros(len(documents))
-    for at in range(0, len(pieces), batch):
+    for at in tqdm(range(0, len(pieces), batch), desc="reading", unit="batch", disable=not progress):
         some = pieces[at:at + batch]
         rows = torch.zeros(len(some), max(len(ids) for _, ids, _ in some), dtype=torch.int64)
         for row, (_, ids, _) in zip(rows, some):
@@ -72,6 +76,55 @@ def document_bits(model: nn.Module, texts: Sequence[str], tokenizer: Tokenizer, 
         for found, (document, ids, known) in zip(_bits(model, rows[:, :-1], rows[:, 1:]), some):
             bits[document] += float(found[known:len(ids) - 1].sum())
     return bits
+
+
+class Score(NamedTuple):
+    """What a text costs: its code length by the model, its end included, and by `xz -9`, both in bits per byte."""
+
+    text: str
+    bytes: int
+    tokens: int
+    bits_per_byte: float
+    xz_bits_per_byte: float
+
+
+def score_files(model: nn.Module, paths: Sequence[Path], window: int = 512, stride: int = 256, progress: bool = False
+                ) -> list[Score]:
+    """`document_bits` of text files, each a document, and of all files below a folder, in the order of their names; of several the
+    whole comes last, to xz one file.
+
+    Raises ValueError if there is nothing to read, a file is not UTF-8, or the model has no tokenizer with a start token.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer is None or tokenizer.bos_id is None:
+        raise ValueError("scoring text needs a tokenizer beside the weights, one with a start token: this model has "
+                         f"{'none' if tokenizer is None else tokenizer}")
+    texts = {str(file): _text(file) for path in paths for file in _files(path)}
+    if not any(texts.values()):
+        raise ValueError(f"there is no text in {', '.join(map(str, paths))}")
+    names = [name for name, text in texts.items() if text]
+    bits = document_bits(model, [texts[name] for name in names], tokenizer, window, stride, progress=progress)
+    counts = [len(ids) for ids in tokenizer.encode_batch([texts[name] for name in names])]           # the start stands for the end
+    sizes = [len(texts[name].encode()) for name in names]
+    xz = xz_bits_per_document([texts[name] for name in names])
+    scores = [Score(*one[:3], one[3] / one[1], one[4] / one[1]) for one in zip(names, sizes, counts, bits.tolist(), xz)]
+    if len(scores) > 1:
+        total = sum(sizes)
+        scores.append(Score("all", total, sum(counts), bits.sum().item() / total, xz_bits(list(texts.values())) / total))
+    return scores
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise ValueError(f"there is no file or folder {str(path)!r}")
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(file)!r} is not UTF-8 text: {error}") from error
 
 
 def _pieces(documents: list[list[int]], window: int, stride: int) -> Iterator[tuple[int, list[int], int]]:
