@@ -68,13 +68,14 @@ def products_alone(c: ZambaConfig, tokens: int, dtype: torch.dtype) -> Callable[
     """All matrix products of a prefill and nothing else: the floor of its time. The head sees one token.
 
     Inputs and outputs are buffers that are there; the weights are slices of one large buffer taken in turn, so that
-    they come from memory as a model's do.
+    they come from memory as a model's do. All lie in large pages where there are such (`kernels.memory`).
     """
+    like = torch.empty(0, dtype=dtype)
     shapes = [(tokens, *pair) for pair in products(c)] + [(1, c.d_model, c.vocab_size)]
     largest = max(k * n for _, k, n in shapes)
-    pool = torch.empty(max(largest, min(2 ** 29, sum(k * n for _, k, n in shapes))), dtype=dtype).fill_(0.01)
-    inputs = {(m, k): torch.full((m, k), 0.01, dtype=dtype) for m, k, _ in shapes}
-    outputs = {(m, n): torch.empty(m, n, dtype=dtype) for m, _, n in shapes}
+    pool = memory.lasting(like, max(largest, min(2 ** 29, sum(k * n for _, k, n in shapes)))).fill_(0.01)
+    inputs = {(m, k): memory.lasting(like, m, k).fill_(0.01) for m, k, _ in shapes}
+    outputs = {(m, n): memory.lasting(like, m, n) for m, _, n in shapes}
     work, at = [], 0
     for m, k, n in shapes:
         at = at if at + k * n <= len(pool) else 0
