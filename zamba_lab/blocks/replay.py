@@ -142,7 +142,7 @@ class _Take(NamedTuple):
         for old, part in zip(cache.layers, self.parts):
             conv = ssm = k = v = room = None
             if part.ssm is not None:
-                conv, ssm = torch.empty_like(old.conv), memory.empty(old.ssm, *old.ssm.shape)
+                conv, ssm = torch.empty_like(old.conv), memory.empty(old.ssm, *old.ssm.shape, huge=False)
                 into += [old.conv.data_ptr(), old.ssm.data_ptr()]
                 out += [conv.data_ptr(), ssm.data_ptr()]
             if part.kv is not None:

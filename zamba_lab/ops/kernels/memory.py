@@ -29,14 +29,18 @@ _kept: dict[int, deque[np.ndarray]] = {}        # by size; in a queue the one th
 _uncut: dict[int, np.ndarray] = {}              # by size of what is cut from it: what is left of a slab
 
 
-def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-    """A new tensor without gaps, of like's type unless another is named; like lies on the CPU."""
+def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, huge: bool = True) -> Tensor:
+    """A new tensor without gaps, of like's type unless another is named; like lies on the CPU.
+
+    huge: False leaves new memory in usual pages: for a single token's states. The first touch of a huge page is slow where a virtual
+    machine's host has to find it first (a first token then took 0.5 s instead of 0.2), and later tokens are as fast.
+    """
     nbytes = (like.dtype if dtype is None else dtype).itemsize * math.prod(shape)
     if nbytes < LEAST:
         return like.new_empty(shape, dtype=dtype)
     array = _unused(nbytes)
     if array is None and _room_for(nbytes):
-        array = _cut(nbytes)
+        array = _cut(nbytes) if huge else np.empty(nbytes, np.uint8)
         _kept.setdefault(nbytes, deque()).append(array)
     return _tensor(like, _in_huge_pages(nbytes) if array is None else array, shape, dtype)
 

@@ -28,7 +28,7 @@ def mamba2_step(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, d
     io = zxBCdt.dtype
     conv, state = _past(zxBCdt, conv, state, (b, taps - 1, channels), (b, h, e // h, d_state))
     wide_rates, dt_bias, A_log, D = _rates(io, dt_bias, A_log, D)
-    y, conv_next, following = zxBCdt.new_empty(b, 1, e), torch.empty_like(conv), empty(state, *state.shape)
+    y, conv_next, following = zxBCdt.new_empty(b, 1, e), torch.empty_like(conv), empty(state, *state.shape, huge=False)
     run("mamba2_step" + suffix(zxBCdt), "iiiiiiddi" + "ppppppppp" + "ooo", b, h, e // h, n_groups, d_state, taps, dt_min,
         eps, wide_rates, zxBCdt, _as(conv_weight, io), _as(conv_bias, io), conv, dt_bias, A_log, D, _as(norm_weight, io), state,
         y, conv_next, following)
@@ -51,7 +51,7 @@ def mamba1_step(xz: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, x_pro
     io = xz.dtype
     conv, state = _past(xz, conv, state, (b, taps - 1, e), (b, h, p, n))
     wide_rates, dt_bias, A_log, D = _rates(io, dt_bias, A_log, D)
-    y, conv_next, following = xz.new_empty(b, 1, e), torch.empty_like(conv), empty(state, *state.shape)
+    y, conv_next, following = xz.new_empty(b, 1, e), torch.empty_like(conv), empty(state, *state.shape, huge=False)
     run("mamba1_step" + suffix(xz), "iiiiiidi" + "pppppppppp" + "ooo", b, h, p, n, rank, taps, dt_min, wide_rates, xz,
         _as(conv_weight, io), _as(conv_bias, io), conv, _as(x_proj, io), _as(dt_proj, io), dt_bias, A_log, D, state,
         y, conv_next, following)
@@ -63,7 +63,7 @@ def _past(like: Tensor, conv: Tensor | None, state: Tensor | None, conv_shape: t
     """What the mixer carried, without gaps; zeros where it carried nothing. Of the right types and shapes: `Mixer.fitted`."""
     conv = like.new_zeros(conv_shape) if conv is None else conv.contiguous()
     # not new_zeros: every page of each layer's would be met for the first time
-    state = empty(like, *state_shape, dtype=COMPUTED[like.dtype]).zero_() if state is None else state.contiguous()
+    state = empty(like, *state_shape, dtype=COMPUTED[like.dtype], huge=False).zero_() if state is None else state.contiguous()
     return conv, state
 
 
