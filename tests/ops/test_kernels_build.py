@@ -126,6 +126,14 @@ def test_where_nothing_can_be_kept_it_is_built_for_the_process(quick, fresh, mon
 
 
 @has_compiler
+@pytest.mark.skipif(not build.WIDE, reason="a flag of x86-64")
+def test_a_compiler_that_does_not_know_a_flag_goes_without_it(fresh):
+    refuses = f'case "$*" in *{build.WIDE[0]}*) echo "error: unrecognized option" >&2; exit 1;; esac; exec cc "$@"'
+    build.build([compiler_script(fresh, refuses)], fresh / "kernels.so")
+    assert build._open(fresh / "kernels.so") is not None
+
+
+@has_compiler
 def test_another_compiler_flag_or_source_has_another_name(monkeypatch):
     compiler = build.find_compiler()
     names = {build._key(compiler)}

@@ -28,7 +28,7 @@ SOURCES = Path(__file__).parent
 NATIVE = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 # Of 512 bits where there are such: compilers take 256 unasked for what they make of loops, though beside vectors written of 512.
 WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
-FLAGS = ("-O2", "-ftree-vectorize", NATIVE, *WIDE, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC")
+FLAGS = ("-O2", "-ftree-vectorize", NATIVE, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC")
 ABI = 2                     # ssd.c says the same: a library that answers another number is not this version's
 
 _library: ctypes.CDLL | None = None
@@ -130,7 +130,7 @@ def all_flags() -> list[str]:
 
 def _key(compiler: list[str]) -> str:
     """Everything the library depends on, as a name."""
-    parts = [*all_flags(), *compiler, str(shutil.which(compiler[0])), _answer([*compiler, "--version"]), _processor()]
+    parts = [*WIDE, *all_flags(), *compiler, str(shutil.which(compiler[0])), _answer([*compiler, "--version"]), _processor()]
     for file in sorted([*SOURCES.glob("*.c"), *SOURCES.glob("*.h"), *SOURCES.glob("*.inc")]):
         parts += [file.name, file.read_text(encoding="utf-8")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
@@ -159,9 +159,9 @@ def build(compiler: list[str], file: Path) -> None:
     flags = all_flags()
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         objects = [Path(folder) / f"{source.stem}.o" for source in sorted(SOURCES.glob("*.c"))]
-        # Apple's compiler has no OpenMP of its own: then each call runs on one thread.
-        for openmp in (["-fopenmp"], []):
-            commands = [[*compiler, *flags, *openmp, "-c", str(SOURCES / f"{out.stem}.c"), "-o", str(out)]
+        # Apple's compiler has no OpenMP of its own: then each call runs on one thread. Very old ones do not know WIDE.
+        for some in dict.fromkeys([(*WIDE, "-fopenmp"), ("-fopenmp",), WIDE, ()]):
+            commands = [[*compiler, *some, *flags, "-c", str(SOURCES / f"{out.stem}.c"), "-o", str(out)]
                         for out in objects]
             processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
                          for command in commands]
@@ -171,7 +171,7 @@ def build(compiler: list[str], file: Path) -> None:
         else:
             raise BuildError(f"{shlex.join(compiler)} does not compile them: {_first_error(errors)}")
         made = Path(folder) / "kernels.so"
-        linked = subprocess.run([*compiler, *flags, *openmp, "-shared", *map(str, objects), "-o", str(made), "-lm"],
+        linked = subprocess.run([*compiler, *some, *flags, "-shared", *map(str, objects), "-o", str(made), "-lm"],
                                 capture_output=True, text=True)
         if linked.returncode:
             raise BuildError(f"{shlex.join(compiler)} does not link them: {_first_error([linked.stderr])}")
