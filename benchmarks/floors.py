@@ -73,9 +73,9 @@ def products_alone(c: ZambaConfig, tokens: int, dtype: torch.dtype) -> Callable[
     like = torch.empty(0, dtype=dtype)
     shapes = [(tokens, *pair) for pair in products(c)] + [(1, c.d_model, c.vocab_size)]
     largest = max(k * n for _, k, n in shapes)
-    pool = memory.lasting(like, max(largest, min(2 ** 29, sum(k * n for _, k, n in shapes)))).fill_(0.01)
-    inputs = {(m, k): memory.lasting(like, m, k).fill_(0.01) for m, k, _ in shapes}
-    outputs = {(m, n): memory.lasting(like, m, n) for m, _, n in shapes}
+    pool = memory.empty(like, max(largest, min(2 ** 29, sum(k * n for _, k, n in shapes)))).fill_(0.01)
+    inputs = {(m, k): memory.empty(like, m, k).fill_(0.01) for m, k, _ in shapes}
+    outputs = {(m, n): memory.empty(like, m, n) for m, _, n in shapes}
     work, at = [], 0
     for m, k, n in shapes:
         at = at if at + k * n <= len(pool) else 0

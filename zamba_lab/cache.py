@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zamba_lab.ops.kernels import memory
-
 
 class Room:
     """Keys and values of one depth in buffers longer than they are, so that a token is appended without a copy.
@@ -69,8 +67,7 @@ class LayerCache:
         past = self.count_positions(b, heads, width)
         room, s = self.room, past + count
         if not (room and room.taken == past and s <= room.k.shape[2] and room.k.dtype == like.dtype and room.begins(self)):
-            shape = b, heads, max(s, expected) + max(64, past // 4), width
-            k, v = (memory.lasting(like, *shape) if type(like) is Tensor and like.is_cpu else like.new_empty(shape) for _ in range(2))
+            k, v = (like.new_empty(b, heads, max(s, expected) + max(64, past // 4), width) for _ in range(2))
             if past:
                 k[:, :, :past], v[:, :, :past] = self.k, self.v
             room = Room(k, v, past)
