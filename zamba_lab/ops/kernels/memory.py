@@ -4,8 +4,8 @@ The C library hands large blocks back to the system, and each new one is touched
 result of 42 MB that is as slow as the scan that fills it, and decoding at 1.2B shapes meets thousands of new pages a token.
 So results of LEAST bytes and more come from here. What is kept stays below MOST bytes; what does not fit is new each time.
 
-All of it lies in huge pages where the system has them. That saves most of the first touches, and a prompt of 1.2B takes four fifths of the
-time: finding where a page lies is slow, the more so in a virtual machine.
+It lies in huge pages where the system has them. That saves most of the first touches, and a prompt of 1.2B takes four fifths of
+the time: finding where a page lies is slow, the more so in a virtual machine.
 
 A tensor made of a numpy array holds the array, and so does every view of the tensor and whatever autograd saved of it, so
 the array's count of references says whether anybody is left.
