@@ -71,6 +71,15 @@ def test_its_ratios_are_those_of_the_report(row):
     assert len(re.findall(r"[\d.]*\d", cells[0])) == len(RATIOS[row])
 
 
+@pytest.mark.parametrize("benchmark, sentence", [("decode", r"Decoding runs at (\d+) and (\d+) % of what"),
+                                                 ("prefill", r"products alone would take (\d+) and (\d+) % of")])
+def test_its_shares_of_the_floors_are_those_of_the_report(benchmark, sentence):
+    rows = json.loads((ROOT / "benchmarks" / "REPORT.json").read_text())[benchmark]
+    shares = [row["ratio"] for row in rows for name in ("2.7b", "1.2b") if name in row["work"] and "share of the" in row["work"]]
+    (said,) = re.findall(sentence, README)
+    assert [f"{share} %" for share in said] == shares
+
+
 def test_the_model_is_as_small_as_it_says():
     parts = [ROOT / "zamba_lab" / f"{name}.py" for name in ("model", "trace", "cache")]
     parts += [file for name in ("blocks", "ops", "config") for file in (ROOT / "zamba_lab" / name).glob("*.py")]

@@ -92,6 +92,13 @@ def test_blocks_of_one_size_share_huge_pages_and_none_overlaps():
     assert memory.empty(LIKE, 5_000_000).data_ptr() % memory._HUGE_PAGE == 0
 
 
+@pytest.mark.parametrize("most", [memory.MOST, 0])
+def test_where_huge_pages_are_not_wanted_none_is_asked_for(most, monkeypatch):
+    monkeypatch.setattr(memory, "MOST", most)
+    monkeypatch.setattr(memory, "_in_huge_pages", lambda nbytes: pytest.fail("asked for"))
+    assert (memory.empty(LIKE, 400_000, huge=False).fill_(1) == 1).all()
+
+
 def test_a_slab_goes_with_the_last_that_looks_at_it(monkeypatch):
     t = memory.empty(LIKE, 400_000).fill_(3)
     slab = weakref.ref(memory._uncut[t.nbytes].base)

@@ -39,13 +39,11 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, huge: boo
     if nbytes < LEAST:
         return like.new_empty(shape, dtype=dtype)
     array = _unused(nbytes)
-    if array is None and _room_for(nbytes):
-        array = _cut(nbytes) if huge else np.empty(nbytes, np.uint8)
-        _kept.setdefault(nbytes, deque()).append(array)
-    return _tensor(like, _in_huge_pages(nbytes) if array is None else array, shape, dtype)
-
-
-def _tensor(like: Tensor, array: np.ndarray, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+    if array is None:
+        keep = _room_for(nbytes)
+        array = np.empty(nbytes, np.uint8) if not huge else _cut(nbytes) if keep else _in_huge_pages(nbytes)
+        if keep:
+            _kept.setdefault(nbytes, deque()).append(array)
     return like.new_empty(0, dtype=dtype).set_(torch.from_numpy(array).untyped_storage(), 0, shape, _strides(shape))
 
 
