@@ -14,16 +14,16 @@
 
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
-#define TILE 16          /* rows of state held in registers: 16 of 32 */
+#define MOST_SUMS 16     /* vectors of sums that a product holds in registers: 16 of 32 */
 #elif defined(__AVX2__)
 #define VECTOR_BYTES 32
-#define TILE 8           /* 8 of 16 */
+#define MOST_SUMS 8      /* 8 of 16 */
 #elif defined(__aarch64__)
 #define VECTOR_BYTES 16
-#define TILE 16          /* 16 of 32 */
+#define MOST_SUMS 16     /* 16 of 32 */
 #else
 #define VECTOR_BYTES 16
-#define TILE 8
+#define MOST_SUMS 8
 #endif
 
 typedef uint16_t bf16;   /* the upper half of a float */

@@ -13,6 +13,8 @@ from zamba_lab.ops.kernels.memory import empty
 
 SLOTS = 16          # independent runs of heads in the backward pass; a constant, so that sums do not depend on threads
 
+CHUNK = 32          # tokens that are multiplied as matrices; ssd.c says the same
+
 WORK = 0.1          # nanoseconds for a state element and token, about
 
 
@@ -24,7 +26,7 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     x, B, C, state = rows(x), rows(B), rows(C), carried("state", state, (b, h, p, n), dt.dtype)
     y, last = empty(x, b, l, h, p), dt.new_empty(b, h, p, n)
     call("ssd_forward" + suffix(x), WORK * x.numel() * n, b, l, h, p, g, n, *steps(x), filled(dt), filled(A),
-         *steps(B), *steps(C), filled(D), filled(state), y, last)
+         *steps(B), *steps(C), filled(D), filled(state), _work(dt, B), y, last)
     return y, last
 
 
@@ -39,10 +41,17 @@ def backward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor |
     x, B, C, dy, state = rows(x), rows(B), rows(C), rows(dy), carried("state", state, (b, h, p, n), dt.dtype)
     slots = max(1, min(h // g, SLOTS // (b * g)))
     ddt, dstate, (dA, dD) = dt.new_empty(b, l, h), dt.new_empty(b, h, p, n), dt.new_empty(2, b, h)
-    dB, dC = dt.new_zeros(2, slots, b, l, g, n)
+    dB, dC = dt.new_empty(2, slots, b, l, g, n)
     call("ssd_backward" + suffix(x), 3 * WORK * x.numel() * n, slots, b, l, h, p, g, n, *steps(x), filled(dt),
-         filled(A), *steps(B), *steps(C), filled(D), filled(state), *steps(dy), filled(dlast), *steps(dx), ddt, dA, dD, dB, dC, dstate)
+         filled(A), *steps(B), *steps(C), filled(D), filled(state), _work(dt, B), *steps(dy), filled(dlast), *steps(dx), ddt, dA, dD,
+         dB, dC, dstate)
     return ddt, dA.sum(0), dB.sum(0), dC.sum(0), dD.sum(0), dstate
+
+
+def _work(dt: Tensor, B: Tensor) -> Tensor:
+    """Room for what the heads of a group share: B and C, in rows of whole vectors, and their products."""
+    b, l, g, n = B.shape
+    return empty(dt, b * g * -(-l // CHUNK), CHUNK, CHUNK + 2 * 16 * -(-n // 16))
 
 
 @torch.library.custom_op("zamba_lab::ssd", mutates_args=(), device_types="cpu")
