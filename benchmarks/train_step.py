@@ -2,7 +2,8 @@
 
 Zamba2 of about 10 M parameters: d_model 256, 12 layers, hybrid every 4, vocabulary 4096, B=8 T=512. Zamba1 of that
 size, two heads, B=1 T=512. An ablation's size: 6 layers, d_model 64, 64 sequences of 32 tokens. All in float32, from
-the same weights; the losses of the first steps agree. The peer of Zamba2 runs at its published chunk size, 256, and at
+the same weights; the losses of the first steps agree. Ours asks the model for the loss, as training does; the peer's is
+torch's cross entropy of its logits. The peer of Zamba2 runs at its published chunk size, 256, and at
 ours, 64; that of Zamba1 as it is, a loop over positions, and with mamba.py's pscan in the loop's place. Memory is
 that of the first step, gradients and the optimiser's state included.
 """
@@ -18,6 +19,7 @@ from harness import OURS, fresh, installed, interleaved, memory_row, peak_growth
 from pairs import PEER, PEER_64, PUBLISHED_CHUNK, SMALL_CHUNK, TINY, chunked, must_agree, peer, pscan
 
 import zamba_lab as zl
+from zamba_lab.ops.loss import IGNORE
 
 ZAMBA2 = zl.ZambaConfig(vocab_size=4096, d_model=256, n_layers=12, headdim=64, d_state=64, hybrid_layers=(3, 7, 11),
                         n_shared_blocks=2, attn_heads=8, d_mlp=1024, lora_rank=16, init="reference")
@@ -42,19 +44,20 @@ def contenders(config: zl.ZambaConfig, batch: int, length: int) -> dict:
         for p in theirs.parameters():                      # off the files, which are about to go
             p.data = p.data.clone()
     ids = torch.randint(config.vocab_size, (batch, length))
-    once = step(theirs, lambda: theirs(ids, use_cache=False).logits, ids)
-    todo = {OURS: step(ours, lambda: ours(ids), ids)}
+    follow = F.pad(ids[:, 1:], (0, 1), value=IGNORE)
+    once = step(theirs, lambda: F.cross_entropy(theirs(ids, use_cache=False).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()))
+    todo = {OURS: step(ours, lambda: ours(ids, targets=follow) / (follow != IGNORE).sum())}
     if config.mixer == "mamba2":
         return todo | {PEER: chunked(theirs, PUBLISHED_CHUNK, once), PEER_64: chunked(theirs, SMALL_CHUNK, once)}
     return todo | {PEER: once} | ({} if installed("mambapy") == "not installed" else {PEER_PSCAN: with_pscan(once)})
 
 
-def step(model: torch.nn.Module, logits, ids: torch.Tensor):
+def step(model: torch.nn.Module, mean_loss):
     """A function that makes one step and returns the loss before it."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def once():
-        loss = F.cross_entropy(logits()[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+        loss = mean_loss()
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()

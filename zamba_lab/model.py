@@ -33,6 +33,7 @@ from zamba_lab.config import ZambaConfig
 from zamba_lab.blocks.init import initialise
 from zamba_lab.ops.attention import angles, visible_keys
 from zamba_lab.ops.kernels import direct
+from zamba_lab.ops.loss import in_pieces, loss_in_pieces, summed_loss
 from zamba_lab.trace import OFF, unless_idle
 
 # Enough rows to keep a matrix product busy, few enough that what they pass through stays below the weights.
@@ -65,19 +66,23 @@ class Zamba(nn.Module):
         if self.embedding.weight.device.type != "meta":
             initialise(self, config)
 
-    def forward(self, ids: Tensor, mask: Tensor | None = None, trace=OFF) -> Tensor:
-        """Logits of every position.
+    def forward(self, ids: Tensor, mask: Tensor | None = None, trace=OFF, targets: Tensor | None = None) -> Tensor:
+        """Logits of every position; or the loss, for which they need not all be there at once.
 
         Args:
             ids: (b, l) token ids, int64 or int32, l >= 1, 0 <= id < vocab_size.
             mask: (b, l), 1 or True at tokens and 0 at padding, which may stand anywhere; None: no padding.
                 The logits of a token do not depend on padding; those at padding mean nothing.
             trace: a `Trace` that records or edits activations.
+            targets: (b, l), the right id to follow each position, or -100 where none is asked for.
 
-        Returns: (b, l, v) logits. Raises ValueError if ids or mask break a rule above.
+        Returns: (b, l, v) logits; with targets the sum of their -log p, in float32 or wider. Raises ValueError if ids, mask or
+        the targets' shape break a rule above.
         """
         mask = check_tokens(ids, mask, None, self.config.vocab_size)
-        return self._pass(ids, None, mask, unless_idle(trace), False, self.run)[0]
+        if targets is not None and targets.shape != ids.shape:
+            raise ValueError(f"targets must have the shape of ids, {tuple(ids.shape)}: got {tuple(targets.shape)}")
+        return self._pass(ids, None, mask, unless_idle(trace), False, self.run, targets=targets)[0]
 
     def extend(self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace=OFF,
                last_only: bool = False) -> tuple[Tensor, Cache]:
@@ -104,23 +109,26 @@ class Zamba(nn.Module):
         return self._pass(ids, cache, mask, trace, last_only, run_layer)
 
     def _pass(self, ids: Tensor, cache: Cache | None, mask: Tensor | None, trace, last_only: bool, run: Callable,
-              expected: int = 0) -> tuple[Tensor, Cache]:
+              expected: int = 0, targets: Tensor | None = None) -> tuple[Tensor, Cache]:
         """All of a pass on checked tokens. run: how a layer is run, `run_layer` or `run_layer_twice`. expected: see Context."""
         trace.start()
         ctx, cache = self._begin(trace("embed", self.embedding(ids)), mask, cache, trace, expected)
-        walk = partial(self._walk, last_only=last_only, trace=trace, run=run)
-        logits, layers = one_token(self, walk, ctx, cache) if ctx.step else walk(ctx, cache)
+        walk = partial(self._walk, last_only=last_only, trace=trace, run=run, targets=targets)
+        logits, layers = one_token(self, walk, ctx, cache) if ctx.step and targets is None else walk(ctx, cache)
         trace.finish()
         return logits, replace(cache, layers=tuple(layers))
 
-    def _walk(self, ctx: Context, cache: Cache, last_only: bool, trace, run: Callable) -> tuple[Tensor, list[LayerCache]]:
-        """Down the depth: the logits, and what each depth carries."""
+    def _walk(self, ctx: Context, cache: Cache, last_only: bool, trace, run: Callable, targets: Tensor | None
+              ) -> tuple[Tensor, list[LayerCache]]:
+        """Down the depth: the logits, or the loss, and what each depth carries."""
         x, layers = ctx.x0, []
         for i, (layer, block) in enumerate(zip(self.layers, self.blocks_by_depth())):
             at = trace.at(f"layers.{i}")
             x, carried = run(layer, at("resid_in", x), block, ctx, cache.layers[i], at)
             x = at("resid_out", x)
             layers.append(carried)
+        if targets is not None:
+            return self._loss(x, targets, trace), layers
         return self._logits(last_real(x, ctx.mask) if last_only else x, trace), layers
 
     def checkpointing(self, on: bool) -> None:
@@ -149,6 +157,12 @@ class Zamba(nn.Module):
     def _logits(self, x: Tensor, trace) -> Tensor:
         x = trace("final_norm", self.final_norm(x))
         return trace("logits", self.embedding.logits(x) if self.head is None else self.head(x))
+
+    def _loss(self, x: Tensor, targets: Tensor, trace) -> Tensor:
+        weight = getattr(self.embedding if self.head is None else self.head, "weight", None)      # int8: none
+        if trace is OFF and in_pieces(x, weight):
+            return loss_in_pieces(self.final_norm(x), weight, targets)
+        return summed_loss(self._logits(x, trace), targets)
 
 
 def run_layer(layer: nn.Module, x: Tensor, block: SharedBlock | None, ctx: Context, cache: LayerCache, trace

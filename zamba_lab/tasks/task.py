@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = -100                   # the label where nothing is asked
+from zamba_lab.ops.loss import IGNORE          # the label where nothing is asked
+
 HELD_OUT = 8                    # one sequence in so many is never trained on
 HASH_SEED = 20231207
 PER_LINE = 16                   # tokens in a line of an example

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from zamba_lab.ops.loss import IGNORE          # the target of padding: it has no part in the loss
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.labelled import Labelled
 from zamba_lab.train.mixture import Mixture
 
-IGNORE = -100                   # the target of padding: it has no part in the loss
 Piece = tuple[Tensor, Tensor]   # ids (b, l) and targets (b, l), int64
 
 

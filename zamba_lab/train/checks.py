@@ -12,7 +12,6 @@ from zamba_lab.train.batches import IGNORE, by_documents
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.labelled import Labelled
 from zamba_lab.train.mixture import Mixture, pieces
-from zamba_lab.train.step import summed_loss
 from zamba_lab.train.team import ALONE, Alone
 
 
@@ -67,7 +66,7 @@ def what_went_wrong(module: nn.Module, data: Mixture | Labelled, step: int, conf
         whole = ids[row:row + 1], targets[row:row + 1]
         # of several processes each must call the module equally often: there a window is read through
         parts = by_documents(*whole, bos_id) if config.documents and team.size == 1 else [whole]
-        nats = sum(float(summed_loss(module(given.to(device)), aims.to(device))) for given, aims in parts)
+        nats = sum(float(module(given.to(device), targets=aims.to(device))) for given, aims in parts)
         found.append((row, nats / max(1, int((whole[1] != IGNORE).sum()))))
     found.sort(key=lambda one: bool(np.isfinite(one[1])))  # those with no number first
     places = [f"{data.place(row, step, config, bos_id, team.rank, team.size)}: loss {nats:.4g}" for row, nats in found[:most]]

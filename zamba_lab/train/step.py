@@ -7,7 +7,6 @@ from functools import partial
 from typing import ContextManager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zamba_lab.train.batches import IGNORE, Piece
@@ -41,17 +40,10 @@ def gradient(module: nn.Module, pieces: Sequence[Piece], autocast: Callable[[], 
     for k, (ids, targets) in enumerate(pieces):
         with team.syncing(module, last=k == len(pieces) - 1):
             with autocast():
-                logits = module(ids.to(device))
-            part = summed_loss(logits, targets.to(device)) / total
+                part = module(ids.to(device), targets=targets.to(device)) / total
             part.backward()
         loss += part.detach().cpu()
     return team.mean(loss)
-
-
-def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """-log p of each target, summed, in float32 or wider. logits: (b, l, v). targets: (b, l), IGNORE at padding."""
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(wide.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
 
 
 def autocasting(precision: str, device: torch.device) -> Callable[[], ContextManager]:
