@@ -10,11 +10,12 @@ why C, what was measured to choose it, and what a kernel promises.
 from zamba_lab.ops.kernels.build import available, why_not
 from zamba_lab.ops.kernels.call import off, serves
 from zamba_lab.ops.kernels.conv import MOST_TAPS, conv_silu
+from zamba_lab.ops.kernels.gate import gated
 from zamba_lab.ops.kernels.mixer1 import mamba1
 from zamba_lab.ops.kernels.mixer2 import mamba2
 from zamba_lab.ops.kernels.norm import rms_norm
 from zamba_lab.ops.kernels.scan import selective_scan
 from zamba_lab.ops.kernels.ssd import ssd
 
-__all__ = ["MOST_TAPS", "available", "conv_silu", "mamba1", "mamba2", "off", "rms_norm", "selective_scan", "serves", "ssd",
-           "why_not"]
+__all__ = ["MOST_TAPS", "available", "conv_silu", "gated", "mamba1", "mamba2", "off", "rms_norm", "selective_scan", "serves",
+           "ssd", "why_not"]
