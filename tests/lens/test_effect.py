@@ -49,11 +49,13 @@ def test_an_effect_is_the_difference_of_the_losses_and_an_unreached_token_has_no
 
 def test_intervals_are_those_of_each_prompts_mean_over_its_tokens_and_of_its_controls():
     found = lens.effect(make_model(BASE), random_ids(BASE, b=4), lens.zero("mixer", 1))
+    # summed in this order: which resampled means of 4 prompts are the mean itself, the last bit decides, and BCa counts them
+    controls, beyond = found.control_change.mean(0).mean(1), (found.change - found.control_change.mean(0)).mean(1)
+    torch.testing.assert_close(beyond, found.change.mean(1) - found.control_change.mean((0, 2)))
     for level in (0.95, 0.5):
         assert found.interval(level) == tuple(map(float, lens.bootstrap(found.change.mean(1), level)))
-        low, high = lens.bootstrap(found.control_change.mean((0, 2)), level)
+        low, high = lens.bootstrap(controls, level)
         assert found.control_interval(level) == pytest.approx((float(low), float(high))) and low < high
-        beyond = found.change.mean(1) - found.control_change.mean((0, 2))
         assert found.excess_interval(level) == pytest.approx(tuple(map(float, lens.bootstrap(beyond, level))))
 
 
