@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
+from zamba_lab.ops import kernels
+
 
 def angles(positions: Tensor, dtype: torch.dtype, p: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the angles position * theta^(-2i/p) by which `turn` turns, the same for every invocation.
@@ -25,6 +27,9 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Channel i and channel i + p/2 form a pair, turned by the i-th of `angles`. x: (b, h, l, p). Returns (b, h, l, p).
     """
+    if (kernels.serves(x, cos, sin) and cos.shape == sin.shape == (len(cos), 1, x.shape[2], x.shape[3] / 2)
+            and len(cos) in (1, len(x))):
+        return kernels.turn(x, cos, sin)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 

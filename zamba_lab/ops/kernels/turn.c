@@ -1,0 +1,3 @@
+#include "simd.h"
+#define KERNEL "turn.inc"
+#include "each_type.inc"
