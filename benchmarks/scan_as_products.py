@@ -1,4 +1,4 @@
-"""The SSD scan of a Zamba2-2.7B layer over 512 tokens as matrix products in bfloat16, against the native recurrence.
+"""The SSD scan of a Zamba2-2.7B layer over 512 tokens as matrix products in bfloat16, against the native kernel.
 
 B=1 T=512 H=80 P=64 N=64, one group, bfloat16 in and out, forward. What a processor with a matrix unit might gain: "products" is the
 chunked form of `ops.ssd` with all chunks at once, every product in bfloat16 by torch and decays in float32. It rounds decayed scores

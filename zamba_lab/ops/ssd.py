@@ -24,8 +24,8 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | 
         D: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The whole sequence by the fastest form that serves: the native kernel, the CUDA one, or `ssd_chunked`. Arguments are the latter's.
 
-    D: (h,) the skip, y + D x, or None. The native kernel runs the recurrence itself, token by token with the state in
-    registers, so chunk_size means nothing to it. Returns: y (b, l, h, p), the last state (b, h, p, n).
+    D: (h,) the skip, y + D x, or None. The native kernel has chunks of its own, 32 tokens; chunk_size means nothing
+    to it. Returns: y (b, l, h, p), the last state (b, h, p, n).
     """
     if kernels.serves(x, B, C):
         wide = torch.promote_types(x.dtype, torch.float32)
