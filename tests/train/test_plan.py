@@ -1,6 +1,7 @@
 """Laws of the plan: what it counts is what real tensors are, and the page is what the function says."""
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,8 +51,11 @@ def test_units_are_the_modules_that_are_wrapped(config):
 
 @pytest.mark.skipif(not kernels.available(), reason="what is kept is counted for the native operators")
 @pytest.mark.parametrize("depths, rank", [((), 0), ((1,), 0), ((1,), 4), ((0, 1, 2), 4)])
-def test_activations_are_what_autograd_keeps(depths, rank):
-    """Counted by storage, each once, weights left out; positions' angles and a token's ids are the small rest."""
+def test_activations_are_what_autograd_keeps(monkeypatch, depths, rank):
+    """Counted by storage, each once, weights left out; positions' angles and a token's ids are the small rest. Gate and rotation
+    are torch's, as on the GPUs that the plan is for: the native gate keeps a quarter less of the MLP."""
+    for module in ("gate", "attention"):
+        monkeypatch.setattr(f"zamba_lab.ops.{module}.kernels", SimpleNamespace(serves=lambda *_: False))
     config = ZambaConfig(vocab_size=40, d_model=64, n_layers=3, d_state=8, headdim=16, n_shared_blocks=1, hybrid_layers=depths, attn_heads=4,
                          d_mlp=96, lora_rank=rank, tie_embeddings=False)
     model, kept = plans_model(config), {}
