@@ -17,8 +17,8 @@ import torch                                 # noqa: F401  before the kernels, a
 from zamba_lab.ops.kernels import build
 
 HERE = Path(__file__).parents[1]
-TESTS = sorted(str(file) for file in [*(HERE / "ops").glob("test_kernels*.py"), HERE / "ops" / "test_finite.py",
-                                      HERE / "blocks" / "test_replay.py"]
+OTHERS = ("ops/test_finite.py", "ops/test_gate.py", "ops/test_attention.py", "blocks/test_replay.py")
+TESTS = sorted(str(file) for file in [*(HERE / "ops").glob("test_kernels*.py"), *(HERE / name for name in OTHERS)]
                if file.stem not in ("test_kernels_build", "test_kernels_gpu"))
 SANITIZE = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 # Narrower vectors and tiles are other paths through the same source; -march=native comes first, so these take away from it.
