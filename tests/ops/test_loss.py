@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from variants import BASE, make_model
 
 import zamba_lab as zl
 from zamba_lab.ops import loss as losses
 from zamba_lab.ops.loss import IGNORE, in_pieces, loss_in_pieces, summed_loss
 
-THERE = pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="this torch has no linear_cross_entropy")
+THERE = pytest.mark.skipif(not hasattr(torch.nn, "LinearCrossEntropyOptions"), reason="this torch has no linear_cross_entropy in chunks")
 
 
 def some_targets(b, l, v):
@@ -54,6 +53,12 @@ def test_only_large_logits_of_full_precision_come_in_pieces():
     assert not in_pieces(x, None)                                               # int8 weights
     with torch.autocast("cpu", torch.bfloat16):
         assert not in_pieces(x, weight)
+
+
+def test_a_torch_without_it_takes_all_logits(always, monkeypatch):
+    monkeypatch.delattr(torch.nn, "LinearCrossEntropyOptions", raising=False)
+    model, ids = make_model(BASE), torch.randint(BASE.vocab_size, (2, 40))
+    assert torch.equal(model(ids, targets=ids), summed_loss(model(ids), ids))
 
 
 @pytest.mark.parametrize("l", [1, 17])

@@ -25,7 +25,8 @@ def angles(positions: Tensor, dtype: torch.dtype, p: int, theta: float) -> tuple
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding over the whole head, in half-rotation layout (Su et al. 2021).
 
-    Channel i and channel i + p/2 form a pair, turned by the i-th of `angles`. x: (b, h, l, p). Returns (b, h, l, p).
+    Channel i and channel i + p/2 form a pair, turned by the i-th of `angles`. x: (b, h, l, p). Returns (b, h, l, p). The native
+    form rounds once.
     """
     if (kernels.serves(x, cos, sin) and cos.shape == sin.shape == (len(cos), 1, x.shape[2], x.shape[3] / 2)
             and len(cos) in (1, len(x))):

@@ -13,7 +13,7 @@ _KIND = {name: kind for kind, name in enumerate(ACTIVATION)}
 
 
 def gated(both: Tensor, activation: str) -> Tensor:
-    """act(gate) * up. both: (..., 2d), gate and up side by side. Returns (..., d)."""
+    """act(gate) * up. both: (..., 2d), gate and up side by side. Returns (..., d). The native forms round once, torch's twice."""
     if both.shape[-1] % 2 == 0 and kernels.serves(both):
         if direct.few(both) and direct.serves(both):
             return gate_step(both, _KIND[activation])

@@ -17,7 +17,7 @@ def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def in_pieces(x: Tensor, weight: Tensor | None) -> bool:
     """Whether `loss_in_pieces` is there and worth it: many logits, of full precision, more to a row than x has numbers."""
-    if not hasattr(F, "linear_cross_entropy") or type(weight) not in (Tensor, torch.nn.Parameter):
+    if not hasattr(torch.nn, "LinearCrossEntropyOptions") or type(weight) not in (Tensor, torch.nn.Parameter):
         return False
     rows, (vocab, width) = x.numel() // x.shape[-1], weight.shape
     return (x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)
@@ -28,7 +28,7 @@ def in_pieces(x: Tensor, weight: Tensor | None) -> bool:
 def loss_in_pieces(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """`summed_loss` of the logits x W^T, of which only PIECE are there at a time; their gradient is made with them.
 
-    x: (..., d). weight: (v, d). targets: (...). torch's own `linear_cross_entropy`, which versions before 2.13 may not have.
+    x: (..., d). weight: (v, d). targets: (...). torch's own `linear_cross_entropy`, where this version has its form in chunks.
     """
     options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=max(1, PIECE // len(weight)), acc_policy="accurate")
     return F.linear_cross_entropy(x.flatten(0, -2), weight, targets.flatten(), reduction="sum", ignore_index=IGNORE, options=options)
