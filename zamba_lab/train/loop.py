@@ -50,7 +50,7 @@ def train(model: nn.Module, data: np.ndarray | Mixture | Labelled, config: Train
     """Train a model in place, or go on with a run that was stopped; the weights come out the same, bit by bit.
 
     Args:
-        model: `Zamba`: ids -> logits, and with targets the loss. A run that goes on, or branches, takes its weights from the checkpoint.
+        model: a `Zamba`, whose forward gives the loss of targets. A run that goes on, or branches, takes a checkpoint's weights.
         data: (n,) ids, every document after a start token; or several such arrays with shares; or batches with labels.
         config: the arguments; a run goes on only with those it began with, but for its end and what changes no number
             (`state.MOVABLE`), as long as the steps done had the same learning rate.

@@ -109,7 +109,7 @@ def gate_step(both: Tensor, kind: int) -> Tensor:
     """`ops.gate.gated`. both: (..., 2d), few rows without gaps; kind: its place in `ops.gate.ACTIVATION`."""
     d = both.shape[-1] // 2
     y = both.new_empty(*both.shape[:-1], d)
-    run("gate_step" + suffix(both), "iiipo", both.numel() // (2 * d), d, kind, both, y)
+    run("gate_forward" + suffix(both), "iiipo", both.numel() // (2 * d), d, kind, both, y)
     return y
 
 
