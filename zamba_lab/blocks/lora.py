@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from zamba_lab.blocks.linear import Linear
+from zamba_lab.ops.linear import linear_and_low
 from zamba_lab.trace import OFF
 
 
@@ -26,6 +27,9 @@ def adapted(linear: nn.Linear, adapters: nn.ModuleDict, name: str, x: Tensor, tr
     """linear(x), plus what this invocation's adapter of that name adds if there is one."""
     if name not in adapters:
         return linear(x)
+    adapter = adapters[name]
+    if trace is OFF and type(linear) is type(adapter.up) is Linear:
+        return linear_and_low(x, linear.weight, linear.bias, adapter.down(x), adapter.up.weight)
     if trace is OFF:
-        return adapters[name](x, add=linear(x))
-    return linear(x) + trace(f"lora.{name}", adapters[name](x))
+        return adapter(x, add=linear(x))
+    return linear(x) + trace(f"lora.{name}", adapter(x))

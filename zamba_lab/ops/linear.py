@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zamba_lab.ops.kernels import direct, gemv, memory
+from zamba_lab.ops.kernels import direct, gemm, gemv, memory
 
 MANY = 128                      # rows from which turning W into float32 is repaid (benchmarks/prefill.py)
 LARGE = 1 << 20                 # elements of a W that is worth it
@@ -26,11 +26,25 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | 
     if weight.dtype == x.dtype and _direct(x, weight, bias, add):
         if gemv.takes(x, weight):
             return gemv.gemv(x, weight, bias, None, add)
+        if gemm.takes(x, weight):
+            return _plus(gemm.gemm(x, weight, bias), add)
         if _many(x, weight) and float32_is_faster():
             return _plus(in_panels(x, weight, bias), add)
         if x.numel() * len(weight) * x.element_size() > memory.LEAST * x.shape[-1]:
             return into_used(x, weight, bias, add)
     return _plus(F.linear(x, weight, bias), add)
+
+
+def linear_and_low(x: Tensor, weight: Tensor, bias: Tensor | None, low: Tensor, up: Tensor) -> Tensor:
+    """y = x W^T + bias + low up^T: a linear layer and what an adapter adds to it.
+
+    x: (..., in). weight: (out, in). bias: (out,) or None. low: (..., rank), the adapter's first product. up: (out, rank).
+    Returns (..., out). On a matrix unit both are one sum, rounded once; elsewhere the second is added to the rounded first.
+    """
+    if (x.dtype == weight.dtype == low.dtype == up.dtype and gemm.takes(x, weight) and _direct(x, weight, bias, None)
+            and low.shape[:-1] == x.shape[:-1] and _direct(low, up, None, None) and len(up) == len(weight)):
+        return gemm.gemm(x, weight, bias, low, up)
+    return linear(low, up, add=linear(x, weight, bias))
 
 
 def into_used(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:

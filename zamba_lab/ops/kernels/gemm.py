@@ -1,0 +1,52 @@
+"""A linear layer for many rows of bfloat16 on a matrix unit, Intel's AMX (`gemm.c`): y = x W^T + bias + low up^T."""
+
+import ctypes
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from zamba_lab.ops.kernels import build, memory
+from zamba_lab.ops.kernels.call import call
+
+LEAST_ROWS, LEAST_OUT = 64, 512     # below either, torch's product is as fast (benchmarks/gemm_op.py)
+RATE = 1000                         # multiply-adds a nanosecond, on one thread
+
+
+def takes(x: Tensor, weight: Tensor) -> bool:
+    """Whether types and sizes fit and there is a matrix unit; the rest is `direct.unseen` and `direct.plain`."""
+    return (x.dtype == weight.dtype == torch.bfloat16 and len(weight) >= LEAST_OUT
+            and x.numel() >= LEAST_ROWS * x.shape[-1] > 0 and build.available() and matrix_unit() == 1)
+
+
+@cache
+def matrix_unit() -> int:
+    """1 if the native library has a matrix unit and the system lets this process use it, which this asks for; 0 if there is none;
+    -1 if the system refuses."""
+    return build.library().matrix_unit()
+
+
+def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None, low: Tensor | None = None, up: Tensor | None = None) -> Tensor:
+    """y = x W^T + bias + low up^T, summed in float32 and rounded once.
+
+    x: (..., in). weight: (out, in). bias: (out,) or None. low: (..., rank) and up: (out, rank), or None. Returns (..., out).
+    All bfloat16, not empty and without gaps. Nothing is checked: see `takes`. Without a matrix unit the result is the same but
+    for the order of sums, hundreds of times later. Raises RuntimeError where there is one and the system refuses it.
+    """
+    if matrix_unit() < 0:
+        raise RuntimeError("the system does not let this process use the processor's matrix unit")
+    if torch._C._autograd._profiler_enabled():
+        with torch.profiler.record_function("zamba_lab::gemm"):
+            return _gemm(x, weight, bias, low, up)
+    return _gemm(x, weight, bias, low, up)
+
+
+def _gemm(x: Tensor, weight: Tensor, bias: Tensor | None, low: Tensor | None, up: Tensor | None) -> Tensor:
+    (out, width), rows, threads = weight.shape, x.numel() // x.shape[-1], torch.get_num_threads()
+    rank = 0 if low is None else low.shape[-1]
+    scratch = build.library().gemm_scratch
+    scratch.restype = ctypes.c_int64
+    work = memory.empty(x, scratch(*map(ctypes.c_int64, (threads, width, rank))), dtype=torch.uint8)
+    y = memory.empty(x, *x.shape[:-1], out)
+    call("gemm_bf16", rows * (width + rank) * out / RATE, rows, width, rank, out, x, weight, low, up, bias, work, y)
+    return y

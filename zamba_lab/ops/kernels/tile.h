@@ -1,0 +1,113 @@
+/* Tiles, the registers of a matrix unit: 16 rows of 64 bytes, that is of 32 bfloat16 numbers or 16 floats. Intel's AMX where the
+ * compiler knows it; elsewhere, or where PLAIN_TILES asks for it, the same in plain C, which is slow and serves to test the kernels
+ * that are made of tiles.
+ *
+ * A thread calls tiles_begin() before it uses them and tiles_end() after that. Tiles are named by literal numbers, 0 to 7. */
+#ifndef ZAMBA_TILE_H
+#define ZAMBA_TILE_H
+
+#include "simd.h"
+
+#define SIDE 16                         /* rows of a tile, and floats in one */
+#define DEEP 32                         /* bfloat16 numbers in a row */
+#define TILE_BYTES 1024
+
+#if !defined(PLAIN_TILES) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__linux__)
+#define MATRIX_UNIT 1
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Linux gives a process tiles when asked. Returns 1 if it did, -1 if not: then an instruction on tiles ends the process. */
+static inline int ask_for_tiles(void) {
+    const long ask_for_state = 0x1023, tile_data = 18;          /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    return syscall(SYS_arch_prctl, ask_for_state, tile_data) ? -1 : 1;
+}
+
+static inline void tiles_begin(void) {
+    struct {
+        uint8_t palette, start, none[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } all = {.palette = 1};
+    for (int t = 0; t < 8; t++) all.row_bytes[t] = 64, all.rows[t] = SIDE;
+    _tile_loadconfig(&all);
+}
+
+#define tiles_end() _tile_release()
+#define tile_zero(t) _tile_zero(t)
+/* Compilers do not all know that this reads memory: what was written for it is settled first (`settle`). */
+#define tile_load(t, from) _tile_loadd(t, from, 64)
+#define tile_store(t, to) _tile_stored(t, to, 64)
+/* sums (i, j) += left (i, :) . right (:, j), where row r of `right` holds the pairs 2r, 2r + 1 of all columns. */
+#define tile_add(sums, left, right) _tile_dpbf16ps(sums, left, right)
+#define settle() __asm__ volatile("" ::: "memory")
+
+/* Pairs of bfloat16: low[i] in the lower half of to[i], high[i] in the upper one. */
+static inline void pair(uint32_t *to, const float *low, const float *high) {
+    __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(high), _mm512_loadu_ps(low));
+    const __m512i turns = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
+                                           19, 3, 18, 2, 17, 1, 16, 0);
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(turns, halves));
+}
+
+/* to[j][i] = from[i][j], SIDE by SIDE, by halves of quarters of rows. */
+static inline void transpose(uint32_t *to, const uint32_t *from) {
+    __m512i r[SIDE], t[SIDE];
+#define EACH(start, step) _Pragma("GCC unroll 16") for (int i = start; i < SIDE; i += step)
+    EACH(0, 1) r[i] = _mm512_loadu_si512(from + i * SIDE);
+    EACH(0, 2) t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]), t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    EACH(0, 4) {
+        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]), r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]), r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    EACH(12, 1) {                       /* i - 12: 0 to 3 */
+        int k = i - 12;
+        t[k] = _mm512_shuffle_i32x4(r[k], r[k + 4], 0x88), t[k + 4] = _mm512_shuffle_i32x4(r[k], r[k + 4], 0xdd);
+        t[k + 8] = _mm512_shuffle_i32x4(r[k + 8], r[i], 0x88), t[i] = _mm512_shuffle_i32x4(r[k + 8], r[i], 0xdd);
+    }
+    EACH(12, 1) {
+        int k = i - 12;
+        r[k] = _mm512_shuffle_i32x4(t[k], t[k + 8], 0x88), r[k + 8] = _mm512_shuffle_i32x4(t[k], t[k + 8], 0xdd);
+        r[k + 4] = _mm512_shuffle_i32x4(t[k + 4], t[i], 0x88), r[i] = _mm512_shuffle_i32x4(t[k + 4], t[i], 0xdd);
+    }
+    EACH(0, 1) _mm512_storeu_si512(to + i * SIDE, r[i]);
+#undef EACH
+}
+
+#else
+#define MATRIX_UNIT 0
+static inline int ask_for_tiles(void) { return 0; }
+
+static __thread uint32_t tiles[8][SIDE * SIDE];
+#define tiles_begin()
+#define tiles_end()
+#define tile_zero(t) memset(tiles[t], 0, TILE_BYTES)
+#define tile_load(t, from) memcpy(tiles[t], from, TILE_BYTES)
+#define tile_store(t, to) memcpy(to, tiles[t], TILE_BYTES)
+#define tile_add(sums, left, right) add_products(tiles[sums], tiles[left], tiles[right])
+#define settle()
+
+static inline void add_products(uint32_t *sums, const uint32_t *left, const uint32_t *right) {
+    for (int i = 0; i < SIDE; i++)
+        for (int j = 0; j < SIDE; j++) {
+            float sum = float_of(sums[i * SIDE + j]);
+            for (int k = 0; k < SIDE; k++) {
+                uint32_t l = left[i * SIDE + k], r = right[k * SIDE + j];
+                sum += from_bf16((bf16)l) * from_bf16((bf16)r) + from_bf16(l >> 16) * from_bf16(r >> 16);
+            }
+            sums[i * SIDE + j] = bits_of(sum);
+        }
+}
+
+static inline void pair(uint32_t *to, const float *low, const float *high) {
+    for (int i = 0; i < SIDE; i++) to[i] = to_bf16(low[i]) | (uint32_t)to_bf16(high[i]) << 16;
+}
+
+static inline void transpose(uint32_t *to, const uint32_t *from) {
+    for (int i = 0; i < SIDE; i++)
+        for (int j = 0; j < SIDE; j++) to[j * SIDE + i] = from[i * SIDE + j];
+}
+#endif
+
+#endif
