@@ -23,8 +23,8 @@ def given(rows: int, width: int, out: int, rank: int = 0, seed: int = 0) -> list
     return [torch.randn(shape, generator=generator).bfloat16() for shape in shapes]
 
 
-def exact(x, weight, bias=None, low=None, up=None):
-    y = x.double() @ weight.double().T + (0 if bias is None else bias.double())
+def exact(x, weight, bias=None, low=None, up=None, add=None):
+    y = x.double() @ weight.double().T + sum(t.double() for t in (bias, add) if t is not None)
     return y if low is None else y + low.double() @ up.double().T
 
 
@@ -39,7 +39,9 @@ def assert_rounded_once(got, want):
 def test_it_equals_the_product_in_float64(sizes, biased):
     x, weight, bias, *adapter = given(*sizes)
     bias = bias if biased else None
+    adapter, add = adapter or (None, None), given(sizes[0], sizes[2], 1, seed=1)[0]
     assert_rounded_once(native.gemm(x, weight, bias, *adapter), exact(x, weight, bias, *adapter))
+    assert_rounded_once(native.gemm(x, weight, bias, *adapter, add), exact(x, weight, bias, *adapter, add))
 
 
 def test_leading_axes_are_rows_and_nothing_given_is_changed():
@@ -76,7 +78,7 @@ def test_what_is_not_a_number_stays_in_its_row_and_column():
 
 def test_it_is_taken_for_many_rows_in_inference_and_for_nothing_else(monkeypatch):
     taken = []
-    monkeypatch.setattr(native, "gemm", lambda *given: taken.append(given) or exact(*given).bfloat16())
+    monkeypatch.setattr(native, "gemm", lambda *given, **more: taken.append(given) or exact(*given, **more).bfloat16())
     monkeypatch.setattr(native, "matrix_unit", lambda: 1)
     rows, out = native.LEAST_ROWS, native.LEAST_OUT
     x, weight, bias, low, up = given(rows, 8, out, 2)
@@ -90,7 +92,7 @@ def test_it_is_taken_for_many_rows_in_inference_and_for_nothing_else(monkeypatch
     assert not takes(ops.linear, x, weight, bias)                                           # gradients are on
     with torch.no_grad():
         assert takes(ops.linear, x, weight, bias) and takes(ops.linear, x.view(2, -1, 8), weight)
-        assert torch.equal(ops.linear(x, weight, None, add), exact(x, weight).bfloat16() + add)
+        assert takes(ops.linear, x, weight, None, add)
         assert takes(ops.linear_and_low, x, weight, bias, low, up) and len(taken[0]) == 5
         for few in (ops.linear, x[1:], weight), (ops.linear, x, weight[1:]), (ops.linear, x.float(), weight.float()):
             assert not takes(*few)

@@ -27,8 +27,8 @@ class MambaLayer(nn.Module):
 
     def forward(self, x: Tensor, block: None, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
         """x: (b, l, d). Returns the stream after this depth and what the depth carries on."""
-        y, conv, ssm = self.mamba(self.norm(x), ctx, cache, trace.at("mamba"))
-        return plus(x, y), LayerCache(conv, ssm)
+        x, conv, ssm = self.mamba(self.norm(x), x, ctx, cache, trace.at("mamba"))
+        return x, LayerCache(conv, ssm)
 
 
 class HybridLayer(MambaLayer):
@@ -45,8 +45,8 @@ class HybridLayer(MambaLayer):
     def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
                 ) -> tuple[Tensor, LayerCache]:
         t, kv = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
-        y, conv, ssm = self.mamba(self.norm(plus(x, t)), ctx, cache, trace.at("mamba"))
-        return plus(x, y), LayerCache(conv, ssm, kv.k, kv.v, kv.room)
+        x, conv, ssm = self.mamba(self.norm(plus(x, t)), x, ctx, cache, trace.at("mamba"))
+        return x, LayerCache(conv, ssm, kv.k, kv.v, kv.room)
 
 
 class StreamHybridLayer(HybridLayer):
@@ -56,8 +56,8 @@ class StreamHybridLayer(HybridLayer):
                 ) -> tuple[Tensor, LayerCache]:
         t, kv = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
         x = plus(x, t)
-        y, conv, ssm = self.mamba(self.norm(x), ctx, cache, trace.at("mamba"))
-        return plus(x, y), LayerCache(conv, ssm, kv.k, kv.v, kv.room)
+        x, conv, ssm = self.mamba(self.norm(x), x, ctx, cache, trace.at("mamba"))
+        return x, LayerCache(conv, ssm, kv.k, kv.v, kv.room)
 
 
 HYBRIDS = {"mixer": HybridLayer, "stream": StreamHybridLayer}

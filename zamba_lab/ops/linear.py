@@ -27,7 +27,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | 
         if gemv.takes(x, weight):
             return gemv.gemv(x, weight, bias, None, add)
         if gemm.takes(x, weight):
-            return _plus(gemm.gemm(x, weight, bias), add)
+            return gemm.gemm(x, weight, bias, add=add)
         if _many(x, weight) and float32_is_faster():
             return _plus(in_panels(x, weight, bias), add)
         if x.numel() * len(weight) * x.element_size() > memory.LEAST * x.shape[-1]:

@@ -1,6 +1,8 @@
-/* A linear layer of many rows in bfloat16, on a matrix unit: y = x W^T + bias + low up^T, summed in float and rounded once.
+/* A linear layer of many rows in bfloat16, on a matrix unit: y = x W^T + bias + low up^T + add, summed in float and rounded
+ * once.
  *
- *     x: (m, in)   W: (out, in)   bias: (out,) or NULL   low: (m, rank)   up: (out, rank)   y: (m, out)      all without gaps
+ *     x: (m, in)   W: (out, in)   bias: (out,) or NULL   low: (m, rank)   up: (out, rank)   add: (m, out) or NULL   y: (m, out)
+ *                                                                                                            all without gaps
  *
  * low up^T is what an adapter adds, and rank may be 0: [W, up] is one matrix to the sums and is never made.
  *
@@ -36,7 +38,7 @@ typedef struct {
 typedef struct {
     int64_t m, out, depths;     /* of both products */
     product one, two;
-    const bf16 *bias;
+    const bf16 *bias, *add;
     bf16 *y;
     char *packed;               /* PIECE rows of x: for each DEPTH columns, for each 32 rows, STEPS times two tiles */
 } job;
@@ -76,7 +78,7 @@ static inline void put_row(void *to, const bf16 *from, int64_t count) {
 
 /* 32 rows of x from `first` on and DEEP columns, the ones number `step` of c, become two tiles of pairs. */
 static void pack_x(const job *j, char *to, int64_t first, columns c, int64_t step) {
-    _Alignas(64) uint32_t rows[SIDE * SIDE];
+    _Alignas(64) uint32_t rows[FLOATS];
     const bf16 *x = c.of->x + first * c.of->in + c.from + step * DEEP;
     for (int half = 0; half < 2; half++, to += TILE_BYTES) {
         for (int i = 0; i < SIDE; i++, x += c.of->in, first++)
@@ -97,12 +99,22 @@ static void pack_w(const job *j, char *to, int64_t panel, columns c) {
 /* 32 by 32 sums, a column of y in each row, become 32 rows of y from `row` on, 32 columns from `column` on. */
 static void finish(const job *j, float *sums, int64_t row, int64_t column) {
     int64_t count = least(32, j->out - column);
-    _Alignas(64) uint32_t pairs[SIDE * SIDE], rows[SIDE * SIDE];
-    for (int half = 0; half < 2; half++, row += SIDE, sums += SIDE * SIDE) {
-#define SUMS(c) (sums + (c) / SIDE * 2 * SIDE * SIDE + (c) % SIDE * SIDE)
+    _Alignas(64) uint32_t pairs[FLOATS], rows[FLOATS];
+    for (int half = 0; half < 2; half++, row += SIDE, sums += FLOATS) {
+#define SUMS(c) (sums + (c) / SIDE * 2 * FLOATS + (c) % SIDE * SIDE)
         if (j->bias)
             for (int64_t c = 0; c < count; c++)
                 for (int i = 0; i < SIDE; i++) SUMS(c)[i] += from_bf16(j->bias[column + c]);
+        if (j->add) {
+            for (int i = 0; i < SIDE; i++)
+                put_row(rows + i * SIDE, j->add + (row + i) * j->out + column, row + i < j->m ? count : 0);
+            transpose(pairs, rows);
+            for (int k = 0; k < SIDE; k++)
+                for (int i = 0; i < SIDE; i++) {
+                    SUMS(2 * k)[i] += float_of(pairs[k * SIDE + i] << 16);
+                    SUMS(2 * k + 1)[i] += float_of(pairs[k * SIDE + i] & 0xffff0000);
+                }
+        }
         for (int k = 0; k < SIDE; k++) pair(pairs + k * SIDE, SUMS(2 * k), SUMS(2 * k + 1));
 #undef SUMS
         transpose(rows, pairs);
@@ -129,6 +141,11 @@ static inline __attribute__((always_inline)) void ask(const coming *next, int64_
     fetch(next->x + step * SHARE, SHARE);
 }
 
+/* Some of the rows of y that come next: the line where 32 columns of them end. Where they begin the panel before has been. */
+static inline void ask_for_rows(const job *j, int64_t row, int64_t column) {
+    for (int i = 0; i < 32 / STEPS; i++) fetch_to_write((const char *)(j->y + (row + i) * j->out + column + 32) - 1, 1);
+}
+
 /* A panel's weights times all rows of the piece, for the DEPTH columns number `depth`. panel: packed; sums: SUMS_BYTES for each 32 rows;
  * last: as much, for sums that are done. */
 static void multiply(const job *j, const char *panel, float *sums, float *last, int64_t first_row, int64_t blocks, int64_t depth,
@@ -138,20 +155,19 @@ static void multiply(const job *j, const char *panel, float *sums, float *last, 
     for (int64_t b = 0; b < blocks; b++, x += PART_BYTES, sums += SUMS_BYTES / 4) {
         float *to = done ? last : sums;
         if (depth) {
-            tile_load(0, sums); tile_load(1, sums + 256); tile_load(2, sums + 512); tile_load(3, sums + 768);
+            ON_SQUARE(tile_load, sums);
         } else {
-            tile_zero(0); tile_zero(1); tile_zero(2); tile_zero(3);
+            ZERO_SQUARE;
         }
         for (int64_t s = 0; s < steps; s++) {
             const char *left = panel + s * STEP_BYTES, *right = x + s * STEP_BYTES;
 #pragma GCC unroll 32
             for (int i = 0; i < STEP_BYTES; i += LINE) __builtin_prefetch(right + STEP_BYTES + i, 0, 3);
             ask(next, b * steps + s);
-            tile_load(4, left); tile_load(6, right); tile_add(0, 4, 6);
-            tile_load(7, right + TILE_BYTES); tile_add(1, 4, 7);
-            tile_load(5, left + TILE_BYTES); tile_add(2, 5, 6); tile_add(3, 5, 7);
+            if (done && b + 1 < blocks) ask_for_rows(j, first_row + (b + 1) * 32 + s * (32 / STEPS), column);
+            ADD_SQUARE(left, left + TILE_BYTES, right, right + TILE_BYTES);
         }
-        tile_store(0, to); tile_store(1, to + 256); tile_store(2, to + 512); tile_store(3, to + 768);
+        ON_SQUARE(tile_store, to);
         if (done) finish(j, to, first_row + b * 32, column);
     }
 }
@@ -175,9 +191,9 @@ static void multiply_group(const job *j, char *own, int64_t first_row, int64_t b
 
 /* scratch: gemm_scratch bytes, from a whole number of lines on. */
 int gemm_bf16(int64_t threads, int64_t m, int64_t in, int64_t rank, int64_t out, const bf16 *x, const bf16 *w, const bf16 *low,
-              const bf16 *up, const bf16 *bias, char *scratch, bf16 *y) {
+              const bf16 *up, const bf16 *bias, const bf16 *add, char *scratch, bf16 *y) {
     int64_t panels = (out + 31) / 32, groups = round_up((panels + GROUP - 1) / GROUP, threads), started = 0;
-    job all = {m, out, depths_of(in) + depths_of(rank), {x, w, in}, {low, up, rank}, bias, y, scratch + threads * OWN_BYTES};
+    job all = {m, out, depths_of(in) + depths_of(rank), {x, w, in}, {low, up, rank}, bias, add, y, scratch + threads * OWN_BYTES};
 #pragma omp parallel num_threads(threads)
     {
         int64_t mine;

@@ -1,4 +1,4 @@
-"""A linear layer for many rows of bfloat16 on a matrix unit, Intel's AMX (`gemm.c`): y = x W^T + bias + low up^T."""
+"""A linear layer for many rows of bfloat16 on a matrix unit, Intel's AMX (`gemm.c`): y = x W^T + bias + low up^T + add."""
 
 import ctypes
 from functools import cache
@@ -26,10 +26,12 @@ def matrix_unit() -> int:
     return build.library().matrix_unit()
 
 
-def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None, low: Tensor | None = None, up: Tensor | None = None) -> Tensor:
-    """y = x W^T + bias + low up^T, summed in float32 and rounded once.
+def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None, low: Tensor | None = None, up: Tensor | None = None,
+         add: Tensor | None = None) -> Tensor:
+    """y = x W^T + bias + low up^T + add, summed in float32 and rounded once.
 
-    x: (..., in). weight: (out, in). bias: (out,) or None. low: (..., rank) and up: (out, rank), or None. Returns (..., out).
+    x: (..., in). weight: (out, in). bias: (out,) or None. low: (..., rank) and up: (out, rank), or None. add: (..., out) or None.
+    Returns (..., out).
     All bfloat16, not empty and without gaps. Nothing is checked: see `takes`. Without a matrix unit the result is the same but
     for the order of sums, hundreds of times later. Raises RuntimeError where there is one and the system refuses it.
     """
@@ -37,16 +39,18 @@ def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None, low: Tensor | No
         raise RuntimeError("the system does not let this process use the processor's matrix unit")
     if torch._C._autograd._profiler_enabled():
         with torch.profiler.record_function("zamba_lab::gemm"):
-            return _gemm(x, weight, bias, low, up)
-    return _gemm(x, weight, bias, low, up)
+            return _gemm(x, weight, bias, low, up, add)
+    return _gemm(x, weight, bias, low, up, add)
 
 
-def _gemm(x: Tensor, weight: Tensor, bias: Tensor | None, low: Tensor | None, up: Tensor | None) -> Tensor:
+def _gemm(x: Tensor, weight: Tensor, bias: Tensor | None, low: Tensor | None, up: Tensor | None, add: Tensor | None
+          ) -> Tensor:
     (out, width), rows, threads = weight.shape, x.numel() // x.shape[-1], torch.get_num_threads()
     rank = 0 if low is None else low.shape[-1]
     scratch = build.library().gemm_scratch
     scratch.restype = ctypes.c_int64
     work = memory.empty(x, scratch(*map(ctypes.c_int64, (threads, width, rank))), dtype=torch.uint8)
     y = memory.empty(x, *x.shape[:-1], out)
-    call("gemm_bf16", rows * (width + rank) * out / RATE, rows, width, rank, out, x, weight, low, up, bias, work, y)
+    call("gemm_bf16", rows * (width + rank) * out / RATE, rows, width, rank, out, x, weight, low, up, bias, add,
+         work, y)
     return y

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from zamba_lab.ops.kernels.call import call, carried, filled, rows, steps, suffix
+from zamba_lab.ops.kernels.gemm import matrix_unit
 from zamba_lab.ops.kernels.memory import empty
 
 SLOTS = 16          # independent runs of heads in the backward pass; a constant, so that sums do not depend on threads
@@ -25,8 +26,14 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     g, n = B.shape[2:]
     x, B, C, state = rows(x), rows(B), rows(C), carried("state", state, (b, h, p, n), dt.dtype)
     y, last = empty(x, b, l, h, p), dt.new_empty(b, h, p, n)
-    call("ssd_forward" + suffix(x), WORK * x.numel() * n, b, l, h, p, g, n, *steps(x), filled(dt), filled(A),
-         *steps(B), *steps(C), filled(D), filled(state), _work(dt, B), y, last)
+    arguments = (b, l, h, p, g, n, *steps(x), filled(dt), filled(A), *steps(B), *steps(C), filled(D), filled(state), _work(dt, B),
+                 y, last)
+    if x.dtype == torch.bfloat16 and p % 32 == n % 32 == 0 and matrix_unit() == 1:
+        not_finite = torch.zeros(1, dtype=torch.int64)
+        call("ssd_forward_tiles", WORK / 3 * x.numel() * n, *arguments, not_finite)
+        if not not_finite.item():
+            return y, last
+    call("ssd_forward" + suffix(x), WORK * x.numel() * n, *arguments)
     return y, last
 
 

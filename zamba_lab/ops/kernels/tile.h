@@ -10,6 +10,7 @@
 
 #define SIDE 16                         /* rows of a tile, and floats in one */
 #define DEEP 32                         /* bfloat16 numbers in a row */
+#define FLOATS (SIDE * SIDE)            /* in a tile, and pairs of bfloat16 numbers */
 #define TILE_BYTES 1024
 
 #if !defined(PLAIN_TILES) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__linux__)
@@ -43,12 +44,46 @@ static inline void tiles_begin(void) {
 #define tile_add(sums, left, right) _tile_dpbf16ps(sums, left, right)
 #define settle() __asm__ volatile("" ::: "memory")
 
-/* Pairs of bfloat16: low[i] in the lower half of to[i], high[i] in the upper one. */
-static inline void pair(uint32_t *to, const float *low, const float *high) {
-    __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(high), _mm512_loadu_ps(low));
+static inline __m512i paired(__m512 low, __m512 high) {
     const __m512i turns = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
                                            19, 3, 18, 2, 17, 1, 16, 0);
-    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(turns, halves));
+    return _mm512_permutexvar_epi16(turns, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+
+/* Pairs of bfloat16: low[i] in the lower half of to[i], high[i] in the upper one. */
+static inline void pair(uint32_t *to, const float *low, const float *high) {
+    _mm512_storeu_si512(to, paired(_mm512_loadu_ps(low), _mm512_loadu_ps(high)));
+}
+
+/* `pair`, and the pairs of what is lost by it. */
+static inline void split_pair(uint32_t *to, uint32_t *lost, const float *low, const float *high) {
+    __m512 l = _mm512_loadu_ps(low), h = _mm512_loadu_ps(high);
+    __m512i both = paired(l, h);
+    _mm512_storeu_si512(to, both);
+    _mm512_storeu_si512(lost, paired(_mm512_sub_ps(l, (__m512)_mm512_slli_epi32(both, 16)),
+                                     _mm512_sub_ps(h, (__m512)_mm512_and_si512(both, _mm512_set1_epi32(0xffff0000)))));
+}
+
+/* A row of bfloat16 as floats. Whole registers throughout: what is stored in halves is slow to load whole. */
+static inline void widen_row(float *to, const bf16 *from) {
+    __m512i row = _mm512_loadu_si512(from);
+    _mm512_storeu_si512(to, _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(row)), 16));
+    _mm512_storeu_si512(to + SIDE, _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(row, 1)), 16));
+}
+
+/* DEEP floats as a row of bfloat16. */
+static inline void round_row(bf16 *to, const float *from) {
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + SIDE), _mm512_loadu_ps(from)));
+}
+
+/* `round_row`, and a row of what is lost by it. */
+static inline void split_row(uint32_t *to, uint32_t *lost, const float *from) {
+    __m512 first = _mm512_loadu_ps(from), second = _mm512_loadu_ps(from + SIDE);
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+    _mm512_storeu_si512(to, both);
+    __m512i low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(both)), high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1));
+    _mm512_storeu_si512(lost, (__m512i)_mm512_cvtne2ps_pbh(_mm512_sub_ps(second, (__m512)_mm512_slli_epi32(high, 16)),
+                                                           _mm512_sub_ps(first, (__m512)_mm512_slli_epi32(low, 16))));
 }
 
 /* to[j][i] = from[i][j], SIDE by SIDE, by halves of quarters of rows. */
@@ -79,7 +114,7 @@ static inline void transpose(uint32_t *to, const uint32_t *from) {
 #define MATRIX_UNIT 0
 static inline int ask_for_tiles(void) { return 0; }
 
-static __thread uint32_t tiles[8][SIDE * SIDE];
+static __thread uint32_t tiles[8][FLOATS];
 #define tiles_begin()
 #define tiles_end()
 #define tile_zero(t) memset(tiles[t], 0, TILE_BYTES)
@@ -104,10 +139,52 @@ static inline void pair(uint32_t *to, const float *low, const float *high) {
     for (int i = 0; i < SIDE; i++) to[i] = to_bf16(low[i]) | (uint32_t)to_bf16(high[i]) << 16;
 }
 
+static inline void split_pair(uint32_t *to, uint32_t *lost, const float *low, const float *high) {
+    float rest[2][SIDE];
+    pair(to, low, high);
+    for (int i = 0; i < SIDE; i++) rest[0][i] = low[i] - from_bf16((bf16)to[i]), rest[1][i] = high[i] - from_bf16(to[i] >> 16);
+    pair(lost, rest[0], rest[1]);
+}
+
+static inline void widen_row(float *to, const bf16 *from) {
+    for (int i = 0; i < DEEP; i++) to[i] = from_bf16(from[i]);
+}
+
+static inline void round_row(bf16 *to, const float *from) {
+    for (int i = 0; i < DEEP; i++) to[i] = to_bf16(from[i]);
+}
+
+static inline void split_row(uint32_t *to, uint32_t *lost, const float *from) {
+    bf16 *t = (bf16 *)to, *l = (bf16 *)lost;
+    for (int i = 0; i < DEEP; i++) t[i] = to_bf16(from[i]), l[i] = to_bf16(from[i] - from_bf16(t[i]));
+}
+
 static inline void transpose(uint32_t *to, const uint32_t *from) {
     for (int i = 0; i < SIDE; i++)
         for (int j = 0; j < SIDE; j++) to[j * SIDE + i] = from[i * SIDE + j];
 }
 #endif
+
+/* A square of sums: tiles 0 and 1, and 2 and 3 below them. In memory one follows the other. */
+#define ZERO_SQUARE \
+    tile_zero(0); \
+    tile_zero(1); \
+    tile_zero(2); \
+    tile_zero(3)
+#define ON_SQUARE(do, at) \
+    do(0, at); \
+    do(1, (at) + FLOATS); \
+    do(2, (at) + 2 * FLOATS); \
+    do(3, (at) + 3 * FLOATS)
+/* += the upper and lower left factor times the two right ones beside each other. */
+#define ADD_SQUARE(upper, lower, right0, right1) \
+    tile_load(4, upper); \
+    tile_load(6, right0); \
+    tile_add(0, 4, 6); \
+    tile_load(7, right1); \
+    tile_add(1, 4, 7); \
+    tile_load(5, lower); \
+    tile_add(2, 5, 6); \
+    tile_add(3, 5, 7)
 
 #endif
