@@ -1,10 +1,16 @@
-"""The SSD scan of a Zamba2-2.7B layer over 512 tokens as matrix products in bfloat16, against the native kernel.
+"""The SSD scan of a layer over 512 tokens in bfloat16: the native kernel on a matrix unit, on vectors, and torch's products.
 
-B=1 T=512 H=80 P=64 N=64, one group, bfloat16 in and out, forward. What a processor with a matrix unit might gain: "products" is the
-chunked form of `ops.ssd` with all chunks at once, every product in bfloat16 by torch and decays in float32. It rounds decayed scores
-and states to bfloat16 before they are multiplied, as the published CUDA kernels do and the kernels here do not; "off" is the root mean
-square of its difference from the same scan in float64, in units of the result, beside the native kernel's.
+Forward, bfloat16 in and out, at the shapes of Zamba2-2.7B and -1.2B. "native" is what a prompt goes through: on a matrix unit where
+there is one, in halves that keep 16 bits of each number, else on vectors in float32. "products" is the chunked form of `ops.ssd` with
+all chunks at once, every product in bfloat16 by torch and decays in float32: it rounds decayed scores and states to 8 bits before they
+are multiplied, as the published CUDA kernels do. "off" is the root mean square of a result's difference from the same scan in float64,
+in units of the result.
 """
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from unittest import mock
 
 import torch
 from harness import NATIVE, interleaved, native, ratio_row, repeats
@@ -14,8 +20,8 @@ from torch import Tensor
 
 from zamba_lab.ops.ssd import ssd, ssd_chunked
 
-SIZES, QUICK = (1, 512, 80, 64, 64), (1, 128, 2, 16, 8)
-PRODUCTS, TOLERANCE = "products", 0.05
+SIZES, QUICK = ((1, 512, 80, 64, 64), (1, 512, 64, 64, 128)), ((1, 128, 2, 32, 32),)
+VECTORS, PRODUCTS, TOLERANCE = "native, on vectors", "products", 0.05
 
 
 def products(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int) -> Tensor:
@@ -39,17 +45,27 @@ def products(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int)
     return (inside + across).permute(0, 1, 3, 2, 4).reshape(b, l, h, p).to(low)
 
 
+def on_vectors(op: Callable[[], Tensor]) -> Tensor:
+    """The native kernel as it is without a matrix unit."""
+    with mock.patch.object(sys.modules["zamba_lab.ops.kernels.ssd"], "matrix_unit", lambda: 0):
+        return op()
+
+
+def rows_of(sizes: tuple[int, ...], quick: bool) -> list[dict]:
+    x, dt, A, B, C = inputs(*sizes)
+    given = (x.bfloat16(), dt, A, B.bfloat16(), C.bfloat16())
+    exact = ssd_chunked(*(t.double() for t in given))[0]
+    label = "SSD forward, bfloat16, " + " ".join(f"{name}={size}" for name, size in zip("BTHPN", sizes))
+    with torch.inference_mode():
+        todo = {NATIVE: lambda: ssd(*given)[0], VECTORS: lambda: on_vectors(lambda: ssd(*given)[0]),
+                **{f"{PRODUCTS}, chunks of {chunk}": partial(products, *given, chunk) for chunk in (32, 64, 128)}}
+        far = {name: must_agree(label, op(), exact, TOLERANCE) for name, op in todo.items()}
+        times = interleaved(todo, repeats(41, quick))
+    return [ratio_row(label, times, NATIVE, other) | {"off": f"{NATIVE} {far[NATIVE]:.4f}, {other} {far[other]:.4f}"}
+            for other in todo if other != NATIVE]
+
+
 def run(quick: bool = False) -> list[dict]:
     if not native():
         return [{"work": "no native kernels here"}]
-    x, dt, A, B, C = inputs(*(QUICK if quick else SIZES))
-    given = (x.bfloat16(), dt, A, B.bfloat16(), C.bfloat16())
-    exact, rows = ssd_chunked(*(t.double() for t in given))[0], []
-    label = "SSD forward, bfloat16, " + " ".join(f"{name}={size}" for name, size in zip("BTHPN", QUICK if quick else SIZES))
-    with torch.inference_mode():
-        for chunk in (32, 64, 128):
-            todo = {NATIVE: lambda: ssd(*given)[0], PRODUCTS: lambda: products(*given, chunk)}
-            far = [f"{name} {must_agree(label, todo[name](), exact, TOLERANCE):.4f}" for name in todo]
-            row = ratio_row(f"{label}, chunks of {chunk}", interleaved(todo, repeats(41, quick)), NATIVE, PRODUCTS)
-            rows.append(row | {"off": ", ".join(far)})
-    return rows
+    return [row for sizes in (QUICK if quick else SIZES) for row in rows_of(sizes, quick)]

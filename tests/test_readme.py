@@ -84,7 +84,7 @@ def test_the_model_is_as_small_as_it_says():
     parts = [ROOT / "zamba_lab" / f"{name}.py" for name in ("model", "trace", "cache")]
     parts += [file for name in ("blocks", "ops", "config") for file in (ROOT / "zamba_lab" / name).glob("*.py")]
     lines = sum(len(file.read_text().splitlines()) for file in parts)
-    assert "some 2,400 lines" in README and abs(lines - 2400) < 150, lines
+    assert "some 2,500 lines" in README and abs(lines - 2500) < 150, lines
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"\]\(([^)#:]+)\)|`((?:zamba_lab|data|benchmarks|tests)/[^` ]*)`",

@@ -126,7 +126,7 @@ def test_the_reference_itself_is_not_linear_where_nothing_is_held():
     trace = lens.run(model, ids, keep=["layers.1.mamba.input"])
     u, empty = trace["layers.1.mamba.input"].requires_grad_(), zl.cache.LayerCache()
     context = zl.blocks.Context(u)
-    out = model.layers[1].mamba(u, torch.zeros_like(u), context, empty)[0]
+    out = model.layers[1].mamba(u, context, empty)[0]
     toward = rand(out.detach())
     (true,) = torch.autograd.grad((out * toward)[:, 5].sum(), u)
     assert not torch.allclose(true, lens.mixer_matrix(model, ids, 1).listening(5, toward), rtol=1e-2)

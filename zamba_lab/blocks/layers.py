@@ -9,6 +9,7 @@ from zamba_lab.blocks.mamba2 import Mamba2
 from zamba_lab.blocks.mlp import GatedMLP
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.blocks.shared import Invocation, SharedBlock
+from zamba_lab.blocks.watched import watched
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops.join import plus
@@ -27,8 +28,15 @@ class MambaLayer(nn.Module):
 
     def forward(self, x: Tensor, block: None, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
         """x: (b, l, d). Returns the stream after this depth and what the depth carries on."""
-        x, conv, ssm = self.mamba(self.norm(x), x, ctx, cache, trace.at("mamba"))
+        x, conv, ssm = self.mixed(x, self.norm(x), ctx, cache, trace)
         return x, LayerCache(conv, ssm)
+
+    def mixed(self, x: Tensor, u: Tensor, ctx: Context, cache: LayerCache, trace) -> tuple[Tensor, Tensor, Tensor]:
+        """x + mixer(u), in the sum of the output projection where nobody sees what the mixer itself gives, and its states."""
+        if trace is OFF and not watched(self.mamba, self.mamba.out_proj):
+            return self.mamba(u, ctx, cache, add=x)
+        y, conv, ssm = self.mamba(u, ctx, cache, trace.at("mamba"))
+        return plus(x, y), conv, ssm
 
 
 class HybridLayer(MambaLayer):
@@ -45,7 +53,7 @@ class HybridLayer(MambaLayer):
     def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
                 ) -> tuple[Tensor, LayerCache]:
         t, kv = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
-        x, conv, ssm = self.mamba(self.norm(plus(x, t)), x, ctx, cache, trace.at("mamba"))
+        x, conv, ssm = self.mixed(x, self.norm(plus(x, t)), ctx, cache, trace)
         return x, LayerCache(conv, ssm, kv.k, kv.v, kv.room)
 
 
@@ -56,7 +64,7 @@ class StreamHybridLayer(HybridLayer):
                 ) -> tuple[Tensor, LayerCache]:
         t, kv = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
         x = plus(x, t)
-        x, conv, ssm = self.mamba(self.norm(x), x, ctx, cache, trace.at("mamba"))
+        x, conv, ssm = self.mixed(x, self.norm(x), ctx, cache, trace)
         return x, LayerCache(conv, ssm, kv.k, kv.v, kv.room)
 
 

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from zamba_lab.blocks.linear import Linear
+from zamba_lab.blocks.watched import watched
 from zamba_lab.ops.linear import linear_and_low
 from zamba_lab.trace import OFF
 
@@ -28,7 +29,7 @@ def adapted(linear: nn.Linear, adapters: nn.ModuleDict, name: str, x: Tensor, tr
     if name not in adapters:
         return linear(x)
     adapter = adapters[name]
-    if trace is OFF and type(linear) is type(adapter.up) is Linear:
+    if trace is OFF and type(linear) is type(adapter.up) is Linear and not watched(linear, adapter, adapter.up):
         return linear_and_low(x, linear.weight, linear.bias, adapter.down(x), adapter.up.weight)
     if trace is OFF:
         return adapter(x, add=linear(x))

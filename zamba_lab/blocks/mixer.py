@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from zamba_lab.blocks.context import Context
 from zamba_lab.cache import LayerCache
-from zamba_lab.ops.join import plus
 from zamba_lab.ops.kernels.call import carried
 from zamba_lab.ops.ssd import skip
 from zamba_lab.trace import OFF
 
 
 class Mixer(nn.Module):
-    """stream + out_proj(SSM(in_proj(u))). `Mamba1` and `Mamba2` list the parameters and say what stands between the projections:
+    """out_proj(SSM(in_proj(u))). `Mamba1` and `Mamba2` list the parameters and say what stands between the projections:
 
         spelt_out   operation by operation, each number with its trace point
         native      which function of `ops.kernels` computes the same in one call here, if any;  fused  calls it
@@ -26,16 +25,16 @@ class Mixer(nn.Module):
 
     forms: tuple[Callable, Callable, Callable]
 
-    def forward(self, u: Tensor, stream: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
-        """u: (b, l, d), normed. stream: (b, l, d). Returns stream + the output (b, l, d), the conv state and the SSM state."""
+    def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF, add: Tensor | None = None
+                ) -> tuple[Tensor, Tensor, Tensor]:
+        """u: (b, l, d), normed. Returns the output (b, l, d), plus `add` if it is given, the conv state and the SSM state."""
         projected = self.in_proj(trace("input", u))
         cache = self.fitted(cache, projected)
         if native := self.native(projected, ctx, trace):
             y, conv, ssm = self.fused(native, projected, cache)
         else:
             y, conv, ssm = self.spelt_out(projected, ctx, cache, trace)
-        stream = self.out_proj(y, add=stream) if trace is OFF else plus(stream, trace("out", self.out_proj(y)))
-        return stream, conv, ssm
+        return trace("out", self.out_proj(y, add)), conv, ssm
 
     def fitted(self, cache: LayerCache, like: Tensor) -> LayerCache:
         """The cache with conv and ssm as this mixer carries them: of another type they are converted, for the model may have

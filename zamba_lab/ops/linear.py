@@ -97,7 +97,7 @@ def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = 
     if (gemv.takes(x, weight) and _direct(x, weight, bias, add)
             and direct.plain(scale) and scale.dtype == torch.float32 and scale.shape == weight.shape[:1]):
         return gemv.gemv(x, weight, bias, scale, add)
-    return _plus(F.linear(x, dequantised(weight, scale, x.dtype), bias), add)
+    return linear(x, dequantised(weight, scale, x.dtype), bias, add)
 
 
 def _direct(x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> bool:
