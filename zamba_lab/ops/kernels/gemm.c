@@ -189,10 +189,23 @@ static void multiply_group(const job *j, char *own, int64_t first_row, int64_t b
         }
 }
 
+/* The next panels for a thread, from the result up to *to: a whole group, or, where fewer are left, a thread's share of those, so that
+ * all threads end together. None if both are the same. */
+static int64_t take(int64_t *taken, int64_t panels, int64_t threads, int64_t *to) {
+    int64_t from;
+#pragma omp critical(gemm_take)
+    {
+        from = *taken;
+        int64_t left = panels - from, share = (left + threads - 1) / threads;
+        *taken = *to = from + least(left, share > GROUP ? GROUP : share < 2 ? 2 : share);
+    }
+    return from;
+}
+
 /* scratch: gemm_scratch bytes, from a whole number of lines on. */
 int gemm_bf16(int64_t threads, int64_t m, int64_t in, int64_t rank, int64_t out, const bf16 *x, const bf16 *w, const bf16 *low,
               const bf16 *up, const bf16 *bias, const bf16 *add, char *scratch, bf16 *y) {
-    int64_t panels = (out + 31) / 32, groups = round_up((panels + GROUP - 1) / GROUP, threads), started = 0;
+    int64_t panels = (out + 31) / 32, taken = 0, started = 0;
     job all = {m, out, depths_of(in) + depths_of(rank), {x, w, in}, {low, up, rank}, bias, add, y, scratch + threads * OWN_BYTES};
 #pragma omp parallel num_threads(threads)
     {
@@ -206,9 +219,11 @@ int gemm_bf16(int64_t threads, int64_t m, int64_t in, int64_t rank, int64_t out,
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < tiles; t++)
                 pack_x(&all, all.packed + t * STEP_BYTES, first + t / STEPS % blocks * 32, at_depth(&all, t / STEPS / blocks), t % STEPS);
-#pragma omp for schedule(dynamic)
-            for (int64_t g = 0; g < groups; g++)
-                multiply_group(&all, own, first, blocks, panels * g / groups, panels * (g + 1) / groups);
+            for (int64_t from, to; from = take(&taken, panels, threads, &to), from < to;)
+                multiply_group(&all, own, first, blocks, from, to);
+#pragma omp barrier
+#pragma omp single
+            taken = 0;
         }
         tiles_end();
     }
