@@ -18,7 +18,11 @@ def plus(a: Tensor, b: Tensor) -> Tensor:
 
 def concat(a: Tensor, b: Tensor) -> Tensor:
     """[a, b]. a: (..., n), b: (..., m). Returns (..., n + m)."""
-    return join_step(a, b) if _direct(a, b) and a.shape[:-1] == b.shape[:-1] else torch.cat([a, b], dim=-1)
+    if _direct(a, b) and a.shape[:-1] == b.shape[:-1]:
+        return join_step(a, b)
+    if direct.large(a) and a.dtype == b.dtype and a.shape[:-1] == b.shape[:-1] and direct.plain(b):
+        return torch.cat([a, b], dim=-1, out=memory.empty(a, *a.shape[:-1], a.shape[-1] + b.shape[-1]))
+    return torch.cat([a, b], dim=-1)
 
 
 def _direct(a: Tensor, b: Tensor) -> bool:

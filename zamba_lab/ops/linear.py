@@ -1,7 +1,7 @@
 """The linear layer, and its form with int8 weights: for few rows on a CPU a native kernel bound by reading W.
 
-For many rows torch's own products, but in bfloat16 on processors that multiply float32 faster: there W becomes float32 a panel
-at a time. Both sum in float32 and round once.
+For many rows torch's own products, but in bfloat16 a native one on a matrix unit, and on processors that multiply float32 faster W
+becomes float32 a panel at a time. Both sum in float32 and round once.
 """
 
 from functools import cache
@@ -20,8 +20,9 @@ PANEL = 4 << 20                 # float32 numbers that a panel has at most: it i
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:
     """y = x W^T + bias, then + add. x: (..., in). weight: (out, in). bias: (out,) or None. add: (..., out) or None.
 
-    Returns (..., out). In inference at most 8 rows go to the native kernel, and MANY rows of bfloat16 to `in_panels` where that
-    is faster; both sum in float32 and round once. All else is F.linear, a large result into memory that was used before.
+    Returns (..., out). In inference at most 8 rows go to one native kernel, many rows of bfloat16 to another on a matrix unit, and
+    to `in_panels` where that is faster; all sum in float32 and round once, the first but for `add`. All else is F.linear, a large
+    result into memory that was used before.
     """
     if weight.dtype == x.dtype and _direct(x, weight, bias, add):
         if gemv.takes(x, weight):
