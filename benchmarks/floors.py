@@ -68,8 +68,9 @@ def products(c: ZambaConfig) -> list[tuple[int, int]]:
 def products_alone(c: ZambaConfig, tokens: int, dtype: torch.dtype, ours: bool = False) -> Callable[[], None]:
     """All matrix products of a prefill and nothing else: the floor of its time. The head sees one token.
 
-    ours: by the lab's own products where it has one, which on a matrix unit is faster than torch's. Inputs and outputs are buffers that are there; the weights are slices of one large buffer taken in turn, so that
-    they come from memory as a model's do. All lie in large pages where there are such (`kernels.memory`).
+    ours: by the lab's own products where it has one, which on a matrix unit is faster than torch's. Inputs and outputs are buffers
+    that are there; the weights are slices of one large buffer taken in turn, so that they come from memory as a model's do. All lie
+    in large pages where there are such (`kernels.memory`).
     """
     like = torch.empty(0, dtype=dtype)
     shapes = [(tokens, *pair) for pair in products(c)] + [(1, c.d_model, c.vocab_size)]

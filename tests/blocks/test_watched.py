@@ -27,6 +27,17 @@ def test_a_mixers_output_is_without_the_stream_for_who_looks(name):
 
 
 @torch.inference_mode()
+def test_another_module_in_a_projections_place_needs_to_know_nothing_of_the_stream():
+    model, ids = make_model(BASE), random_ids(BASE)
+    want = model(ids)
+    for layer in model.layers:
+        ours = layer.mamba.out_proj
+        layer.mamba.out_proj = plain = torch.nn.Linear(ours.in_features, ours.out_features, bias=ours.bias is not None, dtype=want.dtype)
+        plain.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(model(ids), want)
+
+
+@torch.inference_mode()
 def test_an_adapter_is_seen():
     model, ids = make_model(BASE), random_ids(BASE)
     up, seen = next(one for name, one in model.named_modules() if name.endswith("adapters.mlp.up")), []

@@ -4,8 +4,10 @@ from torch import Tensor, nn
 
 from zamba_lab.blocks.attention import Attention
 from zamba_lab.blocks.context import Context
+from zamba_lab.blocks.linear import Int8Linear, Linear
 from zamba_lab.blocks.mamba1 import Mamba1
 from zamba_lab.blocks.mamba2 import Mamba2
+from zamba_lab.blocks.mixer import Mixer
 from zamba_lab.blocks.mlp import GatedMLP
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.blocks.shared import Invocation, SharedBlock
@@ -33,7 +35,8 @@ class MambaLayer(nn.Module):
 
     def mixed(self, x: Tensor, u: Tensor, ctx: Context, cache: LayerCache, trace) -> tuple[Tensor, Tensor, Tensor]:
         """x + mixer(u), in the sum of the output projection where nobody sees what the mixer itself gives, and its states."""
-        if trace is OFF and not watched(self.mamba, self.mamba.out_proj):
+        known = isinstance(self.mamba, Mixer) and isinstance(self.mamba.out_proj, (Linear, Int8Linear))
+        if trace is OFF and known and not watched(self.mamba, self.mamba.out_proj):
             return self.mamba(u, ctx, cache, add=x)
         y, conv, ssm = self.mamba(u, ctx, cache, trace.at("mamba"))
         return plus(x, y), conv, ssm

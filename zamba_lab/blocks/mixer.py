@@ -34,7 +34,7 @@ class Mixer(nn.Module):
             y, conv, ssm = self.fused(native, projected, cache)
         else:
             y, conv, ssm = self.spelt_out(projected, ctx, cache, trace)
-        return trace("out", self.out_proj(y, add)), conv, ssm
+        return trace("out", self.out_proj(y) if add is None else self.out_proj(y, add)), conv, ssm
 
     def fitted(self, cache: LayerCache, like: Tensor) -> LayerCache:
         """The cache with conv and ssm as this mixer carries them: of another type they are converted, for the model may have
