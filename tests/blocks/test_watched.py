@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from torch.nn.modules import module as every
 from variants import BASE, make_model, random_ids
 
 from zamba_lab import lens
+from zamba_lab.blocks import mixer
+from zamba_lab.blocks.linear import Linear
+from zamba_lab.blocks.lora import Lora, adapted
 from zamba_lab.blocks.watched import watched
 
 
@@ -50,7 +54,49 @@ def test_who_looks_is_found_and_lets_go():
     module = torch.nn.Linear(2, 2)
     assert not watched(module, torch.nn.ReLU())
     for register in (module.register_forward_hook, module.register_forward_pre_hook, module.register_full_backward_hook,
-                     module.register_full_backward_pre_hook, torch.nn.modules.module.register_module_forward_hook):
+                     module.register_full_backward_pre_hook, every.register_module_forward_hook,
+                     every.register_module_forward_pre_hook, every.register_module_full_backward_hook,
+                     every.register_module_full_backward_pre_hook):
         with register(lambda *given: None):
             assert watched(torch.nn.ReLU(), module)
         assert not watched(module)
+
+
+def a_linear_and_an_adapter(kind=Lora):
+    torch.manual_seed(0)
+    shared, adapter, x = Linear(64, 512, bias=False), kind(64, 8, 512), torch.randn(64, 64)
+    return shared.bfloat16(), torch.nn.ModuleDict({"mlp": adapter.bfloat16()}), x.bfloat16()
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_an_adapters_sum_compiles_whole(gradients):
+    shared, adapters, x = a_linear_and_an_adapter()
+    with torch.set_grad_enabled(gradients):
+        form = torch.compile(lambda x: adapted(shared, adapters, "mlp", x), backend="eager", fullgraph=True)
+        torch.testing.assert_close(form(x), shared(x) + adapters["mlp"](x), rtol=2**-6, atol=2**-6)
+
+
+class Silent(Lora):
+    def forward(self, x, add=None):
+        return torch.zeros(*x.shape[:-1], 512, dtype=x.dtype) + (0 if add is None else add)
+
+
+class Halved(mixer.Mixer):
+    def forward(self, u, ctx, cache, trace=None):
+        return u / 2, None, None
+
+
+@torch.inference_mode()
+def test_adapters_and_mixers_of_other_kinds_compute_what_they_say():
+    shared, adapters, x = a_linear_and_an_adapter(Silent)
+    assert torch.equal(adapted(shared, adapters, "mlp", x), shared(x))
+    model, ids = make_model(BASE), random_ids(BASE)
+    seen = []
+    for layer in model.layers:
+        layer.mamba = Halved()
+        layer.mamba.register_forward_hook(lambda *given: seen.append(given[2][0]))
+    model(ids)
+    assert len(seen) == len(model.layers)
+    for layer in model.layers:
+        layer.mamba = Halved()
+    assert model(ids).isfinite().all()

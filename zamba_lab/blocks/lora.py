@@ -29,8 +29,14 @@ def adapted(linear: nn.Linear, adapters: nn.ModuleDict, name: str, x: Tensor, tr
     if name not in adapters:
         return linear(x)
     adapter = adapters[name]
-    if trace is OFF and type(linear) is type(adapter.up) is Linear and not watched(linear, adapter, adapter.up):
+    if trace is OFF and _plain(linear, adapter):
         return linear_and_low(x, linear.weight, linear.bias, adapter.down(x), adapter.up.weight)
     if trace is OFF:
         return adapter(x, add=linear(x))
     return linear(x) + trace(f"lora.{name}", adapter(x))
+
+
+def _plain(linear: nn.Module, adapter: nn.Module) -> bool:
+    """Whether both compute what they are here to, and nobody sees their results by themselves."""
+    return (type(linear) is Linear and type(adapter) is Lora and type(adapter.up) is Linear
+            and not watched(linear, adapter, adapter.up))

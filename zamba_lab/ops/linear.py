@@ -21,8 +21,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | 
     """y = x W^T + bias, then + add. x: (..., in). weight: (out, in). bias: (out,) or None. add: (..., out) or None.
 
     Returns (..., out). In inference at most 8 rows go to one native kernel, many rows of bfloat16 to another on a matrix unit, and
-    to `in_panels` where that is faster; all sum in float32 and round once, the first but for `add`. All else is F.linear, a large
-    result into memory that was used before.
+    to `in_panels` where that is faster; all sum in float32 and round once, and on a matrix unit `add` is in that sum. All else is
+    F.linear, a large result into memory that was used before.
     """
     if weight.dtype == x.dtype and _direct(x, weight, bias, add):
         if gemv.takes(x, weight):
@@ -42,8 +42,8 @@ def linear_and_low(x: Tensor, weight: Tensor, bias: Tensor | None, low: Tensor, 
     x: (..., in). weight: (out, in). bias: (out,) or None. low: (..., rank), the adapter's first product. up: (out, rank).
     Returns (..., out). On a matrix unit both are one sum, rounded once; elsewhere the second is added to the rounded first.
     """
-    if (x.dtype == weight.dtype == low.dtype == up.dtype and gemm.takes(x, weight) and _direct(x, weight, bias, None)
-            and low.shape[:-1] == x.shape[:-1] and _direct(low, up, None, None) and len(up) == len(weight)):
+    if (x.dtype == weight.dtype == low.dtype == up.dtype and _direct(x, weight, bias, None) and _direct(low, up, None, None)
+            and low.shape[:-1] == x.shape[:-1] and len(up) == len(weight) and gemm.takes(x, weight)):
         return gemm.gemm(x, weight, bias, low, up)
     return linear(low, up, add=linear(x, weight, bias))
 

@@ -33,7 +33,7 @@ def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None, low: Tensor | No
     x: (..., in). weight: (out, in). bias: (out,) or None. low: (..., rank) and up: (out, rank), or None. add: (..., out) or None.
     Returns (..., out).
     All bfloat16, not empty and without gaps. Nothing is checked: see `takes`. Without a matrix unit the result is the same but
-    for the order of sums, hundreds of times later. Raises RuntimeError where there is one and the system refuses it.
+    for the order of sums and numbers below 2^-126, which a unit takes for zeros, hundreds of times later. Raises RuntimeError where there is one and the system refuses it.
     """
     if matrix_unit() < 0:
         raise RuntimeError("the system does not let this process use the processor's matrix unit")
