@@ -1,7 +1,7 @@
 """Where the time of reading a prompt of 512 tokens goes, at the published shapes in bfloat16: torch's profiler, kind by kind.
 
 A share is an operator's own time over all of them, so the kinds are the whole. The matrix products stand against
-themselves, back to back into buffers that are there (`prefill`): what is above it, they lose to operands that are not in a
+themselves, by the same kernels, back to back (`prefill`): what is above it, they lose to operands that are not in a
 cache. The profiler itself costs some of the time that it divides.
 """
 
@@ -11,7 +11,7 @@ from collections import Counter
 import torch
 from floors import products_alone
 from harness import OURS, factor, median, percent, repeats, time_row
-from prefill import FLOOR, LENGTH, WARM, at_published_shapes, readers
+from prefill import LENGTH, OWN_FLOOR, WARM, at_published_shapes, readers
 from torch.profiler import ProfilerActivity, profile
 
 import zamba_lab as zl
@@ -44,7 +44,7 @@ def one_profile(run) -> tuple[float, Counter]:
 
 def rows_of(name: str, config: zl.ZambaConfig, folder: str, dtype: torch.dtype, quick: bool) -> list[dict]:
     length = 70 if quick else LENGTH
-    read, floor = readers(folder, (OURS,))[OURS], products_alone(config, length, dtype)
+    read, floor = readers(folder, (OURS,))[OURS], products_alone(config, length, dtype, ours=True)
     read(WARM)
     read(length)
     floor()
@@ -61,7 +61,7 @@ def rows_of(name: str, config: zl.ZambaConfig, folder: str, dtype: torch.dtype, 
     for one, seconds in kinds.most_common():
         row = {"work": f"{label}: {one}", "ratio": percent(seconds / whole), "ours": OURS, "ours took": f"{1e3 * seconds / n:.0f} ms"}
         if one == PRODUCTS:
-            row |= {"peer": FLOOR, "peer took": f"{1e3 * median(floors):.0f} ms", "against the floor": factor(seconds / n / median(floors))}
+            row |= {"peer": OWN_FLOOR, "peer took": f"{1e3 * median(floors):.0f} ms", "against the floor": factor(seconds / n / median(floors))}
         rows.append(row)
     return rows
 

@@ -3,13 +3,14 @@
 import pytest
 import torch
 from torch.nn.modules import module as every
-from variants import BASE, make_model, random_ids
+from variants import BASE, VARIANTS, make_model, random_ids
 
 from zamba_lab import lens
-from zamba_lab.blocks import mixer
+from zamba_lab.blocks import layers, lora, mixer
 from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.lora import Lora, adapted
 from zamba_lab.blocks.watched import watched
+from zamba_lab.ops.linear import linear_and_low
 
 
 @pytest.mark.parametrize("name", ["layers.1.mamba", "layers.1.mamba.out_proj", "layers.2.mamba"])
@@ -30,6 +31,17 @@ def test_a_mixers_output_is_without_the_stream_for_who_looks(name):
     torch.testing.assert_close(logits, trace["logits"])
 
 
+@pytest.mark.parametrize("looking", [False, True])
+@torch.inference_mode()
+def test_the_stream_is_added_in_the_projection_unless_somebody_looks(looking, monkeypatch):
+    model, ids, apart = make_model(VARIANTS["pure mamba2"]), random_ids(BASE), []
+    monkeypatch.setattr(layers, "plus", lambda a, b: apart.append(a + b) or apart[-1])
+    if looking:
+        model.layers[1].mamba.register_forward_hook(lambda *given: None)
+    model(ids)
+    assert len(apart) == looking
+
+
 @torch.inference_mode()
 def test_another_module_in_a_projections_place_needs_to_know_nothing_of_the_stream():
     model, ids = make_model(BASE), random_ids(BASE)
@@ -42,12 +54,15 @@ def test_another_module_in_a_projections_place_needs_to_know_nothing_of_the_stre
 
 
 @torch.inference_mode()
-def test_an_adapter_is_seen():
-    model, ids = make_model(BASE), random_ids(BASE)
-    up, seen = next(one for name, one in model.named_modules() if name.endswith("adapters.mlp.up")), []
+def test_an_adapter_is_seen_and_otherwise_part_of_one_sum(monkeypatch):
+    model, ids, joined, seen = make_model(BASE), random_ids(BASE), [], []
+    monkeypatch.setattr(lora, "linear_and_low", lambda *given: joined.append(given) or linear_and_low(*given))
+    up = next(one for name, one in model.named_modules() if name.endswith("adapters.mlp.up"))
+    want, all_of_them = model(ids), len(joined)
+    joined.clear()
     with up.register_forward_hook(lambda *given: seen.append(given[2])):
-        model(ids)
-    assert len(seen) == 1
+        torch.testing.assert_close(model(ids), want)
+    assert len(seen) == 1 and len(joined) == all_of_them - 1
 
 
 def test_who_looks_is_found_and_lets_go():

@@ -10,7 +10,7 @@ from zamba_lab.ops.kernels import build, memory
 from zamba_lab.ops.kernels.call import call
 
 LEAST_ROWS, LEAST_OUT = 64, 512     # below either, torch's product is as fast (benchmarks/gemm_op.py)
-RATE = 1000                         # multiply-adds a nanosecond, on one thread
+RATE = 600                          # multiply-adds a nanosecond on one thread, about
 
 
 def takes(x: Tensor, weight: Tensor) -> bool:
@@ -33,7 +33,8 @@ def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None, low: Tensor | No
     x: (..., in). weight: (out, in). bias: (out,) or None. low: (..., rank) and up: (out, rank), or None. add: (..., out) or None.
     Returns (..., out).
     All bfloat16, not empty and without gaps. Nothing is checked: see `takes`. Without a matrix unit the result is the same but
-    for the order of sums and numbers below 2^-126, which a unit takes for zeros, hundreds of times later. Raises RuntimeError where there is one and the system refuses it.
+    for the order of sums and numbers below 2^-126, which a unit takes for zeros, hundreds of times later. Raises RuntimeError
+    where there is one and the system refuses it.
     """
     if matrix_unit() < 0:
         raise RuntimeError("the system does not let this process use the processor's matrix unit")
@@ -47,10 +48,15 @@ def _gemm(x: Tensor, weight: Tensor, bias: Tensor | None, low: Tensor | None, up
           ) -> Tensor:
     (out, width), rows, threads = weight.shape, x.numel() // x.shape[-1], torch.get_num_threads()
     rank = 0 if low is None else low.shape[-1]
-    scratch = build.library().gemm_scratch
-    scratch.restype = ctypes.c_int64
-    work = memory.empty(x, scratch(*map(ctypes.c_int64, (threads, width, rank))), dtype=torch.uint8)
+    work = memory.empty(x, _scratch_bytes(threads, width, rank), dtype=torch.uint8)
     y = memory.empty(x, *x.shape[:-1], out)
     call("gemm_bf16", rows * (width + rank) * out / RATE, rows, width, rank, out, x, weight, low, up, bias, add,
          work, y)
     return y
+
+
+@cache
+def _scratch_bytes(threads: int, width: int, rank: int) -> int:
+    ask = build.library().gemm_scratch
+    ask.restype = ctypes.c_int64
+    return ask(*map(ctypes.c_int64, (threads, width, rank)))

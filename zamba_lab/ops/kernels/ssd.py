@@ -30,7 +30,7 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
                  y, last)
     if x.dtype == torch.bfloat16 and p % 32 == n % 32 == 0 and matrix_unit() == 1:
         not_finite = dt.new_zeros(1, dtype=torch.int64)
-        call("ssd_forward_tiles", WORK / 3 * x.numel() * n, *arguments, not_finite)
+        call("ssd_forward_tiles", WORK * x.numel() * n, *arguments, not_finite)
         if not not_finite.item():
             return y, last
     call("ssd_forward" + suffix(x), WORK * x.numel() * n, *arguments)

@@ -14,7 +14,6 @@
 #define TILE_BYTES 1024
 
 #if !defined(PLAIN_TILES) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__linux__)
-#define MATRIX_UNIT 1
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -111,7 +110,6 @@ static inline void transpose(uint32_t *to, const uint32_t *from) {
 }
 
 #else
-#define MATRIX_UNIT 0
 static inline int ask_for_tiles(void) { return 0; }
 
 static __thread uint32_t tiles[8][FLOATS];
