@@ -9,7 +9,7 @@ from torch import Tensor
 from zamba_lab.ops.kernels import build, memory
 from zamba_lab.ops.kernels.call import call
 
-LEAST_ROWS, LEAST_OUT = 64, 512     # below either, torch's product is as fast (benchmarks/gemm_op.py)
+LEAST_ROWS, LEAST_OUT = 64, 512     # below either, torch's product is no slower (benchmarks/gemm_op.py)
 RATE = 600                          # multiply-adds a nanosecond on one thread, about
 
 
