@@ -42,12 +42,11 @@ def backward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | Non
 
 
 def _parameters(weight: Tensor, bias: Tensor | None, e: int) -> tuple[Tensor, Tensor | None]:
-    """(taps, e) and (e,), in the computing type. Raises ValueError if the kernel would read or write past an end."""
+    """Both without gaps. Raises ValueError if the kernel would read or write past an end."""
     if weight.shape[1] > MOST_TAPS or len(weight) != e or (bias is not None and bias.shape != (e,)):
         raise ValueError(f"the weight must be (channels, taps), of at most {MOST_TAPS} taps, and the bias (channels,): got "
                          f"{tuple(weight.shape)} and {None if bias is None else tuple(bias.shape)} for {e} channels")
-    wide = COMPUTED[weight.dtype]
-    return weight.T.to(wide).contiguous(), None if bias is None else bias.to(wide).contiguous()
+    return filled(weight), filled(bias)
 
 
 @torch.library.custom_op("zamba_lab::conv_silu", mutates_args=(), device_types="cpu")

@@ -23,15 +23,20 @@ static inline floats pick_floats(float_bits mask, floats a, floats b) {
     return (floats)((mask & (float_bits)a) | (~mask & (float_bits)b));
 }
 
+static inline floats clamp_floats(floats x, floats lowest, floats highest) {
+#ifdef __AVX512F__
+    /* of two numbers one of which is NaN the second, so NaN comes through */
+    return (floats)_mm512_min_ps((__m512)highest, _mm512_max_ps((__m512)lowest, (__m512)x));
+#else
+    return pick_floats(x > highest, highest, pick_floats(x < lowest, lowest, x));
+#endif
+}
+
 #define MILD 87
 
 static inline floats exp_floats(floats x, int careful) {
     const float rounder = 12582912.0f + 127;     /* 1.5 * 2^23: adding it rounds to whole; 127: the exponent's bias */
-    if (careful) {
-        const floats lowest = (floats){0} - 88.0f, highest = (floats){0} + 89.0f;     /* there 2^k is 0 and infinity */
-        x = pick_floats(x < lowest, lowest, x);
-        x = pick_floats(x > highest, highest, x);
-    }
+    if (careful) x = clamp_floats(x, (floats){0} - 88.0f, (floats){0} + 89.0f);     /* there 2^k is 0 and infinity */
     floats shifted = x * 1.44269504f + rounder;
     floats k = shifted - rounder;
     floats r = x - k * 0x1.62e4p-1f;

@@ -11,10 +11,6 @@
  */
 #include "simd.h"
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
 #define LANES ((int)(VECTOR_BYTES / sizeof(float)))
 /* Multiply-adds below which one thread does it all: waking another takes longer, on a busy machine far longer. */
 #define PARALLEL_ABOVE 300000

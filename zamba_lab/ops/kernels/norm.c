@@ -1,3 +1,3 @@
-#include "simd.h"
+#include "exp.h"
 #define KERNEL "norm.inc"
 #include "each_type.inc"

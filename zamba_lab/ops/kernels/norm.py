@@ -17,7 +17,7 @@ def forward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int
     y, z = _flat(y), _flat(z)
     out = empty(y, *y.shape)
     call("norm_forward" + suffix(y), WORK * y.numel(), *y.shape, groups, float(eps), int(early), *_step(y),
-         *_step(z), _weight(weight), out)
+         *_step(z), filled(weight), out)
     return out
 
 
@@ -28,7 +28,7 @@ def backward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: in
     slots = min(SLOTS, count)
     dweight = y.new_empty(slots, e, dtype=COMPUTED[y.dtype])
     call("norm_backward" + suffix(y), 2 * WORK * y.numel(), slots, count, e, groups, eps, *_step(y), *_step(z),
-         _weight(weight), *_step(dout), *_step(_flat_view(dy)), *_step(_flat_view(dz)), dweight)
+         filled(weight), *_step(dout), *_step(_flat_view(dy)), *_step(_flat_view(dz)), dweight)
     return dweight.sum(0)
 
 
@@ -46,10 +46,6 @@ def _flat_view(t: Tensor | None) -> Tensor | None:
 
 def _step(t: Tensor | None) -> tuple[Tensor | None, int]:
     return (None, 0) if t is None else (t, t.stride(0))
-
-
-def _weight(weight: Tensor) -> Tensor:
-    return filled(weight.to(COMPUTED[weight.dtype]))
 
 
 def rms_norm(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, early: bool) -> Tensor:

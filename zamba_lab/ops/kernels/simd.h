@@ -13,6 +13,7 @@
 #include <string.h>
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
 #define VECTOR_BYTES 64
 #define MOST_SUMS 16     /* vectors of sums that a product holds in registers: 16 of 32 */
 #elif defined(__AVX2__)
@@ -62,6 +63,28 @@ static inline bf16 to_bf16(float v) {
 
 static inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Rows of n numbers. What is computed with is filled up with zeros to whole registers. */
+#define ROWS_OF(stored, computed) \
+    static inline void from_##stored##_row(computed *to, const stored *from, int64_t n) { \
+        for (int64_t i = 0; i < n; i++) to[i] = from_##stored(from[i]); \
+        for (int64_t i = n; i % (int64_t)(VECTOR_BYTES / sizeof(computed)); i++) to[i] = 0; \
+    }
+ROWS_OF(float, float)
+ROWS_OF(double, double)
+ROWS_OF(bf16, float)
+
+static inline void to_float_row(float *to, const float *from, int64_t n) { memcpy(to, from, sizeof(float) * n); }
+static inline void to_double_row(double *to, const double *from, int64_t n) { memcpy(to, from, sizeof(double) * n); }
+/* The processor's own instruction, where it has one, counts numbers below 2^-126 as zeros. */
+static inline void to_bf16_row(bf16 *to, const float *from, int64_t n) {
+    int64_t i = 0;
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+    for (; i + 32 <= n; i += 32)
+        _mm512_storeu_si512(to + i, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + i + 16), _mm512_loadu_ps(from + i)));
+#endif
+    for (; i < n; i++) to[i] = to_bf16(from[i]);
+}
 
 /* exp to about one unit in the last place, without branches, so that the compiler makes vectors of it. x = k ln 2 + r with
  * |r| <= ln 2 / 2; exp r by its Taylor series, whose rest after r^7 is 5e-9; 2^k in two factors, each a plain exponent, so

@@ -14,7 +14,6 @@
 #define TILE_BYTES 1024
 
 #if !defined(PLAIN_TILES) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__linux__)
-#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
