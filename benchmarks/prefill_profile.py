@@ -19,7 +19,7 @@ import zamba_lab as zl
 PRODUCTS = "matrix products"
 KINDS = {PRODUCTS: ("zamba_lab::gemm", "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::"),
          "Mamba mixers: convolution, scan, gate, norm": ("zamba_lab::mamba",), "norms": ("zamba_lab::rms_norm", "aten::rms_norm"),
-         "attention's softmax and sums": ("aten::_scaled_dot_product", "aten::scaled_dot_product"),
+         "attention's softmax and sums": ("zamba_lab::attend", "aten::_scaled_dot_product", "aten::scaled_dot_product"),
          "sums, activations, products of elements": ("zamba_lab::gated", "zamba_lab::turn", "aten::add", "aten::mul", "aten::gelu",
                                                      "aten::silu", "aten::sub", "aten::div"),
          "copies and moves": ("aten::copy_", "aten::cat", "aten::fill_", "aten::zero_", "aten::index", "aten::embedding")}

@@ -17,7 +17,7 @@ from zamba_lab.cli import main
 from zamba_lab.config import ZambaConfig
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-ALL = ("ablation", "checkpointing", "corpus", "decode", "first_token", "fused_adapter", "gemm_op", "growth", "import_time",
+ALL = ("ablation", "attend_op", "checkpointing", "corpus", "decode", "first_token", "fused_adapter", "gemm_op", "growth", "import_time",
        "init_recall", "input_pipeline", "kernel_choice", "large_pages", "lens", "lens_causal", "load", "prefill", "prefill_profile",
        "scan_as_products", "scan_op", "ssd_op", "tracing", "train_step", "workspace")
 sys.path.insert(0, str(FOLDER))

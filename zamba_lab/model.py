@@ -149,7 +149,7 @@ class Zamba(nn.Module):
             positions = torch.arange(past.length, past.length + l, device=x0.device)[None]
         else:
             positions = (keys.cumsum(1) - 1).clamp(min=0)[:, past.length:]
-        visible = visible_keys(l, past.length + l, keys, x0.device)
+        visible = None if keys is None else visible_keys(l, past.length + l, keys, x0.device)
         turn = self.turn(positions, x0.dtype)
         step = l == 1 and mask is None and trace is OFF and direct.serves(x0)
         return Context(x0, mask, visible, turn, step, expected), replace(past, length=past.length + l, mask=keys)

@@ -19,7 +19,7 @@ def qkv(l: int, s: int, heads: int = 4, kv_heads: int = 2, seed: int = 0):
 def test_fused_equals_step_by_step(l, s, padded):
     q, k, v = qkv(l, s)
     key_mask = torch.rand(3, s, generator=torch.Generator().manual_seed(1)) < 0.6 if padded else None
-    visible = visible_keys(l, s, key_mask)
+    visible = visible_keys(l, s, key_mask) if padded else None
     probs = attention_probs(attention_scores(q, k, 0.3, visible))
     torch.testing.assert_close(probs.sum(-1), torch.ones_like(probs.sum(-1)))
     torch.testing.assert_close(attend(q, k, v, 0.3, visible), weigh(probs, v))
@@ -30,7 +30,8 @@ def test_a_query_reads_itself_and_the_past_but_no_padding(l, s):
     key_mask = torch.rand(3, s, generator=torch.Generator().manual_seed(1)) < 0.6
     q, k, _ = qkv(l, s)
     for mask in (None, key_mask):
-        probs = attention_probs(attention_scores(q, k, 0.3, visible_keys(l, s, mask)))
+        probs = attention_probs(attention_scores(q, k, 0.3, None if mask is None else visible_keys(l, s, mask)))
+        torch.testing.assert_close(probs, attention_probs(attention_scores(q, k, 0.3, visible_keys(l, s, mask))))
         for row in range(3):
             for i in range(l):
                 own = s - l + i

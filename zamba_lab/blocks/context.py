@@ -12,7 +12,7 @@ class Context:
     """One pass over l new positions, s positions in all.
 
     x0: (b, l, d) token embeddings. mask: (b, l) bool, False at padding, None if there is none. visible: (b or 1, 1, l, s)
-    bool, or None for plain causal attention (`ops.attention.visible_keys`). turn: cosine and sine of the positions' angles
+    bool (`ops.attention.visible_keys`), or None where there is no padding. turn: cosine and sine of the positions' angles
     (`ops.attention.angles`), None without rotary positions. step: one token in inference with nobody looking, for which
     there are native forms (`ops.kernels.step`). expected: positions that there will be when a prompt taken in pieces is done.
     """

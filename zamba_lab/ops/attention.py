@@ -6,6 +6,8 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from zamba_lab.ops import kernels
+from zamba_lab.ops.kernels import attend as native
+from zamba_lab.ops.kernels import direct
 
 
 def angles(positions: Tensor, dtype: torch.dtype, p: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -35,18 +37,15 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-def visible_keys(l: int, s: int, key_mask: Tensor | None = None, device=None) -> Tensor | None:
+def visible_keys(l: int, s: int, key_mask: Tensor | None = None, device=None) -> Tensor:
     """Which of s keys each of the last l positions may read: itself and what is before it, but no padding.
 
     Args:
         l, s: new positions, and all positions; l <= s.
         key_mask: (b, s) bool, False at padding, or None.
 
-    Returns: (b or 1, 1, l, s) bool, or None where nothing needs hiding beyond plain causality (see `attend`).
-        A padding query sees itself, so that no row is empty; nothing reads its result.
+    Returns: (b or 1, 1, l, s) bool. A padding query sees itself, so that no row is empty; nothing reads its result.
     """
-    if key_mask is None and l in (1, s):
-        return None
     rows = torch.arange(s - l, s, device=device)[:, None]
     columns = torch.arange(s, device=device)[None, :]
     visible = rearrange(columns <= rows, "l s -> 1 1 l s")
@@ -59,12 +58,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor | None
     """softmax(q k^T * scale) v over the visible keys, fused.
 
     Args:
-        q: (b, h, l, p). k, v: (b, h', s, p), h' divides h (grouped-query attention).
-        visible: from `visible_keys`; None means plain causal attention if l = s, and all keys if l = 1.
+        q: (b, h, l, p), of the last l of s positions. k, v: (b, h', s, p), h' divides h (grouped-query attention).
+        visible: from `visible_keys`; None if there is no padding: each position reads itself and all before it.
 
     Returns: (b, h, l, p).
     """
-    causal = visible is None and q.shape[2] > 1
+    l, s = q.shape[2], k.shape[2]
+    if visible is None and scale > 0 and direct.unseen() and native.takes(q, k, v):
+        return native.attend(q, k, v, scale)
+    if visible is None and 1 < l < s:
+        visible = visible_keys(l, s, device=q.device)
+    causal = visible is None and l > 1
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, scale=scale,
                                           enable_gqa=q.shape[1] != k.shape[1])
 
@@ -73,7 +77,7 @@ def attention_scores(q: Tensor, k: Tensor, scale: float, visible: Tensor | None)
     """The scaled scores themselves, -inf where hidden. Arguments as `attend`. Returns (b, h, l, s)."""
     k = repeat(k, "b h s p -> b (h i) s p", i=q.shape[1] // k.shape[1])
     if visible is None and q.shape[2] > 1:
-        visible = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        visible = visible_keys(q.shape[2], k.shape[2], device=q.device)
     scores = torch.einsum("bhlp,bhsp->bhls", q, k) * scale
     return scores if visible is None else scores.masked_fill(~visible, -torch.inf)
 

@@ -23,20 +23,20 @@ static inline floats pick_floats(float_bits mask, floats a, floats b) {
     return (floats)((mask & (float_bits)a) | (~mask & (float_bits)b));
 }
 
-static inline floats clamp_floats(floats x, floats lowest, floats highest) {
+/* Of each two the larger, or the smaller; where one is NaN, the second. */
 #ifdef __AVX512F__
-    /* of two numbers one of which is NaN the second, so NaN comes through */
-    return (floats)_mm512_min_ps((__m512)highest, _mm512_max_ps((__m512)lowest, (__m512)x));
+static inline floats larger(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
+static inline floats smaller(floats a, floats b) { return (floats)_mm512_min_ps((__m512)a, (__m512)b); }
 #else
-    return pick_floats(x > highest, highest, pick_floats(x < lowest, lowest, x));
+static inline floats larger(floats a, floats b) { return pick_floats(a > b, a, b); }
+static inline floats smaller(floats a, floats b) { return pick_floats(a < b, a, b); }
 #endif
-}
 
 #define MILD 87
 
 static inline floats exp_floats(floats x, int careful) {
     const float rounder = 12582912.0f + 127;     /* 1.5 * 2^23: adding it rounds to whole; 127: the exponent's bias */
-    if (careful) x = clamp_floats(x, (floats){0} - 88.0f, (floats){0} + 89.0f);     /* there 2^k is 0 and infinity */
+    if (careful) x = smaller((floats){0} + 89.0f, larger((floats){0} - 88.0f, x));     /* there 2^k is 0 and infinity */
     floats shifted = x * 1.44269504f + rounder;
     floats k = shifted - rounder;
     floats r = x - k * 0x1.62e4p-1f;
