@@ -68,16 +68,14 @@ static void pack_k(char *to, const bf16 *k, int64_t k_l, int64_t count, int64_t 
         for (int i = 0; i < 32; i++) memcpy(to + i * 64, row_of(k + c, i, count, k_l), 64);
 }
 
-/* 32 values, transposed: left factors, a tile for each 16 channels, KEYS / 32 pairs of tiles apart. */
+/* 32 values, transposed: left factors, two tiles for each 32 channels, KEYS / 32 pairs of tiles apart. */
 static void pack_v(char *to, const bf16 *v, int64_t v_l, int64_t count, int64_t p) {
-    _Alignas(64) uint32_t pairs[FLOATS];
-    for (int64_t c = 0; c < p; c += SIDE) {
-        for (int i = 0; i < SIDE; i++) {
-            const bf16 *even = row_of(v + c, 2 * i, count, v_l), *odd = row_of(v + c, 2 * i + 1, count, v_l);
-#pragma omp simd
-            for (int j = 0; j < SIDE; j++) pairs[i * SIDE + j] = even[j] | (uint32_t)odd[j] << 16;
-        }
-        transpose((uint32_t *)(to + c / 32 * (KEYS / 32) * 2 * TILE_BYTES + c % 32 / SIDE * TILE_BYTES), pairs);
+    _Alignas(64) uint32_t pairs[2 * FLOATS];
+    for (int64_t c = 0; c < p; c += DEEP, to += KEYS / 32 * 2 * TILE_BYTES) {
+        for (int i = 0; i < SIDE; i++)
+            pair_rows(pairs + i * SIDE, row_of(v + c, 2 * i, count, v_l), row_of(v + c, 2 * i + 1, count, v_l));
+        transpose((uint32_t *)to, pairs);
+        transpose((uint32_t *)(to + TILE_BYTES), pairs + FLOATS);
     }
 }
 

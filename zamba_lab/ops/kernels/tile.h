@@ -69,6 +69,15 @@ static inline void widen_row(float *to, const bf16 *from) {
     _mm512_storeu_si512(to + SIDE, _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(row, 1)), 16));
 }
 
+/* Two rows of bfloat16 as pairs: SIDE of them in a row of a tile, the others in that row of the next tile. */
+static inline void pair_rows(uint32_t *to, const bf16 *low, const bf16 *high) {
+    const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4,
+                                           35, 3, 34, 2, 33, 1, 32, 0);
+    __m512i l = _mm512_loadu_si512(low), h = _mm512_loadu_si512(high);
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi16(l, first, h));
+    _mm512_storeu_si512(to + FLOATS, _mm512_permutex2var_epi16(l, _mm512_add_epi16(first, _mm512_set1_epi16(SIDE)), h));
+}
+
 /* DEEP floats as a row of bfloat16. */
 static inline void round_row(bf16 *to, const float *from) {
     _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + SIDE), _mm512_loadu_ps(from)));
@@ -147,6 +156,10 @@ static inline void widen_row(float *to, const bf16 *from) {
     for (int i = 0; i < DEEP; i++) to[i] = from_bf16(from[i]);
 }
 
+static inline void pair_rows(uint32_t *to, const bf16 *low, const bf16 *high) {
+    for (int i = 0; i < DEEP; i++) to[i / SIDE * FLOATS + i % SIDE] = low[i] | (uint32_t)high[i] << 16;
+}
+
 static inline void round_row(bf16 *to, const float *from) {
     for (int i = 0; i < DEEP; i++) to[i] = to_bf16(from[i]);
 }
@@ -179,6 +192,21 @@ static inline void transpose(uint32_t *to, const uint32_t *from) {
     tile_load(6, right0); \
     tile_add(0, 4, 6); \
     tile_load(7, right1); \
+    tile_add(1, 4, 7); \
+    tile_load(5, lower); \
+    tile_add(2, 5, 6); \
+    tile_add(3, 5, 7)
+/* More of it by the left factors, or the right ones, that are still there. */
+#define ADD_RIGHT(right0, right1) \
+    tile_load(6, right0); \
+    tile_add(0, 4, 6); \
+    tile_load(7, right1); \
+    tile_add(1, 4, 7); \
+    tile_add(2, 5, 6); \
+    tile_add(3, 5, 7)
+#define ADD_LEFT(upper, lower) \
+    tile_load(4, upper); \
+    tile_add(0, 4, 6); \
     tile_add(1, 4, 7); \
     tile_load(5, lower); \
     tile_add(2, 5, 6); \
