@@ -1,9 +1,10 @@
-"""An adapter's first matrix A by a product of its own, as the lab has it, or as more rows of the shared projection W.
+"""An adapter's first matrix A beside the shared projection W, as the lab has it, or as more rows of W.
 
-y = W x + B (A x): "one product" multiplies by [W; A] and takes the result apart. W is shared and A is each invocation's, so [W; A]
-is either kept, a copy of W for each invocation (the column "copies" says how much that is), or made anew for every product, which is
-what training would have to do. Decoding is one row, a prompt 512, both in bfloat16 at the published shapes and in float32 at
-zamba2-nano's; a training step of this layer alone is at train_step's shape, B=8 T=512, with W and A joined inside it.
+y = W x + B (A x). "Beside" is a product of its own, and for many rows of bfloat16 on a matrix unit all three in one call, for which x
+is put into tiles once (`gemm.c`). "One product" multiplies by [W; A] and takes the result apart. W is shared and A is each
+invocation's, so [W; A] is either kept, a copy of W for each invocation (the column "copies" says how much that is), or made anew for
+every product, which is what training would have to do. Decoding is one row, a prompt 512, both in bfloat16 at the published shapes and
+in float32 at zamba2-nano's; a training step of this layer alone is at train_step's shape, B=8 T=512, with W and A joined inside it.
 """
 
 from functools import partial
@@ -19,7 +20,7 @@ from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.lora import Lora, adapted
 from zamba_lab.ops.linear import linear
 
-TWO, KEPT, ANEW = "two products", "one product, [W; A] kept", "one product, [W; A] made anew"
+TWO, KEPT, ANEW = "A beside W", "one product, [W; A] kept", "one product, [W; A] made anew"
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 
 

@@ -2,7 +2,7 @@
 
 First T(2l) / T(l) of a forward pass at d_model 256, 4 layers: pure Mamba-2 and Mamba-1, a hybrid with one invocation,
 and a transformer. 2 is linear growth, 4 quadratic. Then Zamba2-1.2B's shape in bfloat16, random weights: prefill, with
-the time spent in attention itself (every call of scaled_dot_product_attention in that very pass) taken off, and whole;
+the time spent in attention itself (every call of `ops.attention.attend` in that very pass) taken off, and whole;
 decoding at each of these contexts, and the slope of a token's time in the context, as a straight line of least squares,
 beside the time that reading the keys and values of one more position takes at the machine's bandwidth; and the bytes of
 the cache, the states apart from the keys and values.
@@ -14,12 +14,12 @@ import time
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from floors import kv_bytes_per_position, read_bandwidth
 from harness import OURS, interleaved, median, milliseconds, repeats
 from pairs import TINY, make
 
 import zamba_lab as zl
+from zamba_lab.blocks import attention
 
 BASE = zl.ZambaConfig(vocab_size=256, d_model=256, n_layers=4, hybrid_layers=(2,), n_shared_blocks=1, attn_heads=8)
 PURE = replace(BASE, n_shared_blocks=0)
@@ -29,20 +29,20 @@ LENGTHS, QUICK, STEPS = (512, 1024, 2048, 4096, 8192), (32, 64), 4
 
 
 class AttentionClock:
-    """Seconds that pass inside torch's fused attention while it is on, and how often that was called.
+    """Seconds that pass inside attention, torch's or our own, while it is on, and how often that was called.
 
     It stands in the function's place: a mode of torch's would see it too, but what a mode sees goes other ways (`ops.linear`).
     """
 
     def __init__(self):
-        self.seconds, self.calls, self._own = 0.0, 0, F.scaled_dot_product_attention
+        self.seconds, self.calls, self._own = 0.0, 0, attention.attend
 
     def __enter__(self):
-        F.scaled_dot_product_attention = self._timed
+        attention.attend = self._timed
         return self
 
     def __exit__(self, *error):
-        F.scaled_dot_product_attention = self._own
+        attention.attend = self._own
 
     def _timed(self, *args, **kwargs):
         start = time.perf_counter()
@@ -88,7 +88,7 @@ def prefill(model: zl.Zamba, ids: torch.Tensor, lengths: tuple[int, ...], count:
                 caches[l] = model.extend(ids[:, :l], last_only=True)[1]
                 whole[l].append(time.perf_counter() - start)
             if not clock.calls:
-                raise RuntimeError("no call of scaled_dot_product_attention was seen: its time cannot be taken off")
+                raise RuntimeError("no call of attention was seen: its time cannot be taken off")
             inside[l].append(clock.seconds)
     rest = {l: [one - other for one, other in zip(whole[l], inside[l])] for l in lengths}
     label = "prefill, 1.2B shape"

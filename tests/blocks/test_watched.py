@@ -10,7 +10,7 @@ from zamba_lab.blocks import layers, lora, mixer
 from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.lora import Lora, adapted
 from zamba_lab.blocks.watched import watched
-from zamba_lab.ops.linear import linear_and_low
+from zamba_lab.ops.linear import linear_adapted
 
 
 @pytest.mark.parametrize("name", ["layers.1.mamba", "layers.1.mamba.out_proj", "layers.2.mamba"])
@@ -53,14 +53,15 @@ def test_another_module_in_a_projections_place_needs_to_know_nothing_of_the_stre
     torch.testing.assert_close(model(ids), want)
 
 
+@pytest.mark.parametrize("part", ["up", "down"])
 @torch.inference_mode()
-def test_an_adapter_is_seen_and_otherwise_part_of_one_sum(monkeypatch):
+def test_an_adapter_is_seen_and_otherwise_part_of_one_sum(part, monkeypatch):
     model, ids, joined, seen = make_model(BASE), random_ids(BASE), [], []
-    monkeypatch.setattr(lora, "linear_and_low", lambda *given: joined.append(given) or linear_and_low(*given))
-    up = next(one for name, one in model.named_modules() if name.endswith("adapters.mlp.up"))
+    monkeypatch.setattr(lora, "linear_adapted", lambda *given: joined.append(given) or linear_adapted(*given))
+    half = next(one for name, one in model.named_modules() if name.endswith(f"adapters.mlp.{part}"))
     want, all_of_them = model(ids), len(joined)
     joined.clear()
-    with up.register_forward_hook(lambda *given: seen.append(given[2])):
+    with half.register_forward_hook(lambda *given: seen.append(given[2])):
         torch.testing.assert_close(model(ids), want)
     assert len(seen) == 1 and len(joined) == all_of_them - 1
 

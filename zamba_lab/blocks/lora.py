@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.watched import watched
-from zamba_lab.ops.linear import linear_and_low
+from zamba_lab.ops.linear import linear_adapted
 from zamba_lab.trace import OFF
 
 
@@ -30,7 +30,7 @@ def adapted(linear: nn.Linear, adapters: nn.ModuleDict, name: str, x: Tensor, tr
         return linear(x)
     adapter = adapters[name]
     if trace is OFF and _plain(linear, adapter):
-        return linear_and_low(x, linear.weight, linear.bias, adapter.down(x), adapter.up.weight)
+        return linear_adapted(x, linear.weight, linear.bias, adapter.down.weight, adapter.up.weight)
     if trace is OFF:
         return adapter(x, add=linear(x))
     return linear(x) + trace(f"lora.{name}", adapter(x))
@@ -38,5 +38,5 @@ def adapted(linear: nn.Linear, adapters: nn.ModuleDict, name: str, x: Tensor, tr
 
 def _plain(linear: nn.Module, adapter: nn.Module) -> bool:
     """Whether both compute what they are here to, and nobody sees their results by themselves."""
-    return (type(linear) is Linear and type(adapter) is Lora and type(adapter.up) is Linear
-            and not watched(linear, adapter, adapter.up))
+    return (type(linear) is Linear and type(adapter) is Lora and type(adapter.down) is type(adapter.up) is Linear
+            and adapter.down.bias is adapter.up.bias is None and not watched(linear, adapter, adapter.down, adapter.up))

@@ -36,16 +36,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | 
     return _plus(F.linear(x, weight, bias), add)
 
 
-def linear_and_low(x: Tensor, weight: Tensor, bias: Tensor | None, low: Tensor, up: Tensor) -> Tensor:
-    """y = x W^T + bias + low up^T: a linear layer and what an adapter adds to it.
+def linear_adapted(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor) -> Tensor:
+    """y = x W^T + bias + (x down^T) up^T: a linear layer and what an adapter adds to it.
 
-    x: (..., in). weight: (out, in). bias: (out,) or None. low: (..., rank), the adapter's first product. up: (out, rank).
-    Returns (..., out). On a matrix unit both are one sum, rounded once; elsewhere the second is added to the rounded first.
+    x: (..., in). weight: (out, in). bias: (out,) or None. down: (rank, in). up: (out, rank). Returns (..., out). On a matrix unit all
+    is one call, and one sum but for x down^T, rounded once; elsewhere the adapter's result is added to the rounded other one.
     """
-    if (x.dtype == weight.dtype == low.dtype == up.dtype and _direct(x, weight, bias, None) and _direct(low, up, None, None)
-            and low.shape[:-1] == x.shape[:-1] and len(up) == len(weight) and gemm.takes(x, weight)):
-        return gemm.gemm(x, weight, bias, low, up)
-    return linear(low, up, add=linear(x, weight, bias))
+    if (x.dtype == weight.dtype == down.dtype == up.dtype and _direct(x, weight, bias, None) and _direct(x, down, None, None)
+            and direct.plain(up) and up.shape == (len(weight), len(down)) and gemm.takes(x, weight)):
+        return gemm.gemm(x, weight, bias, down, up)
+    return linear(linear(x, down), up, add=linear(x, weight, bias))
 
 
 def into_used(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:

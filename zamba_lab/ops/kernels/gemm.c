@@ -1,10 +1,11 @@
 /* A linear layer of many rows in bfloat16, on a matrix unit: y = x W^T + bias + low up^T + add, summed in float and rounded
- * once.
+ * once; low = x down^T, rounded, too.
  *
- *     x: (m, in)   W: (out, in)   bias: (out,) or NULL   low: (m, rank)   up: (out, rank)   add: (m, out) or NULL   y: (m, out)
- *                                                                                                            all without gaps
+ *     x: (m, in)   W: (out, in)   bias: (out,) or NULL   down: (rank, in)   up: (out, rank)   add: (m, out) or NULL
+ *     low: (m, rank)   y: (m, out)                                                                     all without gaps
  *
- * low up^T is what an adapter adds, and rank may be 0: [W, up] is one matrix to the sums and is never made.
+ * low up^T is what an adapter adds, and rank may be 0. [W, up] is one matrix to the sums and is never made; x is put into tiles once, for
+ * W and for down.
  *
  * The rows of W are the rows of the left factor, so W, the larger, is taken as it lies, and tiles of sums are y transposed. x, on the
  * right, is put into tiles of pairs once (`pack_x`). Everything is cut so that each part stays in a cache while it is used:
@@ -202,11 +203,29 @@ static int64_t take(int64_t *taken, int64_t panels, int64_t threads, int64_t *to
     return from;
 }
 
+/* Of rows `first` on, the columns from one depth to another become tiles. This and `multiply_all` are parts of a parallel region. */
+static void pack_all(const job *j, int64_t first, int64_t blocks, int64_t from, int64_t to) {
+    int64_t each = blocks * STEPS;
+#pragma omp for schedule(static)
+    for (int64_t t = from * each; t < to * each; t++)
+        pack_x(j, j->packed + t * STEP_BYTES, first + t / STEPS % blocks * 32, at_depth(j, t / each), t % STEPS);
+}
+
+static void multiply_all(const job *j, char *own, int64_t first, int64_t blocks, int64_t threads, int64_t *taken) {
+    int64_t panels = (j->out + 31) / 32;
+    for (int64_t from, to; from = take(taken, panels, threads, &to), from < to;) multiply_group(j, own, first, blocks, from, to);
+#pragma omp barrier
+#pragma omp single
+    *taken = 0;
+}
+
 /* scratch: gemm_scratch bytes, from a whole number of lines on. */
-int gemm_bf16(int64_t threads, int64_t m, int64_t in, int64_t rank, int64_t out, const bf16 *x, const bf16 *w, const bf16 *low,
-              const bf16 *up, const bf16 *bias, const bf16 *add, char *scratch, bf16 *y) {
-    int64_t panels = (out + 31) / 32, taken = 0, started = 0;
-    job all = {m, out, depths_of(in) + depths_of(rank), {x, w, in}, {low, up, rank}, bias, add, y, scratch + threads * OWN_BYTES};
+int gemm_bf16(int64_t threads, int64_t m, int64_t in, int64_t rank, int64_t out, const bf16 *x, const bf16 *w, const bf16 *down,
+              const bf16 *up, const bf16 *bias, const bf16 *add, char *scratch, bf16 *low, bf16 *y) {
+    int64_t taken = 0, started = 0, depths = depths_of(in);
+    char *packed = scratch + threads * OWN_BYTES;
+    job first_part = {m, rank, depths, {x, down, in}, {NULL, NULL, 0}, NULL, NULL, low, packed};
+    job all = {m, out, depths + depths_of(rank), {x, w, in}, {low, up, rank}, bias, add, y, packed};
 #pragma omp parallel num_threads(threads)
     {
         int64_t mine;
@@ -215,15 +234,13 @@ int gemm_bf16(int64_t threads, int64_t m, int64_t in, int64_t rank, int64_t out,
         char *own = scratch + mine * OWN_BYTES;
         tiles_begin();
         for (int64_t first = 0; first < m; first += PIECE) {
-            int64_t blocks = (least(PIECE, m - first) + 31) / 32, tiles = all.depths * blocks * STEPS;
-#pragma omp for schedule(static)
-            for (int64_t t = 0; t < tiles; t++)
-                pack_x(&all, all.packed + t * STEP_BYTES, first + t / STEPS % blocks * 32, at_depth(&all, t / STEPS / blocks), t % STEPS);
-            for (int64_t from, to; from = take(&taken, panels, threads, &to), from < to;)
-                multiply_group(&all, own, first, blocks, from, to);
-#pragma omp barrier
-#pragma omp single
-            taken = 0;
+            int64_t blocks = (least(PIECE, m - first) + 31) / 32;
+            pack_all(&all, first, blocks, 0, depths);
+            if (rank) {
+                multiply_all(&first_part, own, first, blocks, threads, &taken);
+                pack_all(&all, first, blocks, depths, all.depths);
+            }
+            multiply_all(&all, own, first, blocks, threads, &taken);
         }
         tiles_end();
     }

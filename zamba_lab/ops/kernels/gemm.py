@@ -1,4 +1,4 @@
-"""A linear layer for many rows of bfloat16 on a matrix unit, Intel's AMX (`gemm.c`): y = x W^T + bias + low up^T + add."""
+"""A linear layer for many rows of bfloat16 on a matrix unit, Intel's AMX (`gemm.c`), with its adapter: y = x W^T + (x down^T) up^T."""
 
 import ctypes
 from functools import cache
@@ -26,11 +26,11 @@ def matrix_unit() -> int:
     return build.library().matrix_unit()
 
 
-def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None, low: Tensor | None = None, up: Tensor | None = None,
+def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None, down: Tensor | None = None, up: Tensor | None = None,
          add: Tensor | None = None) -> Tensor:
-    """y = x W^T + bias + low up^T + add, summed in float32 and rounded once.
+    """y = x W^T + bias + low up^T + add, summed in float32 and rounded once; low = x down^T, rounded, too.
 
-    x: (..., in). weight: (out, in). bias: (out,) or None. low: (..., rank) and up: (out, rank), or None. add: (..., out) or None.
+    x: (..., in). weight: (out, in). bias: (out,) or None. down: (rank, in) and up: (out, rank), or None. add: (..., out) or None.
     Returns (..., out).
     All bfloat16, not empty and without gaps. Nothing is checked: see `takes`. Without a matrix unit the result is the same but
     for the order of sums and numbers below 2^-126, which a unit takes for zeros, hundreds of times later. Raises RuntimeError
@@ -40,18 +40,18 @@ def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None, low: Tensor | No
         raise RuntimeError("the system does not let this process use the processor's matrix unit")
     if torch._C._autograd._profiler_enabled():
         with torch.profiler.record_function("zamba_lab::gemm"):
-            return _gemm(x, weight, bias, low, up, add)
-    return _gemm(x, weight, bias, low, up, add)
+            return _gemm(x, weight, bias, down, up, add)
+    return _gemm(x, weight, bias, down, up, add)
 
 
-def _gemm(x: Tensor, weight: Tensor, bias: Tensor | None, low: Tensor | None, up: Tensor | None, add: Tensor | None
+def _gemm(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor | None, up: Tensor | None, add: Tensor | None
           ) -> Tensor:
     (out, width), rows, threads = weight.shape, x.numel() // x.shape[-1], torch.get_num_threads()
-    rank = 0 if low is None else low.shape[-1]
+    rank = 0 if down is None else len(down)
     work = memory.empty(x, _scratch_bytes(threads, width, rank), dtype=torch.uint8)
-    y = memory.empty(x, *x.shape[:-1], out)
-    call("gemm_bf16", rows * (width + rank) * out / RATE, rows, width, rank, out, x, weight, low, up, bias, add,
-         work, y)
+    y, low = memory.empty(x, *x.shape[:-1], out), memory.empty(x, rows, rank) if rank else None
+    call("gemm_bf16", rows * (width * (out + rank) + rank * out) / RATE, rows, width, rank, out, x, weight, down, up, bias, add, work,
+         low, y)
     return y
 
 
