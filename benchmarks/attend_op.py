@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from zamba_lab.ops.attention import visible_keys
-from zamba_lab.ops.kernels import attend, gemm, memory
+from zamba_lab.ops.kernels import attend, memory, unit
 
 NATIVE, TORCH = "native", "torch"
 TINY = [("tiny", 2, 33, 70, 32)]
@@ -52,5 +52,5 @@ def one(name: str, h: int, l: int, s: int, p: int, n: int) -> dict:
 
 
 def run(quick: bool = False) -> list[dict]:
-    quick = quick or gemm.matrix_unit() != 1
+    quick = quick or unit.matrix_unit() != 1
     return [one(*shape, repeats(41, quick)) for shape in (TINY if quick else SHAPES)]

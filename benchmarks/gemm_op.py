@@ -13,7 +13,7 @@ from harness import interleaved, ratio_row, repeats
 from pairs import must_agree
 from torch import Tensor
 
-from zamba_lab.ops.kernels import gemm, memory
+from zamba_lab.ops.kernels import gemm, memory, unit
 
 NATIVE, TORCH = "native", "torch"
 TINY = [("tiny", 40, 70, 90, 3)]
@@ -52,5 +52,5 @@ def one(name: str, rows: int, width: int, out: int, rank: int, n: int) -> dict:
 
 
 def run(quick: bool = False) -> list[dict]:
-    quick = quick or gemm.matrix_unit() != 1
+    quick = quick or unit.matrix_unit() != 1
     return [one(*shape, repeats(41, quick)) for shape in (TINY if quick else SHAPES)]

@@ -61,7 +61,8 @@ def rows_of(name: str, config: zl.ZambaConfig, folder: str, dtype: torch.dtype, 
     for one, seconds in kinds.most_common():
         row = {"work": f"{label}: {one}", "ratio": percent(seconds / whole), "ours": OURS, "ours took": f"{1e3 * seconds / n:.0f} ms"}
         if one == PRODUCTS:
-            row |= {"peer": OWN_FLOOR, "peer took": f"{1e3 * median(floors):.0f} ms", "against the floor": factor(seconds / n / median(floors))}
+            row |= {"peer": OWN_FLOOR, "peer took": f"{1e3 * median(floors):.0f} ms",
+                    "against the floor": factor(seconds / n / median(floors))}
         rows.append(row)
     return rows
 

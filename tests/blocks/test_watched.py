@@ -116,3 +116,13 @@ def test_adapters_and_mixers_of_other_kinds_compute_what_they_say():
     for layer in model.layers:
         layer.mamba = Halved()
     assert model(ids).isfinite().all()
+
+
+@pytest.mark.parametrize("half", ["down", "up"])
+@torch.inference_mode()
+def test_a_bias_given_to_half_an_adapter_counts(half):
+    shared, adapters, x = a_linear_and_an_adapter()
+    getattr(adapters["mlp"], half).bias = torch.nn.Parameter(torch.ones(getattr(adapters["mlp"], half).out_features).bfloat16())
+    want = (shared.double()(x.double()) + adapters["mlp"].double()(x.double())).clone()
+    shared.bfloat16(), adapters.bfloat16()
+    torch.testing.assert_close(adapted(shared, adapters, "mlp", x).double(), want, rtol=0.03, atol=0.03)

@@ -9,7 +9,7 @@ from zamba_lab import Zamba, ZambaConfig
 from zamba_lab.ops import kernels
 from zamba_lab.ops.gate import gated
 from zamba_lab.ops.join import concat
-from zamba_lab.ops.kernels import mixer1, mixer2, norm
+from zamba_lab.ops.kernels import direct, mixer1, mixer2, norm
 from zamba_lab.ops.linear import linear, linear_int8, quantised
 from zamba_lab.ops.norm import gated_rms_norm, rms_norm
 
@@ -106,3 +106,36 @@ def test_an_operator_is_passed_by_where_nobody_looks_and_only_there(mixer, looke
     assert torch.equal(model(ids), want)
     with torch.enable_grad(), pytest.raises(TypeError, match="not callable"):
         model(ids)
+
+
+@pytest.mark.parametrize("mixer", ["mamba1", "mamba2"])
+@pytest.mark.parametrize("stored, other", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)], ids=str)
+@torch.no_grad()
+def test_a_mixers_bias_of_another_type_is_read_as_what_it_is(mixer, stored, other):
+    torch.manual_seed(0)
+    model = Zamba(ZambaConfig(vocab_size=50, d_model=64, n_layers=1, n_shared_blocks=0, mixer=mixer)).to(stored)
+    ids, bias = torch.arange(40)[None], model.layers[0].mamba.conv_bias
+    bias.copy_(torch.linspace(-1, 1, len(bias)).bfloat16())
+    want = model(ids)
+    bias.data = bias.data.to(other)
+    assert torch.equal(model(ids), want)
+
+
+@pytest.mark.parametrize("stored, other", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)], ids=str)
+def test_operators_read_parameters_of_another_type_as_what_they_are(stored, other):
+    x, weight, taps, bias = draw(2, 9, 12).to(stored), *(draw(*shape).bfloat16() for shape in ((12,), (12, 3), (12,)))
+    norm_of = lambda dtype: torch.ops.zamba_lab.rms_norm(x, None, weight.to(dtype), 1e-5, 1, False)
+    conv_of = lambda dtype: torch.ops.zamba_lab.conv_silu(x, taps.to(dtype), bias.to(dtype), None)[0]
+    for operator in (norm_of, conv_of):
+        assert torch.equal(operator(other), operator(stored))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")          # torch's own, at its first forward-mode gradient
+def test_forward_mode_gradients_are_seen():
+    with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+        assert not direct.unseen()
+        dual = torch.autograd.forward_ad.make_dual(X, torch.ones_like(X))
+        tangent = torch.autograd.forward_ad.unpack_dual(linear(dual, W)).tangent
+    torch.testing.assert_close(tangent, torch.ones_like(X) @ W.T)
+    with torch.no_grad():
+        assert direct.unseen()

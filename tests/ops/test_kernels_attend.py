@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from zamba_lab.ops import attention as ops
 from zamba_lab.ops import kernels
 from zamba_lab.ops.kernels import attend as native
-from zamba_lab.ops.kernels import gemm
+from zamba_lab.ops.kernels import call, unit
 
-pytestmark = pytest.mark.skipif(not kernels.available() or gemm.matrix_unit() < 0, reason="no native kernels, or tiles refused")
+pytestmark = pytest.mark.skipif(not kernels.available() or unit.matrix_unit() < 0, reason="no native kernels, or tiles refused")
 
 # b, h, h', l, s, p: of a tile and one more or less, of the keys taken at once, of the queries of a task; positions before the first
 SIZES = [(1, 1, 1, 1, 1, 32), (2, 2, 2, 32, 32, 64), (1, 2, 1, 33, 33, 32), (1, 4, 2, 31, 31, 160), (3, 2, 2, 128, 128, 32),
@@ -51,7 +51,8 @@ def test_it_is_no_further_from_float64_than_torch_is():
     assert ours < 1.05 * torchs
 
 
-def test_neither_threads_nor_pieces_nor_what_comes_later_change_a_bit():
+def test_neither_threads_nor_pieces_nor_what_comes_later_change_a_bit(monkeypatch):
+    monkeypatch.setattr(call, "WORTH_A_THREAD", 1)          # or work as small as this stays on five threads
     q, k, v = given(1, 3, 3, 700, 700, 32)
     whole, before = native.attend(q, k, v, 0.2), torch.get_num_threads()
     try:
@@ -68,17 +69,21 @@ def test_neither_threads_nor_pieces_nor_what_comes_later_change_a_bit():
     assert torch.equal(changed[:, :, :401], whole[:, :, :401]) and not torch.equal(changed, whole)
 
 
+@pytest.mark.parametrize("past, reach", [(0, 31), (1, 62)])
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
-def test_what_is_not_finite_shows_where_it_is_read_and_in_its_tile(value):
-    parts = given(1, 2, 2, 200, 200, 32)
+def test_what_is_not_finite_shows_where_it_is_read_and_a_little_before(value, past, reach):
+    parts = given(1, 2, 2, 200, 200 + past, 32)
     want = native.attend(*parts, 0.2)
     for part, row in zip(parts, (150, 170, 190)):
-        given_row = part[0, 0, row].clone()
-        part[0, 0, row] = value
+        at = row + (0 if part is parts[0] else past)
+        before, part[0, 0, at] = part[0, 0, at].clone(), value
         got = native.attend(*parts, 0.2)
-        assert torch.equal(got[:, 1], want[:, 1]) and torch.equal(got[:, 0, :row // 32 * 32], want[:, 0, :row // 32 * 32])
-        assert not got[0, 0, row].isfinite().any() and (part is not parts[0] or got[0, 0, row + 1:].isfinite().all())
-        part[0, 0, row] = given_row
+        assert torch.equal(got[:, 1], want[:, 1])                                   # no other head
+        assert torch.equal(got[:, 0, :row - reach], want[:, 0, :row - reach])
+        assert not got[0, 0, row].isfinite().any()
+        if part is parts[0]:
+            assert got[0, 0, row + 1:].isfinite().all()
+        part[0, 0, at] = before
 
 
 def test_it_is_taken_for_many_queries_in_inference_and_for_nothing_else(monkeypatch):
@@ -96,8 +101,11 @@ def test_it_is_taken_for_many_queries_in_inference_and_for_nothing_else(monkeypa
     assert not took()                                       # gradients may be wanted
     with torch.no_grad():
         assert took() and took(layout=LAYOUTS["as projected"])
-        assert not took((1, 2, 1, 63, 128, 32)) and not took((1, 2, 1, 64, 127, 32)) and not took((1, 2, 1, 64, 128, 48)) 
-        assert not took(dtype=torch.float32) and not took(scale=-0.2) and not took(visible=ops.visible_keys(64, 128)) and not took(layout=lambda x: x.mT.contiguous().mT)
+        assert took(layout=lambda x: x[:, :, :1].expand(x.shape))
+        for sizes in ((1, 2, 1, 63, 128, 32), (1, 2, 1, 64, 127, 32), (1, 2, 1, 64, 128, 48)):
+            assert not took(sizes)
+        assert not took(dtype=torch.float32) and not took(scale=-0.2)
+        assert not took(visible=ops.visible_keys(64, 128)) and not took(layout=lambda x: x.mT.contiguous().mT)
         with kernels.off():
             assert not took()
         with FlopCounterMode(display=False) as counted:
@@ -110,7 +118,26 @@ def test_it_is_taken_for_many_queries_in_inference_and_for_nothing_else(monkeypa
         assert not took()
 
 
+class Other(torch.Tensor):
+    """Not an ordinary tensor."""
+
+
+@torch.no_grad()
+def test_other_tensors_and_those_that_do_not_fit_each_other_are_torchs(monkeypatch):
+    monkeypatch.setattr(native, "matrix_unit", lambda: 1)
+    monkeypatch.setattr(native, "_attend", lambda *given: pytest.fail("a kernel was given this"))
+    q, k, v = given(2, 2, 1, 64, 128, 32)
+    assert ops.attend(*(t.to("meta") for t in (q, k, v)), 0.2, None).is_meta
+    assert type(ops.attend(*(t.as_subclass(Other) for t in (q, k, v)), 0.2, None)) is Other
+    want = exact(q, k[:1].expand(2, 1, 128, 32), v[:1].expand(2, 1, 128, 32), 0.2)[0]
+    torch.testing.assert_close(ops.attend(q, k[:1], v[:1], 0.2, None).double(), want, rtol=0.02, atol=0.02)
+    assert ops.attend(q, k, v[..., :16], 0.2, None).shape == (2, 2, 64, 16)
+    for heads in (1, 3):
+        with pytest.raises(RuntimeError):
+            ops.attend(q[:, :1].expand(2, heads, 64, 32), k.expand(2, 2, 128, 32), v.expand(2, 2, 128, 32), 0.2, None)
+
+
 def test_a_refused_matrix_unit_is_said(monkeypatch):
-    monkeypatch.setattr(native, "matrix_unit", lambda: -1)
+    monkeypatch.setattr(unit, "matrix_unit", lambda: -1)
     with pytest.raises(RuntimeError, match="does not let this process use"):
         native.attend(*given(1, 1, 1, 2, 2, 32), 0.2)

@@ -8,8 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from zamba_lab.ops import kernels
 from zamba_lab.ops import linear as ops
 from zamba_lab.ops.kernels import gemm as native
+from zamba_lab.ops.kernels import unit
 
-pytestmark = pytest.mark.skipif(not kernels.available() or native.matrix_unit() < 0, reason="no native kernels, or tiles refused")
+pytestmark = pytest.mark.skipif(not kernels.available() or unit.matrix_unit() < 0, reason="no native kernels, or tiles refused")
 
 product = native.gemm
 
@@ -124,6 +125,6 @@ def test_a_profile_shows_it():
 
 
 def test_a_unit_that_is_refused_is_an_error_and_no_crash(monkeypatch):
-    monkeypatch.setattr(native, "matrix_unit", lambda: -1)
+    monkeypatch.setattr(unit, "matrix_unit", lambda: -1)
     with pytest.raises(RuntimeError, match="matrix unit"):
         native.gemm(*given(2, 3, 4))

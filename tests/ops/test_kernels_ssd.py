@@ -8,11 +8,11 @@ from ops.inputs import ssd_inputs
 from ops.test_kernels import defined_ssd, gradients, native_ssd
 
 from zamba_lab.ops import kernels
-from zamba_lab.ops.kernels import call, gemm
+from zamba_lab.ops.kernels import call, unit
 
 scan = sys.modules["zamba_lab.ops.kernels.ssd"]             # in the package, this name is the operator's
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
-needs_tiles = pytest.mark.skipif(kernels.available() and gemm.matrix_unit() < 0, reason="the system refuses the matrix unit")
+needs_tiles = pytest.mark.skipif(kernels.available() and unit.matrix_unit() < 0, reason="the system refuses the matrix unit")
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-4)])

@@ -134,13 +134,13 @@ static void weigh(const float *scores, uint32_t *probs, float *most, float *sum,
         ((floats *)sum)[part] = ((floats *)sum)[part] * ((floats *)shrink)[part] + (total[0][part] + total[1][part]);
 }
 
-/* sums = shrink sums + v^T probs, of 32 queries. first: there were none before. */
-static void add_values(room *o, float *sums, int64_t squares, int64_t p, int first) {
+/* sums = shrink sums + v^T probs, of 32 queries. fresh: there were none before. */
+static void add_values(room *o, float *sums, int64_t squares, int64_t p, int fresh) {
     int same = 1;
     for (int i = 0; i < 32; i++) same &= o->shrink[i] == 1;
     for (int64_t c = 0; c < p; c += 32, sums += 4 * FLOATS) {
         const char *v = o->v + c / 32 * (KEYS / 32) * 2 * TILE_BYTES;
-        if (first) {
+        if (fresh) {
             ZERO_SQUARE;
         } else {
             if (!same)
@@ -207,7 +207,7 @@ static void pack_keys(const job *j, room *o, const bf16 *k, const bf16 *v, int64
 }
 
 /* The keys that are packed and 32 queries, number `at` on of the task's. The first key is `later` positions after the first query. */
-static void attend_some(room *o, int64_t at, int64_t later, int64_t squares, int64_t p, float scale, int first) {
+static void attend_some(room *o, int64_t at, int64_t later, int64_t squares, int64_t p, float scale, int fresh) {
     settle();
     score(o, o->q + at * p * 2, squares, p);
     for (int64_t r = 0; r < squares; r++)
@@ -216,7 +216,7 @@ static void attend_some(room *o, int64_t at, int64_t later, int64_t squares, int
         weigh(o->scores[0] + half * FLOATS, o->probs[0] + half * FLOATS, o->most + at + half * SIDE, o->sum + at + half * SIDE,
               o->shrink + half * SIDE, 2 * squares, scale);
     settle();
-    add_values(o, o->sums + at * p, squares, p, first);
+    add_values(o, o->sums + at * p, squares, p, fresh);
 }
 
 /* `next` is what probably comes after this: rows are far apart, no processor sees that they follow, so they are asked for meanwhile. */
@@ -245,8 +245,8 @@ static void attend(const job *j, room *o, const task *t, const task *next) {
         finish(j, o->sums + i * p, o->sum + i, queries - i, t->y + i * j->h * p);
 }
 
-/* scale > 0; scratch: attend_scratch bytes. A value that is not finite shows in up to 31 earlier queries, since 0 times infinity is no
- * number (in torch's, in hundreds). */
+/* scale > 0; scratch: attend_scratch bytes. A value that is not finite shows in up to 62 earlier queries, since 0 times infinity is no
+ * number and squares of queries and keys need not lie in line (in torch's, in hundreds). */
 int attend_bf16(int64_t threads, int64_t b, int64_t h, int64_t group, int64_t l, int64_t s, int64_t p, double scale, const bf16 *q,
                 int64_t q_b, int64_t q_h, int64_t q_l, const bf16 *k, int64_t k_b, int64_t k_h, int64_t k_l, const bf16 *v, int64_t v_b,
                 int64_t v_h, int64_t v_l, char *scratch, bf16 *y) {

@@ -6,18 +6,21 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from zamba_lab.ops.kernels import build, memory
+from zamba_lab.ops.kernels import build, direct, memory
 from zamba_lab.ops.kernels.call import call
-from zamba_lab.ops.kernels.gemm import matrix_unit
+from zamba_lab.ops.kernels.unit import matrix_unit, on_unit
 
-LEAST_QUERIES, LEAST_KEYS = 64, 128     # below either, torch's attention is no slower (benchmarks/attend_op.py)
+LEAST_QUERIES, LEAST_KEYS = 64, 128     # below either torch's attention is mostly no slower (benchmarks/attend_op.py)
 RATE = 400                              # multiply-adds a nanosecond on one thread, about
 
 
 def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether types, sizes and layout fit and there is a matrix unit; the rest is `direct.unseen`. Arguments as those of `attend`."""
-    return (q.dtype == k.dtype == v.dtype == torch.bfloat16 and q.shape[2] >= LEAST_QUERIES and k.shape[2] >= LEAST_KEYS
-            and q.shape[3] % 32 == 0 and min(q.numel(), k.numel()) > 0 and q.stride(3) == k.stride(3) == v.stride(3) == 1
+    """Whether these are tensors that the kernel takes and there is a matrix unit; what is left to ask is `direct.unseen`, and that
+    scale > 0. Arguments as those of `attend`; where they do not fit each other torch broadcasts or says what is wrong."""
+    (b, h, l, p), s = q.shape, k.shape[2]
+    return (l >= LEAST_QUERIES and s >= LEAST_KEYS and q.dtype == k.dtype == v.dtype == torch.bfloat16 and p % 32 == 0
+            and all(direct.ordinary(t) and t.numel() > 0 and t.stride(3) == 1 for t in (q, k, v))
+            and k.shape == v.shape == (b, k.shape[1], s, p) and h % k.shape[1] == 0 and l <= s
             and build.available() and matrix_unit() == 1)
 
 
@@ -25,15 +28,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """softmax(scale q k^T) v, each of the last l positions over all up to itself.
 
     q: (b, h, l, p). k, v: (b, h', s, p), h' divides h. scale: > 0. All bfloat16, p a multiple of 32, with strides but p's. Returns
-    (b, h, l, p), lying as (b, l, h, p). Nothing is checked: see `takes`. A value that is not finite shows in up to 31 positions before
+    (b, h, l, p), lying as (b, l, h, p). Nothing is checked: see `takes`. A value that is not finite shows in up to 62 positions before
     its own. Raises RuntimeError where there is a matrix unit and the system refuses it.
     """
-    if matrix_unit() < 0:
-        raise RuntimeError("the system does not let this process use the processor's matrix unit")
-    if torch._C._autograd._profiler_enabled():
-        with torch.profiler.record_function("zamba_lab::attend"):
-            return _attend(q, k, v, scale)
-    return _attend(q, k, v, scale)
+    return on_unit("zamba_lab::attend", _attend, q, k, v, scale)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

@@ -18,7 +18,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None
     x, state = rows(x), carried("conv state", state, (b, taps - 1, e), x.dtype)
     y, last = empty(x, b, l, e), x.new_empty(b, taps - 1, e)
     call("conv_forward" + suffix(x), WORK * x.numel(), b, l, e, taps, *steps(x),
-         *_parameters(weight, bias, e), filled(state), y, last)
+         *_parameters(weight, bias, x), filled(state), y, last)
     return y, last
 
 
@@ -31,7 +31,7 @@ def backward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | Non
     sums = x.new_empty(b * ((l + 63) // 64), taps + 1, e, dtype=COMPUTED[x.dtype])
     dstate = None if state is None else torch.empty_like(state, memory_format=torch.contiguous_format)
     call("conv_backward" + suffix(x), 2 * WORK * x.numel(), b, l, e, taps, *steps(x),
-         *_parameters(weight, bias, e), filled(state), *steps(dy), *steps(dx), dstate, sums)
+         *_parameters(weight, bias, x), filled(state), *steps(dy), *steps(dx), dstate, sums)
     if dlast is not None and back:
         new = min(back, l)                  # of the last inputs so many are of x, the others were in the state before
         dx[:, l - new:] += dlast[:, back - new:]
@@ -41,12 +41,13 @@ def backward(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | Non
     return sums[:taps].T, sums[taps], dstate
 
 
-def _parameters(weight: Tensor, bias: Tensor | None, e: int) -> tuple[Tensor, Tensor | None]:
-    """Both without gaps. Raises ValueError if the kernel would read or write past an end."""
+def _parameters(weight: Tensor, bias: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Both in x's type and without gaps. Raises ValueError if the kernel would read or write past an end."""
+    e = x.shape[2]
     if weight.shape[1] > MOST_TAPS or len(weight) != e or (bias is not None and bias.shape != (e,)):
         raise ValueError(f"the weight must be (channels, taps), of at most {MOST_TAPS} taps, and the bias (channels,): got "
                          f"{tuple(weight.shape)} and {None if bias is None else tuple(bias.shape)} for {e} channels")
-    return filled(weight), filled(bias)
+    return filled(weight.to(x.dtype)), None if bias is None else filled(bias.to(x.dtype))
 
 
 @torch.library.custom_op("zamba_lab::conv_silu", mutates_args=(), device_types="cpu")

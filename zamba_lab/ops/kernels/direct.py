@@ -13,6 +13,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from zamba_lab.ops.kernels import build, call, memory
@@ -26,16 +27,21 @@ MOST_ROWS = 8                   # with more, torch's own forms for many rows are
 
 
 def unseen() -> bool:
-    """Whether nobody sees what runs now: no gradients, no compiler, no mode, no vmap, no autocast, kernels not off."""
-    return not (torch.is_grad_enabled() or call._off or torch.compiler.is_compiling()
+    """Whether nobody sees what runs now: no gradients, either way, no compiler, no mode, no vmap, no autocast, kernels not off."""
+    return not (torch.is_grad_enabled() or forward_ad._current_level >= 0 or call._off or torch.compiler.is_compiling()
                 or torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()
                 or torch._C._functorch.peek_interpreter_stack() is not None
                 or torch.is_autocast_enabled("cpu")) and build.available()
 
 
+def ordinary(t: Tensor) -> bool:
+    """Whether this is a tensor on the CPU and nothing more: no subclass, no fake, no meta."""
+    return type(t) in _PLAIN and t.is_cpu
+
+
 def plain(t: Tensor | None) -> bool:
-    """Whether this is an ordinary tensor on the CPU without gaps: no subclass, no fake, no meta. None passes."""
-    return t is None or (type(t) in _PLAIN and t.is_cpu and t.is_contiguous())
+    """Whether this is an ordinary tensor without gaps. None passes."""
+    return t is None or (ordinary(t) and t.is_contiguous())
 
 
 def bare(*arguments) -> bool:
@@ -46,7 +52,7 @@ def bare(*arguments) -> bool:
     memory every time: between two layers its weights have passed through the caches.
     """
     return (unseen() and not torch._C._autograd._profiler_enabled()
-            and all(not isinstance(t, Tensor) or (type(t) in _PLAIN and t.is_cpu) for t in arguments))
+            and all(not isinstance(t, Tensor) or ordinary(t) for t in arguments))
 
 
 def few(x: Tensor) -> bool:

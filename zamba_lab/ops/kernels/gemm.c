@@ -224,7 +224,7 @@ int gemm_bf16(int64_t threads, int64_t m, int64_t in, int64_t rank, int64_t out,
               const bf16 *up, const bf16 *bias, const bf16 *add, char *scratch, bf16 *low, bf16 *y) {
     int64_t taken = 0, started = 0, depths = depths_of(in);
     char *packed = scratch + threads * OWN_BYTES;
-    job first_part = {m, rank, depths, {x, down, in}, {NULL, NULL, 0}, NULL, NULL, low, packed};
+    job lower = {m, rank, depths, {x, down, in}, {NULL, NULL, 0}, NULL, NULL, low, packed};
     job all = {m, out, depths + depths_of(rank), {x, w, in}, {low, up, rank}, bias, add, y, packed};
 #pragma omp parallel num_threads(threads)
     {
@@ -237,7 +237,7 @@ int gemm_bf16(int64_t threads, int64_t m, int64_t in, int64_t rank, int64_t out,
             int64_t blocks = (least(PIECE, m - first) + 31) / 32;
             pack_all(&all, first, blocks, 0, depths);
             if (rank) {
-                multiply_all(&first_part, own, first, blocks, threads, &taken);
+                multiply_all(&lower, own, first, blocks, threads, &taken);
                 pack_all(&all, first, blocks, depths, all.depths);
             }
             multiply_all(&all, own, first, blocks, threads, &taken);

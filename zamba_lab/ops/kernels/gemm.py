@@ -8,6 +8,7 @@ from torch import Tensor
 
 from zamba_lab.ops.kernels import build, memory
 from zamba_lab.ops.kernels.call import call
+from zamba_lab.ops.kernels.unit import matrix_unit, on_unit
 
 LEAST_ROWS, LEAST_OUT = 64, 512     # below either, torch's product is no slower (benchmarks/gemm_op.py)
 RATE = 600                          # multiply-adds a nanosecond on one thread, about
@@ -17,13 +18,6 @@ def takes(x: Tensor, weight: Tensor) -> bool:
     """Whether types and sizes fit and there is a matrix unit; the rest is `direct.unseen` and `direct.plain`."""
     return (x.dtype == weight.dtype == torch.bfloat16 and len(weight) >= LEAST_OUT
             and x.numel() >= LEAST_ROWS * x.shape[-1] > 0 and build.available() and matrix_unit() == 1)
-
-
-@cache
-def matrix_unit() -> int:
-    """1 if the native library has a matrix unit and the system lets this process use it, which this asks for; 0 if there is none;
-    -1 if the system refuses."""
-    return build.library().matrix_unit()
 
 
 def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None, down: Tensor | None = None, up: Tensor | None = None,
@@ -36,12 +30,7 @@ def gemm(x: Tensor, weight: Tensor, bias: Tensor | None = None, down: Tensor | N
     for the order of sums and numbers below 2^-126, which a unit takes for zeros, hundreds of times later. Raises RuntimeError
     where there is one and the system refuses it.
     """
-    if matrix_unit() < 0:
-        raise RuntimeError("the system does not let this process use the processor's matrix unit")
-    if torch._C._autograd._profiler_enabled():
-        with torch.profiler.record_function("zamba_lab::gemm"):
-            return _gemm(x, weight, bias, down, up, add)
-    return _gemm(x, weight, bias, down, up, add)
+    return on_unit("zamba_lab::gemm", _gemm, x, weight, bias, down, up, add)
 
 
 def _gemm(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor | None, up: Tensor | None, add: Tensor | None

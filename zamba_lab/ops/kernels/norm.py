@@ -17,7 +17,7 @@ def forward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int
     y, z = _flat(y), _flat(z)
     out = empty(y, *y.shape)
     call("norm_forward" + suffix(y), WORK * y.numel(), *y.shape, groups, float(eps), int(early), *_step(y),
-         *_step(z), filled(weight), out)
+         *_step(z), filled(weight.to(y.dtype)), out)
     return out
 
 
@@ -28,7 +28,7 @@ def backward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: in
     slots = min(SLOTS, count)
     dweight = y.new_empty(slots, e, dtype=COMPUTED[y.dtype])
     call("norm_backward" + suffix(y), 2 * WORK * y.numel(), slots, count, e, groups, eps, *_step(y), *_step(z),
-         filled(weight), *_step(dout), *_step(_flat_view(dy)), *_step(_flat_view(dz)), dweight)
+         filled(weight.to(y.dtype)), *_step(dout), *_step(_flat_view(dy)), *_step(_flat_view(dz)), dweight)
     return dweight.sum(0)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from zamba_lab.ops.kernels.call import call, carried, filled, rows, steps, suffix
-from zamba_lab.ops.kernels.gemm import matrix_unit
 from zamba_lab.ops.kernels.memory import empty
+from zamba_lab.ops.kernels.unit import matrix_unit
 
 SLOTS = 16          # independent runs of heads in the backward pass; a constant, so that sums do not depend on threads
 
