@@ -41,7 +41,7 @@ def run(name: str, flags: str, **more: str) -> bool:
 
 
 def runtime(compiler: list[str], library: str) -> str | None:
-    """Where the compiler keeps its sanitizer, to be loaded before everything else."""
+    """Where the compiler keeps a library, to be loaded before everything else."""
     answer = subprocess.run([*compiler, f"-print-file-name={library}"], capture_output=True, text=True).stdout.strip()
     return answer if os.path.isabs(answer) else None
 
@@ -53,11 +53,12 @@ def main() -> int:
         print(f"*** SKIPPED: {error} ***")
         return 0
     results = {}
-    preload = runtime(compiler, "libasan.so") if sys.platform == "linux" else None
-    if preload is None:
+    # the second, or a C++ exception of torch's ends the run: the sanitizer looks for what throws when it is loaded
+    preload = [runtime(compiler, name) for name in ("libasan.so", "libstdc++.so.6")] if sys.platform == "linux" else [None]
+    if None in preload:
         print("*** SKIPPED: this compiler has no address sanitizer to load ***")
     else:
-        results["sanitizers"] = run("sanitizers", SANITIZE, LD_PRELOAD=preload,
+        results["sanitizers"] = run("sanitizers", SANITIZE, LD_PRELOAD=" ".join(preload),
                                     ASAN_OPTIONS="detect_leaks=0:verify_asan_link_order=0")
     for name, flags in PROCESSORS.get(os.uname().machine, {}).items():
         results[name] = run(name, flags)
