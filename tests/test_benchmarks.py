@@ -17,9 +17,9 @@ from zamba_lab.cli import main
 from zamba_lab.config import ZambaConfig
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-ALL = ("ablation", "attend_op", "checkpointing", "corpus", "decode", "first_token", "fused_adapter", "gemm_op", "growth", "import_time",
-       "init_recall", "input_pipeline", "kernel_choice", "large_pages", "lens", "lens_causal", "load", "prefill", "prefill_profile",
-       "scan_as_products", "scan_op", "ssd_op", "tracing", "train_step", "workspace")
+ALL = ("ablation", "attend_op", "checkpointing", "corpus", "decode", "decode_profile", "first_token", "fused_adapter", "gemm_op",
+       "growth", "import_time", "init_recall", "input_pipeline", "kernel_choice", "large_pages", "lens", "lens_causal", "load", "prefill",
+       "prefill_profile", "scan_as_products", "scan_op", "ssd_op", "tracing", "train_step", "workspace")
 sys.path.insert(0, str(FOLDER))
 
 import floors  # noqa: E402  the benchmarks' own, found on the path just set

@@ -11,7 +11,7 @@ from zamba_lab.ops.kernels.call import call
 from zamba_lab.ops.kernels.unit import matrix_unit, on_unit
 
 LEAST_QUERIES, LEAST_KEYS = 64, 128     # below either torch's attention is mostly no slower (benchmarks/attend_op.py)
-RATE = 400                              # multiply-adds a nanosecond on one thread, about
+RATE = 200                              # multiply-adds a nanosecond on one thread, about, hidden ones counted
 
 
 def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
