@@ -50,8 +50,7 @@ class Random:
 
 
 def study(steps: int, batch: int, seeds: int, axes: dict, config=ABLATION) -> Study:
-    training = TrainConfig(steps=steps, batch=batch, length=2, schedule="constant", evaluate_every=steps,
-                           checkpoint_every=steps)
+    training = TrainConfig(steps=steps, batch=batch, length=2, schedule="constant", evaluate_every=steps, checkpoint_every=steps)
     return Study("measured", config, Random(), training, seeds=tuple(range(seeds)), axes=axes, sample=64)
 
 
@@ -73,8 +72,10 @@ def asked(folder: Path, count: int) -> Store:
     store = Store(folder)
     store.cells.mkdir()
     cell = Cell(ABLATION, Random(), TrainConfig(length=32), 0.99, 64)
-    rows = [{"step": 50 * k, "loss": 1 / k, "accuracy": k / 40, "held_out_loss": 1 / k, "seconds": 0.04, "seconds_waiting": 0.0}
-            for k in range(1, POINTS + 1)]
+    rows = [
+        {"step": 50 * k, "loss": 1 / k, "accuracy": k / 40, "held_out_loss": 1 / k, "seconds": 0.04, "seconds_waiting": 0.0}
+        for k in range(1, POINTS + 1)
+    ]
     one = record(cell, rows, "", {}, {}, [1.0, 1.0], 80.0)
     for first in range(0, count, FILES_OF):
         numbers = range(first, min(count, first + FILES_OF))
@@ -85,9 +86,11 @@ def asked(folder: Path, count: int) -> Store:
 
 def questions(store: Store):
     """What a report of a large study asks: means by seed and architecture, and the last points of all curves."""
+
     def ask():
-        by = store.query("select seed, config::json ->> 'd_state' as n, avg(accuracy) as mean, count(*) as cells from cells "
-                         "group by all order by 1")
+        by = store.query(
+            "select seed, config::json ->> 'd_state' as n, avg(accuracy) as mean, count(*) as cells from cells group by all order by 1"
+        )
         last = store.query("select avg(curve[-1].accuracy) as last, count(*) as cells from cells where status = 'unsolved'")
         assert sum(row["cells"] for row in by) == last[0]["cells"]
 
@@ -96,6 +99,7 @@ def questions(store: Store):
 
 def sweeps(workers: int, steps: int, batch: int, config, folder: Path) -> float:
     """Seconds of a sweep of four cells, from its first row to its last."""
+
     class Watch(Quiet):
         times: list[float] = []
 
@@ -128,4 +132,3 @@ def run(quick: bool = False) -> list[dict]:
                 took[name].append(sweeps(count, steps, batch, config, Path(folder) / "store"))
     rows.append(ratio_row(f"four cells of {steps} steps", took, TWO, ONE, ">= 1.8x"))
     return rows
-

@@ -20,8 +20,14 @@ from zamba_lab.ops.kernels import attend, memory, unit
 NATIVE, TORCH = "native", "torch"
 TINY = [("tiny", 2, 33, 70, 32)]
 # name, heads, queries, all positions, width of a head
-SHAPES = [("2.7B", 32, 512, 512, 160), ("2.7B", 32, 512, 4096, 160), ("1.2B", 32, 512, 512, 128), ("1.2B", 32, 512, 4096, 128),
-          *(("2.7B", 32, l, l, 160) for l in (256, 128, 64, 32)), *(("2.7B", 32, l, 4096, 160) for l in (64, 32))]
+SHAPES = [
+    ("2.7B", 32, 512, 512, 160),
+    ("2.7B", 32, 512, 4096, 160),
+    ("1.2B", 32, 512, 512, 128),
+    ("1.2B", 32, 512, 4096, 128),
+    *(("2.7B", 32, l, l, 160) for l in (256, 128, 64, 32)),
+    *(("2.7B", 32, l, 4096, 160) for l in (64, 32)),
+]
 
 
 def one(name: str, h: int, l: int, s: int, p: int, n: int) -> dict:

@@ -43,13 +43,32 @@ def run(quick: bool = False) -> list[dict]:
     times = interleaved(contenders(config, batch, length), repeats(count, quick))
     slower = sorted(again / kept for kept, again in zip(times[KEPT], times[AGAIN]))
     label = f"gradient, {config.n_params / 1e6:.1f} M, {config.n_layers} layers, B={batch} T={length}"
-    rows = [{"work": label, "ratio": f"{median(slower):.2f} of the time", "target": "" if quick else "<= 1.4",
-             "spread": f"{slower[0]:.2f} .. {slower[-1]:.2f} (n={len(slower)})", "ours": AGAIN, "ours took": milliseconds(times[AGAIN]),
-             "peer": KEPT, "peer took": milliseconds(times[KEPT]), "seconds": times}]
+    rows = [
+        {
+            "work": label,
+            "ratio": f"{median(slower):.2f} of the time",
+            "target": "" if quick else "<= 1.4",
+            "spread": f"{slower[0]:.2f} .. {slower[-1]:.2f} (n={len(slower)})",
+            "ours": AGAIN,
+            "ours took": milliseconds(times[AGAIN]),
+            "peer": KEPT,
+            "peer took": milliseconds(times[KEPT]),
+            "seconds": times,
+        }
+    ]
     if not quick:
         peaks = {name: fresh(__file__, name) for name in (KEPT, AGAIN)}
-        rows.append({"work": f"{label}: peak memory", "ratio": f"{factor(peaks[KEPT] / peaks[AGAIN])} less", "target": ">= 2x",
-                     "ours": AGAIN, "ours took": megabytes(peaks[AGAIN]), "peer": KEPT, "peer took": megabytes(peaks[KEPT])})
+        rows.append(
+            {
+                "work": f"{label}: peak memory",
+                "ratio": f"{factor(peaks[KEPT] / peaks[AGAIN])} less",
+                "target": ">= 2x",
+                "ours": AGAIN,
+                "ours took": megabytes(peaks[AGAIN]),
+                "peer": KEPT,
+                "peer took": megabytes(peaks[KEPT]),
+            }
+        )
     return rows
 
 

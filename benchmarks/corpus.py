@@ -32,8 +32,8 @@ LIBRARIES, TOKENIZERS, DATASKETCH, RENSA = "tokenizers + datasketch", "tokenizer
 
 
 def run(quick: bool = False) -> list[dict]:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"          # one core: that is the claim
-    documents = [document.text for document in stdlib_sources()][::40 if quick else 1]
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core: that is the claim
+    documents = [document.text for document in stdlib_sources()][:: 40 if quick else 1]
     tokenizer = Tokenizer.load(HERE.parent / "data" / "zamba2-nano")
     times = interleaved({OURS: lambda: both(documents, tokenizer)}, repeats(7, quick), warm=not quick)
     rows = [time_row(f"tokenise + deduplicate, {label(documents)}", OURS, times[OURS], **rate(documents, times[OURS]))]
@@ -61,7 +61,7 @@ def library_tokenise(documents: list[str], tokenizer: Tokenizer) -> list[list[in
 
 def against_libraries(documents: list[str], tokenizer: Tokenizer, quick: bool) -> list[dict]:
     """Signatures by each library that is installed, and all of the work by libraries."""
-    part = documents[::20]                                  # they are slow
+    part = documents[::20]  # they are slow
     peers = {name: sign for name, sign in ((DATASKETCH, by_datasketch), (RENSA, by_rensa)) if find_spec(name)}
     for name in (DATASKETCH, RENSA):
         if name not in peers:
@@ -74,8 +74,9 @@ def against_libraries(documents: list[str], tokenizer: Tokenizer, quick: bool) -
     times = interleaved(todo, repeats(3, quick), warm=not quick)
     rows += [ratio_row(f"signatures, {label(part)}", times, OURS, name) | rate(part, times[OURS], "") for name in peers]
     if DATASKETCH in peers:
-        times = interleaved({OURS: lambda: both(part, tokenizer), LIBRARIES: lambda: by_libraries(part, tokenizer)},
-                            repeats(3, quick), warm=not quick)
+        times = interleaved(
+            {OURS: lambda: both(part, tokenizer), LIBRARIES: lambda: by_libraries(part, tokenizer)}, repeats(3, quick), warm=not quick
+        )
         rows.append(ratio_row(f"tokenise + deduplicate, {label(part)}", times, OURS, LIBRARIES) | rate(part, times[OURS], ""))
     return rows
 
@@ -118,7 +119,7 @@ def by_rensa(texts: list[str]) -> np.ndarray:
 
 def grams_of(text: str) -> list[str]:
     whole = normal(text)
-    return [whole[at:at + corpora.grams.GRAM] for at in range(len(whole) - corpora.grams.GRAM + 1)]
+    return [whole[at : at + corpora.grams.GRAM] for at in range(len(whole) - corpora.grams.GRAM + 1)]
 
 
 def by_libraries(texts: list[str], tokenizer: Tokenizer) -> None:
@@ -137,8 +138,10 @@ def must_estimate(name: str, sign, pairs: list) -> None:
     exact = np.array([pair[3] for pair in pairs])
     error = np.sqrt((exact * (1 - exact) / SIGNATURE).mean() / len(pairs))
     if abs(np.mean(values) - exact.mean()) > 4 * error:
-        raise RuntimeError(f"{name}: mean estimate {np.mean(values):.4f}, similarity {exact.mean():.4f} +- {error:.4f}: "
-                           "what does not compute the same is not compared")
+        raise RuntimeError(
+            f"{name}: mean estimate {np.mean(values):.4f}, similarity {exact.mean():.4f} +- {error:.4f}: "
+            "what does not compute the same is not compared"
+        )
 
 
 def whole(documents: list[str], tokenizer: Tokenizer, quick: bool) -> dict:
@@ -149,8 +152,9 @@ def whole(documents: list[str], tokenizer: Tokenizer, quick: bool) -> dict:
         for k, text in enumerate(documents):
             (texts / f"{k:05}.py").write_text(text, encoding="utf-8", newline="")
         source, count = corpora.Folder(texts, rules=corpora.CODE), iter(range(10**6))
-        times = interleaved({OURS: lambda: corpora.build(source, Path(folder) / f"out{next(count)}", tokenizer)},
-                            repeats(3, quick), warm=False)[OURS]
+        times = interleaved(
+            {OURS: lambda: corpora.build(source, Path(folder) / f"out{next(count)}", tokenizer)}, repeats(3, quick), warm=False
+        )[OURS]
     return time_row(f"build, {label(documents)}", OURS, times, **rate(documents, times, ""))
 
 
@@ -164,9 +168,13 @@ def found(count: int) -> list[dict]:
     wrong = sum(k in gone for k in range(2 * count, len(texts)))
     expected = np.mean([chance(pair[3]) for pair in pairs])
     recall = time_row(f"near duplicates found, {count} pairs of similarity 0.9 to 1", OURS, [0.0], target=">= 95 %") | {
-        "ours took": "", "ratio": f"{100 * caught / count:.1f} % (the S-curve says {100 * expected:.1f} %)"}
+        "ours took": "",
+        "ratio": f"{100 * caught / count:.1f} % (the S-curve says {100 * expected:.1f} %)",
+    }
     false = time_row(f"false positives, {count} texts alike below {THRESHOLD}", OURS, [0.0], target="<= 1 %") | {
-        "ours took": "", "ratio": f"{100 * wrong / count:.2f} %"}
+        "ours took": "",
+        "ratio": f"{100 * wrong / count:.2f} %",
+    }
     for row in (recall, false):
         row.pop("seconds")
     return [recall, false]

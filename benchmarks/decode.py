@@ -20,8 +20,7 @@ from zamba_lab.config.presets import SHIPPED
 
 PROMPT = 512
 # tokens in one turn, turns, what the project set itself against transformers and of the floor
-WORK = {"zamba2-2.7b": (4, 5, ">= 2.6x", ">= 75 %"), "zamba2-1.2b": (8, 5, ">= 3x", ">= 75 %"),
-        "zamba2-nano": (64, 9, ">= 5x", "")}
+WORK = {"zamba2-2.7b": (4, 5, ">= 2.6x", ">= 75 %"), "zamba2-1.2b": (8, 5, ">= 3x", ">= 75 %"), "zamba2-nano": (64, 9, ">= 5x", "")}
 
 
 class Decoder:
@@ -39,7 +38,7 @@ class Decoder:
 
     def run(self) -> None:
         for _ in range(self.tokens):
-            self.logits, self.cache = self.step(self.ids[:, self.at:self.at + 1], self.cache)
+            self.logits, self.cache = self.step(self.ids[:, self.at : self.at + 1], self.cache)
             self.at += 1
 
 
@@ -50,8 +49,7 @@ def steps(name: str, folder: str, quick: bool) -> list[dict]:
     turns, config, dtype = repeats(turns, quick), ours.config, ours.embedding.weight.dtype
     torch.manual_seed(0)
     ids = torch.randint(config.vocab_size, (1, PROMPT + tokens * (turns + 1)))
-    both = {OURS: Decoder(partial(ours.extend, last_only=True), ids, tokens),
-            PEER: Decoder(partial(extend_peer, theirs), ids, tokens)}
+    both = {OURS: Decoder(partial(ours.extend, last_only=True), ids, tokens), PEER: Decoder(partial(extend_peer, theirs), ids, tokens)}
     must_agree(f"{name}, prompt", both[OURS].logits, both[PEER].logits, TOLERANCE[dtype])
     times = interleaved({one: decoder.run for one, decoder in both.items()}, turns)
     far = must_agree(f"{name}, decoding", both[OURS].logits, both[PEER].logits, TOLERANCE[dtype])
@@ -59,12 +57,19 @@ def steps(name: str, folder: str, quick: bool) -> list[dict]:
     label, step = f"decoding after {PROMPT}, {name}, a token", median(times[OURS])
     speed, way = read_bandwidth(quick)
     size = bytes_per_token(config, PROMPT, dtype)
-    return [ratio_row(label, times, OURS, PEER, least) |
-            {"tokens/s": f"{1 / step:.1f}, {1 / median(times[PEER]):.1f}", "difference": f"{far:.3g}"},
-            {"work": f"{label}: share of the read floor", "ratio": percent(size / speed / step), "target": of_floor,
-             "ours": OURS, "ours took": f"{1e3 * step:.2f} ms",
-             "peer": f"reading {size / 1e9:.3g} GB at {speed / 1e9:.1f} GB/s ({way})",
-             "peer took": f"{1e3 * size / speed:.2f} ms"}]
+    return [
+        ratio_row(label, times, OURS, PEER, least)
+        | {"tokens/s": f"{1 / step:.1f}, {1 / median(times[PEER]):.1f}", "difference": f"{far:.3g}"},
+        {
+            "work": f"{label}: share of the read floor",
+            "ratio": percent(size / speed / step),
+            "target": of_floor,
+            "ours": OURS,
+            "ours took": f"{1e3 * step:.2f} ms",
+            "peer": f"reading {size / 1e9:.3g} GB at {speed / 1e9:.1f} GB/s ({way})",
+            "peer took": f"{1e3 * size / speed:.2f} ms",
+        },
+    ]
 
 
 def through_generate(quick: bool) -> list[dict]:

@@ -42,8 +42,11 @@ class Clock:
             start = time.perf_counter()
             result = real(*arguments)
             took = time.perf_counter() - start
-            kind, nbytes = (product_kind(*arguments[2:4]) if name.startswith("gemv") else
-                            (next((kind for start, kind in OTHERS.items() if name.startswith(start)), SMALL), 0))
+            kind, nbytes = (
+                product_kind(*arguments[2:4])
+                if name.startswith("gemv")
+                else (next((kind for start, kind in OTHERS.items() if name.startswith(start)), SMALL), 0)
+            )
             self.seconds[kind] += took
             self.calls[kind] += 1
             self.nbytes[kind] += nbytes
@@ -55,9 +58,10 @@ class Clock:
 def rows_of(name: str, config: zl.ZambaConfig, folder: str, dtype: torch.dtype, quick: bool) -> list[dict]:
     model, turns = zl.load(folder), repeats(5, quick)
     torch.manual_seed(0)
-    decoder = Decoder(lambda *given: model.extend(*given, last_only=True),
-                      torch.randint(config.vocab_size, (1, PROMPT + TOKENS * (turns + 1))), TOKENS)
-    model.register_forward_hook(lambda *given: None)                                # a hook: tokens are walked, not played
+    decoder = Decoder(
+        lambda *given: model.extend(*given, last_only=True), torch.randint(config.vocab_size, (1, PROMPT + TOKENS * (turns + 1))), TOKENS
+    )
+    model.register_forward_hook(lambda *given: None)  # a hook: tokens are walked, not played
     decoder.run()
     clock, times = Clock(), []
     with mock.patch.object(direct, "_function", clock.function):
@@ -70,8 +74,13 @@ def rows_of(name: str, config: zl.ZambaConfig, folder: str, dtype: torch.dtype, 
     clock.seconds[REST] = whole - sum(clock.seconds.values())
     rows = [time_row(f"{label}: all of it, walked", OURS, times)]
     for kind, seconds in clock.seconds.most_common():
-        row = {"work": f"{label}: {kind}", "ratio": percent(seconds / whole), "ours": OURS,
-               "ours took": f"{1e3 * seconds / tokens:.2f} ms", "calls": f"{clock.calls[kind] / tokens:.0f}" if clock.calls[kind] else ""}
+        row = {
+            "work": f"{label}: {kind}",
+            "ratio": percent(seconds / whole),
+            "ours": OURS,
+            "ours took": f"{1e3 * seconds / tokens:.2f} ms",
+            "calls": f"{clock.calls[kind] / tokens:.0f}" if clock.calls[kind] else "",
+        }
         if nbytes := clock.nbytes[kind]:
             row |= {"rate": f"{nbytes / seconds / 1e9:.1f} of {speed / 1e9:.1f} GB/s", "reads": f"{nbytes / tokens / 1e9:.3g} GB"}
         rows.append(row)

@@ -23,7 +23,7 @@ OURS = ("ours", "ours, check=False")
 def once(contender: str, folder: str) -> dict[str, float | list[float]]:
     """What the fresh process does: seconds from load to token, the time on the clock then, and the logits."""
     if contender == PEER:
-        from transformers import Zamba2ForCausalLM                              # importing is not loading
+        from transformers import Zamba2ForCausalLM  # importing is not loading
 
         quiet()
     else:
@@ -48,7 +48,7 @@ def timed(run, contender: str, folder: str, found: list[dict]) -> None:
 
 def run(quick: bool = False) -> list[dict]:
     config, dtype = (TINY, torch.float32) if quick else (zl.ZambaConfig.preset("zamba2-1.2b"), torch.bfloat16)
-    rows, how = [], once if quick else partial(fresh, __file__)                # quick ones run in this process
+    rows, how = [], once if quick else partial(fresh, __file__)  # quick ones run in this process
     with tempfile.TemporaryDirectory() as folder:
         make(config, folder, dtype)
         found = {name: [] for name in (*OURS, PEER)}
@@ -58,9 +58,13 @@ def run(quick: bool = False) -> list[dict]:
     for name in OURS:
         must_agree(f"first token, {name}", logits[name], logits[PEER], TOLERANCE[dtype])
     for key, words in (("seconds", "imports excluded"), ("whole", "imports included")):
-        times = {name: [one[key] for one in several[not quick:]] for name, several in found.items()}   # not the warm-up
-        rows += [ratio_row(f"load {2 * config.n_params / 1e9:.2f} GB and first token, {words}", times, name, PEER,
-                           ">= 5x" if key == "seconds" else "") for name in OURS]
+        times = {name: [one[key] for one in several[not quick :]] for name, several in found.items()}  # not the warm-up
+        rows += [
+            ratio_row(
+                f"load {2 * config.n_params / 1e9:.2f} GB and first token, {words}", times, name, PEER, ">= 5x" if key == "seconds" else ""
+            )
+            for name in OURS
+        ]
     return rows
 
 

@@ -12,7 +12,7 @@ from zamba_lab.config import ZambaConfig, cost
 from zamba_lab.ops.kernels import memory
 from zamba_lab.ops.linear import linear
 
-GEMM = (512, 2560, 10448)               # 512 tokens through the first product of a Zamba2-2.7B mixer
+GEMM = (512, 2560, 10448)  # 512 tokens through the first product of a Zamba2-2.7B mixer
 
 
 def measured(quick: bool = False) -> dict[str, str]:
@@ -20,8 +20,10 @@ def measured(quick: bool = False) -> dict[str, str]:
     rates = {f"{dtype}".removeprefix("torch."): gemm_rate(dtype, quick) for dtype in (torch.float32, torch.bfloat16)}
     speed, way = read_bandwidth(quick)
     shape = "x".join(map(str, GEMM))
-    return {**{f"{name} product {shape}": f"{rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items()},
-            "reading memory": f"{speed / 1e9:.1f} GB/s ({way})"}
+    return {
+        **{f"{name} product {shape}": f"{rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items()},
+        "reading memory": f"{speed / 1e9:.1f} GB/s ({way})",
+    }
 
 
 def gemm_rate(dtype: torch.dtype, quick: bool = False) -> float:
@@ -39,10 +41,9 @@ def read_bandwidth(quick: bool = False) -> tuple[float, str]:
     reductions of other types and its bfloat16 matrix-vector product are bound by arithmetic, not by memory. The buffer
     lies in large pages where there are such, since they are read faster (`large_pages`).
     """
-    buffer = memory.empty(torch.empty(0), 2 ** 20 if quick else 2 ** 28).fill_(1)     # 1 GiB
+    buffer = memory.empty(torch.empty(0), 2**20 if quick else 2**28).fill_(1)  # 1 GiB
     matrix, vector = buffer.view(-1, 4096), torch.ones(4096)
-    reads = {"sum": buffer.sum, "dot": lambda: torch.dot(buffer, buffer),
-             "matrix-vector": lambda: torch.mv(matrix, vector)}
+    reads = {"sum": buffer.sum, "dot": lambda: torch.dot(buffer, buffer), "matrix-vector": lambda: torch.mv(matrix, vector)}
     times = interleaved(reads, 2 if quick else 7)
     way = min(times, key=lambda name: statistics.median(times[name]))
     return buffer.nbytes / statistics.median(times[way]), way
@@ -75,13 +76,13 @@ def products_alone(c: ZambaConfig, tokens: int, dtype: torch.dtype, ours: bool =
     like = torch.empty(0, dtype=dtype)
     shapes = [(tokens, *pair) for pair in products(c)] + [(1, c.d_model, c.vocab_size)]
     largest = max(k * n for _, k, n in shapes)
-    pool = memory.empty(like, max(largest, min(2 ** 29, sum(k * n for _, k, n in shapes)))).fill_(0.01)
+    pool = memory.empty(like, max(largest, min(2**29, sum(k * n for _, k, n in shapes)))).fill_(0.01)
     inputs = {(m, k): memory.empty(like, m, k).fill_(0.01) for m, k, _ in shapes}
     outputs = {(m, n): memory.empty(like, m, n) for m, _, n in shapes}
     work, at = [], 0
     for m, k, n in shapes:
         at = at if at + k * n <= len(pool) else 0
-        work.append((inputs[m, k], pool[at:at + k * n].view(n, k).t(), outputs[m, n]))
+        work.append((inputs[m, k], pool[at : at + k * n].view(n, k).t(), outputs[m, n]))
         at += k * n
 
     def run():
@@ -104,7 +105,7 @@ def bytes_per_token(c: ZambaConfig, context: int, dtype: torch.dtype) -> int:
     """
     mixers = c.n_layers * (cost.mixer_params(c) + c.d_model)
     block = cost.attention_params(c) + cost.mlp_params(c) + c.d_attn + c.d_model
-    invocations = c.n_invocations * (block + cost.adapter_params(c) + c.d_model ** 2)
+    invocations = c.n_invocations * (block + cost.adapter_params(c) + c.d_model**2)
     weights = dtype.itemsize * (mixers + invocations + c.vocab_size * c.d_model + c.d_model)
     return weights + c.cache_bytes(context, dtype=dtype) + c.cache_bytes(0, dtype=dtype)
 

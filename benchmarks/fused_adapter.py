@@ -59,8 +59,10 @@ def training(name: str, c: zl.ZambaConfig, rows: int, n: int) -> dict:
     def whole(op) -> tuple[Tensor, ...]:
         return torch.autograd.grad(op(), wanted, gradient)
 
-    todo = {TWO: partial(whole, lambda: adapted(shared, adapters, "mlp", x)),
-            ANEW: partial(whole, lambda: joined(both(shared, adapter), adapter.up, x))}
+    todo = {
+        TWO: partial(whole, lambda: adapted(shared, adapters, "mlp", x)),
+        ANEW: partial(whole, lambda: joined(both(shared, adapter), adapter.up, x)),
+    }
     for one, other in zip(todo[TWO](), todo[ANEW](), strict=True):
         must_agree(name, one, other, TOLERANCE[torch.float32])
     return ratio_row(f"{name}, {rows} rows, forward+backward, float32", interleaved(todo, n), TWO, ANEW)

@@ -18,11 +18,19 @@ from zamba_lab.ops.kernels import gemm, memory, unit
 NATIVE, TORCH = "native", "torch"
 TINY = [("tiny", 40, 70, 90, 3)]
 # name, rows, in, out, rank
-SHAPES = [("2.7B in_proj", 512, 2560, 10448, 0), ("2.7B out_proj", 512, 5120, 2560, 0), ("2.7B q", 512, 5120, 5120, 0),
-          ("2.7B gate_up + adapter", 512, 2560, 20480, 128), ("2.7B down", 512, 10240, 2560, 0),
-          ("1.2B in_proj", 512, 2048, 8512, 0), ("1.2B out_proj", 512, 4096, 2048, 0), ("1.2B q + adapter", 512, 4096, 4096, 128),
-          ("2.7B adapter's first", 512, 2560, 128, 0), ("narrow", 512, 2560, 512, 0),
-          *(("2.7B in_proj", rows, 2560, 10448, 0) for rows in (256, 128, 64, 32))]
+SHAPES = [
+    ("2.7B in_proj", 512, 2560, 10448, 0),
+    ("2.7B out_proj", 512, 5120, 2560, 0),
+    ("2.7B q", 512, 5120, 5120, 0),
+    ("2.7B gate_up + adapter", 512, 2560, 20480, 128),
+    ("2.7B down", 512, 10240, 2560, 0),
+    ("1.2B in_proj", 512, 2048, 8512, 0),
+    ("1.2B out_proj", 512, 4096, 2048, 0),
+    ("1.2B q + adapter", 512, 4096, 4096, 128),
+    ("2.7B adapter's first", 512, 2560, 128, 0),
+    ("narrow", 512, 2560, 512, 0),
+    *(("2.7B in_proj", rows, 2560, 10448, 0) for rows in (256, 128, 64, 32)),
+]
 
 
 def one(name: str, rows: int, width: int, out: int, rank: int, n: int) -> dict:
@@ -34,7 +42,7 @@ def one(name: str, rows: int, width: int, out: int, rank: int, n: int) -> dict:
     kept, places = deque(maxlen=2), cycle([memory.empty(like, rows, out) for _ in range(3)])
 
     def native(weight: Tensor) -> Tensor:
-        kept.append(gemm.gemm(x, weight, None, down, up))               # two are held, so each result has another place
+        kept.append(gemm.gemm(x, weight, None, down, up))  # two are held, so each result has another place
         return kept[-1]
 
     def plain(weight: Tensor) -> Tensor:

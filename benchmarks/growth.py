@@ -23,8 +23,12 @@ from zamba_lab.blocks import attention
 
 BASE = zl.ZambaConfig(vocab_size=256, d_model=256, n_layers=4, hybrid_layers=(2,), n_shared_blocks=1, attn_heads=8)
 PURE = replace(BASE, n_shared_blocks=0)
-ARMS = {"Mamba-2": PURE, "Mamba-1": replace(PURE, mixer="mamba1", d_state=16), "hybrid": BASE,
-        "transformer": replace(PURE, mixer="attention")}
+ARMS = {
+    "Mamba-2": PURE,
+    "Mamba-1": replace(PURE, mixer="mamba1", d_state=16),
+    "hybrid": BASE,
+    "transformer": replace(PURE, mixer="attention"),
+}
 LENGTHS, QUICK, STEPS = (512, 1024, 2048, 4096, 8192), (32, 64), 4
 
 
@@ -70,8 +74,13 @@ def growth_row(work: str, times: dict[int, list[float]], target: str = "") -> di
     """T at each length, T(2l) / T(l) between neighbours: the median over the pairs that were run one after the other."""
     ratios = {l: [two / one for one, two in zip(times[l], times[2 * l])] for l in list(times)[:-1]}
     steps = {f"T({2 * l})/T({l})": f"{median(several):.2f}" for l, several in ratios.items()}
-    return {"work": work, "target": target, **steps, **{f"{l}": milliseconds(several) for l, several in times.items()},
-            "seconds": {str(l): several for l, several in times.items()}}
+    return {
+        "work": work,
+        "target": target,
+        **steps,
+        **{f"{l}": milliseconds(several) for l, several in times.items()},
+        "seconds": {str(l): several for l, several in times.items()},
+    }
 
 
 @torch.inference_mode()
@@ -79,10 +88,10 @@ def prefill(model: zl.Zamba, ids: torch.Tensor, lengths: tuple[int, ...], count:
     """Rows of time against length, and the cache at each length. The first of `count` rounds takes every length, the second
     leaves the longest out, and so on: minutes go where a short time's scatter is in the ratio, and each has a neighbour.
     """
-    model.extend(ids[:, :lengths[0]], last_only=True)                            # the warm-up: it reads every weight
+    model.extend(ids[:, : lengths[0]], last_only=True)  # the warm-up: it reads every weight
     whole, inside, caches = {l: [] for l in lengths}, {l: [] for l in lengths}, {}
     for turn in range(count):
-        for l in lengths[:max(2, len(lengths) - turn)]:
+        for l in lengths[: max(2, len(lengths) - turn)]:
             with AttentionClock() as clock:
                 start = time.perf_counter()
                 caches[l] = model.extend(ids[:, :l], last_only=True)[1]
@@ -92,8 +101,11 @@ def prefill(model: zl.Zamba, ids: torch.Tensor, lengths: tuple[int, ...], count:
             inside[l].append(clock.seconds)
     rest = {l: [one - other for one, other in zip(whole[l], inside[l])] for l in lengths}
     label = "prefill, 1.2B shape"
-    return [growth_row(f"{label}, but for attention", rest, "<= 2.1"), growth_row(f"{label}, whole", whole),
-            growth_row(f"{label}, attention alone", inside)], caches
+    return [
+        growth_row(f"{label}, but for attention", rest, "<= 2.1"),
+        growth_row(f"{label}, whole", whole),
+        growth_row(f"{label}, attention alone", inside),
+    ], caches
 
 
 @torch.inference_mode()
@@ -113,20 +125,37 @@ def decoding(model: zl.Zamba, caches: dict, count: int, quick: bool) -> list[dic
     speed, _ = read_bandwidth(quick)
     size = kv_bytes_per_position(model.config, model.embedding.weight.dtype)
     label = "decoding a token, 1.2B shape"
-    return [{"work": f"{label}, by context", **{str(l): milliseconds(several) for l, several in times.items()},
-             "seconds": {str(l): several for l, several in times.items()}},
-            {"work": f"{label}, slope in context", "target": "<= 2", "ours": OURS,
-             "ratio": f"{slope / (size / speed):.2f} of reading {size:,} bytes at {speed / 1e9:.1f} GB/s",
-             "ours took": f"{1e9 * slope:.0f} ns a position", "floor": f"{1e9 * size / speed:.0f} ns a position"}]
+    return [
+        {
+            "work": f"{label}, by context",
+            **{str(l): milliseconds(several) for l, several in times.items()},
+            "seconds": {str(l): several for l, several in times.items()},
+        },
+        {
+            "work": f"{label}, slope in context",
+            "target": "<= 2",
+            "ours": OURS,
+            "ratio": f"{slope / (size / speed):.2f} of reading {size:,} bytes at {speed / 1e9:.1f} GB/s",
+            "ours took": f"{1e9 * slope:.0f} ns a position",
+            "floor": f"{1e9 * size / speed:.0f} ns a position",
+        },
+    ]
 
 
 def memory(caches: dict) -> list[dict]:
     rows = []
     for name, parts in (("states", ("ssm", "conv")), ("keys and values", ("k", "v"))):
-        sizes = {str(l): sum(layer.tensors()[part].nbytes for layer in cache.layers for part in parts
-                             if part in layer.tensors()) for l, cache in caches.items()}
-        rows.append({"work": f"cache, 1.2B shape, {name}", "target": "constant" if name == "states" else "",
-                     **{l: f"{size / 1e6:.3f} MB" for l, size in sizes.items()}})
+        sizes = {
+            str(l): sum(layer.tensors()[part].nbytes for layer in cache.layers for part in parts if part in layer.tensors())
+            for l, cache in caches.items()
+        }
+        rows.append(
+            {
+                "work": f"cache, 1.2B shape, {name}",
+                "target": "constant" if name == "states" else "",
+                **{l: f"{size / 1e6:.3f} MB" for l, size in sizes.items()},
+            }
+        )
     return rows
 
 

@@ -36,6 +36,7 @@ OURS, NATIVE, PURE = "ours", "native", "pure torch"
 
 # --- time ---------------------------------------------------------------------------------------------------------
 
+
 def repeats(full: int, quick: bool = False) -> int:
     """How often to measure: once if quick, else `full` times, or fewer if ZAMBA_BENCH_REPEATS says so."""
     return 1 if quick else max(1, min(full, int(os.environ.get("ZAMBA_BENCH_REPEATS", full))))
@@ -61,10 +62,17 @@ def ratio_row(work: str, times: dict[str, list[float]], ours: str, peer: str, ta
     target: what the project set itself, as words; it is printed beside the ratio and used for nothing.
     """
     ratios = sorted(slow / fast for fast, slow in zip(times[ours], times[peer]))
-    return {"work": work, "ratio": factor(statistics.median(ratios)), "target": target,
-            "spread": f"{factor(ratios[0])} .. {factor(ratios[-1])} (n={len(ratios)})",
-            "ours": ours, "ours took": milliseconds(times[ours]), "peer": peer, "peer took": milliseconds(times[peer]),
-            "seconds": {ours: times[ours], peer: times[peer]}}
+    return {
+        "work": work,
+        "ratio": factor(statistics.median(ratios)),
+        "target": target,
+        "spread": f"{factor(ratios[0])} .. {factor(ratios[-1])} (n={len(ratios)})",
+        "ours": ours,
+        "ours took": milliseconds(times[ours]),
+        "peer": peer,
+        "peer took": milliseconds(times[peer]),
+        "seconds": {ours: times[ours], peer: times[peer]},
+    }
 
 
 def time_row(work: str, name: str, times: list[float], **more: str) -> dict:
@@ -96,6 +104,7 @@ def factor(ratio: float) -> str:
 
 # --- native kernels, and without ----------------------------------------------------------------------------------
 
+
 @cache
 def native() -> bool:
     """Whether the native kernels work here; a line says so if not."""
@@ -115,6 +124,7 @@ def variants(run: Callable[[], object]) -> dict[str, Callable[[], object]]:
 
 
 # --- memory, and fresh processes ----------------------------------------------------------------------------------
+
 
 def fresh(file: str, *arguments: str):
     """What `file` prints as JSON on its last line when run in a process of its own, with the same package."""
@@ -158,7 +168,7 @@ def peak_growth(run: Callable[[], object], warm: Callable[[], object]) -> int:
     warm()
     forget_peak()
     before = _status("VmRSS") or peak_resident()
-    kept = run()                                           # noqa: F841 alive until the peak is read
+    kept = run()  # noqa: F841 alive until the peak is read
     return peak_resident() - before
 
 
@@ -170,8 +180,15 @@ def _status(field: str) -> int | None:
 
 
 def memory_row(work: str, peaks: dict[str, int], ours: str, peer: str, target: str = "") -> dict:
-    return {"work": f"{work}: peak memory", "ratio": f"{peaks[ours] / peaks[peer]:.2f} of the peer's", "target": target,
-            "ours": ours, "ours took": megabytes(peaks[ours]), "peer": peer, "peer took": megabytes(peaks[peer])}
+    return {
+        "work": f"{work}: peak memory",
+        "ratio": f"{peaks[ours] / peaks[peer]:.2f} of the peer's",
+        "target": target,
+        "ours": ours,
+        "ours took": megabytes(peaks[ours]),
+        "peer": peer,
+        "peer took": megabytes(peaks[peer]),
+    }
 
 
 def megabytes(size: float) -> str:
@@ -180,17 +197,25 @@ def megabytes(size: float) -> str:
 
 # --- the report ---------------------------------------------------------------------------------------------------
 
+
 def machine(quick: bool = False) -> dict[str, str]:
     """What a figure depends on besides the code: of tiny sizes it says so."""
     info, memory = Path("/proc/cpuinfo"), Path("/proc/meminfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    total = f"{1024 * int(memory.read_text().split()[1]) / 2 ** 30:.0f} GiB" if memory.exists() else ""
-    return {"processor": model, "instructions": instructions(), "memory": total,
-            "threads": str(torch.get_num_threads()), "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(), "torch": torch.__version__,
-            **{name: installed(name) for name in ("transformers", "mambapy")}, "allocator": allocator(),
-            **({"sizes": "tiny"} if quick else {})}
+    total = f"{1024 * int(memory.read_text().split()[1]) / 2**30:.0f} GiB" if memory.exists() else ""
+    return {
+        "processor": model,
+        "instructions": instructions(),
+        "memory": total,
+        "threads": str(torch.get_num_threads()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{name: installed(name) for name in ("transformers", "mambapy")},
+        "allocator": allocator(),
+        **({"sizes": "tiny"} if quick else {}),
+    }
 
 
 def instructions() -> str:
@@ -224,8 +249,11 @@ def markdown(rows: list[dict]) -> str:
 def report(results: dict[str, list[dict]], quick: bool = False) -> str:
     """All tables, each under its benchmark's docstring. results: "machine", "floors" and benchmarks to their rows."""
     parts = ["TINY SIZES: whether all runs and computes the same. The times say nothing."] * quick
-    parts += [markdown(results["machine"]), "What the machine could do just before each benchmark, all threads:",
-             markdown(results["floors"])]
+    parts += [
+        markdown(results["machine"]),
+        "What the machine could do just before each benchmark, all threads:",
+        markdown(results["floors"]),
+    ]
     for name in sorted(set(results) - {"machine", "floors"}):
         about = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text(encoding="utf-8")))
         parts.append(f"## {name}\n\n{about}\n\n{markdown(results[name])}")

@@ -9,11 +9,13 @@ import sys
 
 from harness import HERE, interleaved, median, package_path, ratio_row, repeats
 
-TORCH, FIRST_CELL, TRANSFORMERS = ("import torch", "import zamba_lab as zl; zl.Zamba; zl.load; zl.generate",
-                                   "from transformers import Zamba2ForCausalLM")
+TORCH, FIRST_CELL, TRANSFORMERS = (
+    "import torch",
+    "import zamba_lab as zl; zl.Zamba; zl.load; zl.generate",
+    "from transformers import Zamba2ForCausalLM",
+)
 # ours, peer, what the project set itself
-ROWS = (("import zamba_lab", TORCH, "<= 1.15"), (FIRST_CELL, TORCH, ""),
-        (FIRST_CELL, TRANSFORMERS, ""))
+ROWS = (("import zamba_lab", TORCH, "<= 1.15"), (FIRST_CELL, TORCH, ""), (FIRST_CELL, TRANSFORMERS, ""))
 
 
 def process(code: str):
@@ -27,7 +29,8 @@ def run(quick: bool = False) -> list[dict]:
     rows = []
     for ours, peer, target in wanted:
         shares = sorted(own / other for own, other in zip(times[ours], times[peer]))
-        rows.append(ratio_row("import, whole process", times, ours, peer, target) | {
-            "ratio": f"{median(shares):.2f} of the peer's time",
-            "spread": f"{shares[0]:.2f} .. {shares[-1]:.2f} (n={len(shares)})"})
+        rows.append(
+            ratio_row("import, whole process", times, ours, peer, target)
+            | {"ratio": f"{median(shares):.2f} of the peer's time", "spread": f"{shares[0]:.2f} .. {shares[-1]:.2f} (n={len(shares)})"}
+        )
     return rows

@@ -14,10 +14,25 @@ import torch.nn.functional as F
 import zamba_lab as zl
 
 PAIRS, VOCAB, LENGTH = 4, 64, 32
-CONFIG = zl.ZambaConfig(vocab_size=VOCAB, d_model=32, n_layers=2, headdim=32, d_state=16, hybrid_layers=(1,),
-                        n_shared_blocks=1, attn_heads=2, d_mlp=128, lora_rank=4, tie_embeddings=False)
-ARMS = {"small, link_gain 8": CONFIG, "small, link_gain 1": replace(CONFIG, link_gain=1.0),
-        "authors": replace(CONFIG, init="authors"), "reference": replace(CONFIG, init="reference")}
+CONFIG = zl.ZambaConfig(
+    vocab_size=VOCAB,
+    d_model=32,
+    n_layers=2,
+    headdim=32,
+    d_state=16,
+    hybrid_layers=(1,),
+    n_shared_blocks=1,
+    attn_heads=2,
+    d_mlp=128,
+    lora_rank=4,
+    tie_embeddings=False,
+)
+ARMS = {
+    "small, link_gain 8": CONFIG,
+    "small, link_gain 1": replace(CONFIG, link_gain=1.0),
+    "authors": replace(CONFIG, init="authors"),
+    "reference": replace(CONFIG, init="reference"),
+}
 
 
 def recall_batch(generator: torch.Generator, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,7 +40,7 @@ def recall_batch(generator: torch.Generator, size: int = 64) -> tuple[torch.Tens
     keys = torch.rand(size, VOCAB // 2 - 1, generator=generator).argsort(1)[:, :PAIRS] + 1
     values = torch.randint(VOCAB // 2, VOCAB, (size, PAIRS), generator=generator)
     ids, targets = torch.zeros(size, LENGTH, dtype=torch.long), torch.full((size, LENGTH), -100)
-    ids[:, 0:2 * PAIRS:2], ids[:, 1:2 * PAIRS:2] = keys, values
+    ids[:, 0 : 2 * PAIRS : 2], ids[:, 1 : 2 * PAIRS : 2] = keys, values
     asked = torch.rand(size, LENGTH - 2 * PAIRS, generator=generator).argsort(1)[:, :PAIRS] + 2 * PAIRS
     ids.scatter_(1, asked, keys)
     targets.scatter_(1, asked, values)
@@ -65,8 +80,14 @@ def run(quick: bool = False) -> list[dict[str, str]]:
     rows = []
     for name, config in ARMS.items():
         results = [train(config, seed, steps) for seed in seeds]
-        rows.append({"initialisation": name, "link / stream": ", ".join(f"{heard:.3f}" for *_, heard in results),
-                     "accuracy on new data": ", ".join(f"{acc:.1%}" for acc, _, _ in results),
-                     "steps to 99 %": ", ".join("-" if at is None else str(at) for _, at, _ in results),
-                     "seeds": ", ".join(map(str, seeds)), "steps at most": str(steps)})
+        rows.append(
+            {
+                "initialisation": name,
+                "link / stream": ", ".join(f"{heard:.3f}" for *_, heard in results),
+                "accuracy on new data": ", ".join(f"{acc:.1%}" for acc, _, _ in results),
+                "steps to 99 %": ", ".join("-" if at is None else str(at) for _, at, _ in results),
+                "seeds": ", ".join(map(str, seeds)),
+                "steps at most": str(steps),
+            }
+        )
     return rows

@@ -39,8 +39,16 @@ def token_files(folder: Path, vocab_size: int, count: int) -> Mixture:
 
 
 def waiting(name: str, config: zl.ZambaConfig, batch: int, length: int, steps: int, documents: bool, quick: bool) -> dict:
-    training = TrainConfig(steps=max(2, repeats(steps, quick)), batch=batch, length=length, documents=documents, schedule="constant",
-                           lr=1e-4, evaluate_every=10**9, checkpoint_every=10**9)
+    training = TrainConfig(
+        steps=max(2, repeats(steps, quick)),
+        batch=batch,
+        length=length,
+        documents=documents,
+        schedule="constant",
+        lr=1e-4,
+        evaluate_every=10**9,
+        checkpoint_every=10**9,
+    )
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         data = token_files(Path(folder), config.vocab_size, FEW if quick else TOKENS)
@@ -53,13 +61,17 @@ def waiting(name: str, config: zl.ZambaConfig, batch: int, length: int, steps: i
     start, *waited = (row["seconds_waiting"] for row in rows)
     took = [row["seconds"] for row in rows[1:]]
     how = "cut at documents" if documents else "whole windows"
-    return {"work": f"{name} {config.n_params / 1e6:.1f} M, B={batch} T={length}, {how}, {len(rows)} steps",
-            "waiting for data": f"{100 * sum(waited) / sum(took):.2f} % of the time", "target": "" if quick else "< 2 %",
-            "longest wait": f"{1e3 * max(waited):.2f} ms", "the first wait": f"{1e3 * start:.0f} ms",
-            "a step takes": milliseconds(took), "making a batch": milliseconds(making),
-            "seconds": {"waiting": waited, "step": took, "making": making}}
+    return {
+        "work": f"{name} {config.n_params / 1e6:.1f} M, B={batch} T={length}, {how}, {len(rows)} steps",
+        "waiting for data": f"{100 * sum(waited) / sum(took):.2f} % of the time",
+        "target": "" if quick else "< 2 %",
+        "longest wait": f"{1e3 * max(waited):.2f} ms",
+        "the first wait": f"{1e3 * start:.0f} ms",
+        "a step takes": milliseconds(took),
+        "making a batch": milliseconds(making),
+        "seconds": {"waiting": waited, "step": took, "making": making},
+    }
 
 
 def run(quick: bool = False) -> list[dict]:
-    return [waiting(name, *work, documents, quick) for name, work in (QUICK if quick else WORK).items()
-            for documents in (False, True)]
+    return [waiting(name, *work, documents, quick) for name, work in (QUICK if quick else WORK).items() for documents in (False, True)]

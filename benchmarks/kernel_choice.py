@@ -23,8 +23,7 @@ LANES = 16
 
 def inputs(b: int, l: int, h: int, p: int, n: int) -> tuple[torch.Tensor, ...]:
     torch.manual_seed(0)
-    return (torch.randn(b, l, h, p), torch.rand(b, l, h) * 0.1, -torch.rand(h) * 16, torch.randn(b, l, 1, n),
-            torch.randn(b, l, 1, n))
+    return (torch.randn(b, l, h, p), torch.rand(b, l, h) * 0.1, -torch.rand(h) * 16, torch.randn(b, l, 1, n), torch.randn(b, l, 1, n))
 
 
 def numba_scan():
@@ -77,12 +76,16 @@ def contenders(sizes: tuple[int, ...], backend: str) -> tuple[dict, dict]:
 
 def build_seconds() -> list[float]:
     """Seconds until the kernels can be used in a fresh process that has imported them: compiled, then from the cache."""
-    code = ("import time; from zamba_lab.ops import kernels; start = time.perf_counter(); assert kernels.available(); "
-            "print(time.perf_counter() - start)")
+    code = (
+        "import time; from zamba_lab.ops import kernels; start = time.perf_counter(); assert kernels.available(); "
+        "print(time.perf_counter() - start)"
+    )
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "ZAMBA_LAB_CACHE": folder}
-        return [float(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True,
-                                     check=True).stdout) for _ in range(2)]
+        return [
+            float(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout)
+            for _ in range(2)
+        ]
 
 
 def run(quick: bool = False) -> list[dict[str, str]]:
@@ -95,8 +98,11 @@ def run(quick: bool = False) -> list[dict[str, str]]:
     if quick:
         return rows
     cold, warm = build_seconds()
-    rows.append({"work": "first use", "C": f"{cold:.1f} s, all kernels; then {1e3 * warm:.0f} ms",
-                 **{name: f"{first[name]:.1f} s, this one" for name in ("torch.compile", "Numba") if name in first}})
+    rows.append(
+        {
+            "work": "first use",
+            "C": f"{cold:.1f} s, all kernels; then {1e3 * warm:.0f} ms",
+            **{name: f"{first[name]:.1f} s, this one" for name in ("torch.compile", "Numba") if name in first},
+        }
+    )
     return rows
-
-

@@ -14,8 +14,12 @@ from harness import interleaved, median, percent, ratio_row, repeats
 
 from zamba_lab.ops.kernels import available, gemv, memory
 
-SHAPES = {"zamba2-2.7b, in": (10448, 2560), "zamba2-2.7b, out": (2560, 5120), "zamba2-1.2b, in": (8512, 2048),
-          "zamba2-1.2b, out": (2048, 4096)}
+SHAPES = {
+    "zamba2-2.7b, in": (10448, 2560),
+    "zamba2-2.7b, out": (2560, 5120),
+    "zamba2-1.2b, in": (8512, 2048),
+    "zamba2-1.2b, out": (2048, 4096),
+}
 LARGE, USUAL = "large pages", "usual pages"
 SIZE = 1 << 30
 
@@ -32,16 +36,17 @@ def run(quick: bool = False) -> list[dict]:
     for name, shape in ({"tiny": (130, 100)} if quick else SHAPES).items():
         times = interleaved({one: partial(products, buffer, *shape) for one, buffer in buffers.items()}, repeats(9, quick))
         read = len(matrices(usual, *shape)) * shape[0] * shape[1] * usual.element_size()
-        rows.append(ratio_row(f"matrix-vector products, {name} {shape[1]} -> {shape[0]}, bfloat16", times, LARGE, USUAL)
-                    | {"GB/s": ", ".join(f"{read / median(times[one]) / 1e9:.1f}" for one in buffers),
-                       "in large pages": percent(share)})
+        rows.append(
+            ratio_row(f"matrix-vector products, {name} {shape[1]} -> {shape[0]}, bfloat16", times, LARGE, USUAL)
+            | {"GB/s": ", ".join(f"{read / median(times[one]) / 1e9:.1f}" for one in buffers), "in large pages": percent(share)}
+        )
     return rows
 
 
 def matrices(buffer: torch.Tensor, out: int, width: int) -> torch.Tensor:
     """As many (out, width) as the buffer holds."""
     count = len(buffer) // (out * width)
-    return buffer[:count * out * width].view(count, out, width)
+    return buffer[: count * out * width].view(count, out, width)
 
 
 @torch.inference_mode()

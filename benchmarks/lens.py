@@ -25,20 +25,28 @@ def calls(model: zl.Zamba, ids: torch.Tensor) -> dict:
     states = lens.run(model, ids, keep=["layers.0.mamba.*"])
     last = model.config.hybrid_layers[-1]
     return {
-        "state_norms": lambda: lens.state_norms(model, ids), "state_dimensions": lambda: lens.state_dimensions(model, ids),
+        "state_norms": lambda: lens.state_norms(model, ids),
+        "state_dimensions": lambda: lens.state_dimensions(model, ids),
         "effective_rank, one layer, 16 tokens": lambda: lens.effective_rank(
-            lens.ssm_states(model, states, 0)[:, ::max(1, ids.shape[1] // 16)]),
-        "contents": lambda: lens.contents(model, ids, 0), "decay": lambda: lens.decay(model, ids),
-        "horizons": lambda: lens.horizons(model, ids), "mixer_matrix": lambda: lens.mixer_matrix(model, ids, 0),
+            lens.ssm_states(model, states, 0)[:, :: max(1, ids.shape[1] // 16)]
+        ),
+        "contents": lambda: lens.contents(model, ids, 0),
+        "decay": lambda: lens.decay(model, ids),
+        "horizons": lambda: lens.horizons(model, ids),
+        "mixer_matrix": lambda: lens.mixer_matrix(model, ids, 0),
         "mixer_matrix.shares": lambda: lens.mixer_matrix(model, ids, 0).shares(),
         "mixer_matrix.channels": lambda: lens.mixer_matrix(model, ids, 0).channels(),
-        "layer_flow": lambda: lens.layer_flow(model, ids, last), "rollout": lambda: lens.rollout(model, ids),
+        "layer_flow": lambda: lens.layer_flow(model, ids, last),
+        "rollout": lambda: lens.rollout(model, ids),
         "through_attention": lambda: lens.through_attention(model, ids, last, ids.shape[1] - 1),
         "attention_by_invocation": lambda: lens.attention_by_invocation(model, ids),
-        "attention_habits": lambda: lens.attention_habits(model, ids), "drift": lambda: lens.drift(model, ids),
+        "attention_habits": lambda: lens.attention_habits(model, ids),
+        "drift": lambda: lens.drift(model, ids),
         "divergence": lambda: lens.divergence(lens.attention_by_invocation(model, ids).probs),
-        "lora_change": lambda: lens.lora_change(model), "lora_effects": lambda: lens.lora_effects(model, ids),
-        "score_parts": lambda: lens.score_parts(model, ids, 0), "concat_shares": lambda: lens.concat_shares(model, ids),
+        "lora_change": lambda: lens.lora_change(model),
+        "lora_effects": lambda: lens.lora_effects(model, ids),
+        "score_parts": lambda: lens.score_parts(model, ids, 0),
+        "concat_shares": lambda: lens.concat_shares(model, ids),
         "switch_off_each": lambda: lens.switch_off_each(model, ids),
     }
 
@@ -53,10 +61,12 @@ def at_full_size() -> dict:
     def ids(l):
         return torch.arange(l)[None] % config.vocab_size
 
-    return {"the pass alone": lambda l: passed(model, ids(l)),
-            "contents of one layer": lambda l: lens.contents(model, ids(l), 0),
-            "states of one layer": lambda l: lens.ssm_states(model, lens.run(model, ids(l), keep=keep), 0),
-            "norms over the depth": lambda l: lens.state_norms(model, ids(l))}
+    return {
+        "the pass alone": lambda l: passed(model, ids(l)),
+        "contents of one layer": lambda l: lens.contents(model, ids(l), 0),
+        "states of one layer": lambda l: lens.ssm_states(model, lens.run(model, ids(l), keep=keep), 0),
+        "norms over the depth": lambda l: lens.state_norms(model, ids(l)),
+    }
 
 
 @torch.no_grad()
@@ -74,10 +84,20 @@ def run(quick: bool = False) -> list[dict]:
         c = zl.ZambaConfig.preset("zamba2-2.7b")
         states = 4 * TOKENS * c.d_inner * c.d_state
         target = f"one layer's states: {megabytes(states)}"
-        for name, most in {"the pass alone": "", "states of one layer": target, "norms over the depth": target,
-                           "contents of one layer": ""}.items():
-            rows.append({"work": f"2.7B shape, {TOKENS} tokens: peak memory", "ours": name,
-                         "ours took": megabytes(fresh(__file__, name)), "target": most})
+        for name, most in {
+            "the pass alone": "",
+            "states of one layer": target,
+            "norms over the depth": target,
+            "contents of one layer": "",
+        }.items():
+            rows.append(
+                {
+                    "work": f"2.7B shape, {TOKENS} tokens: peak memory",
+                    "ours": name,
+                    "ours took": megabytes(fresh(__file__, name)),
+                    "target": most,
+                }
+            )
     return rows
 
 

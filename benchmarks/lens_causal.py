@@ -20,14 +20,23 @@ def calls(model: zl.Zamba, ids: torch.Tensor) -> dict:
     _, donor = model.extend(other[:, :half], last_only=True)
     _, own = model.extend(ids[:, :half], last_only=True)
     interventions = {
-        "an invocation zeroed": lens.zero("invocation", 2), "every mixer at its mean": lens.mean("mixer", None, other),
-        "a head resampled": lens.resample("head", 1, other, head=0), "an adapter zeroed": lens.zero("adapter", 3),
-        "a convolution zeroed": lens.zero("convolution", 4), "the concat dropped": lens.drop_concat(),
-        "blocks swapped": lens.swap_blocks(), "AAAA": lens.one_block(), "untied": lens.untie(),
-        "adapters permuted": lens.permute_adapters(range(4)[::-1]), "a path patched": lens.path(1, ("dt", "z"), other),
-        "a state wiped halfway": lens.wipe("ssm", 3, half), "a state frozen halfway": lens.freeze("ssm", 3, half),
-        "a window frozen halfway": lens.freeze("conv", 3, half), "keys frozen halfway": lens.freeze("kv", 1, half),
-        "a state overwritten halfway": lens.overwrite("ssm", 3, half, donor)}
+        "an invocation zeroed": lens.zero("invocation", 2),
+        "every mixer at its mean": lens.mean("mixer", None, other),
+        "a head resampled": lens.resample("head", 1, other, head=0),
+        "an adapter zeroed": lens.zero("adapter", 3),
+        "a convolution zeroed": lens.zero("convolution", 4),
+        "the concat dropped": lens.drop_concat(),
+        "blocks swapped": lens.swap_blocks(),
+        "AAAA": lens.one_block(),
+        "untied": lens.untie(),
+        "adapters permuted": lens.permute_adapters(range(4)[::-1]),
+        "a path patched": lens.path(1, ("dt", "z"), other),
+        "a state wiped halfway": lens.wipe("ssm", 3, half),
+        "a state frozen halfway": lens.freeze("ssm", 3, half),
+        "a window frozen halfway": lens.freeze("conv", 3, half),
+        "keys frozen halfway": lens.freeze("kv", 1, half),
+        "a state overwritten halfway": lens.overwrite("ssm", 3, half, donor),
+    }
     found = {f"effect: {name}": (lambda one=one: lens.effect(model, ids, one)) for name, one in interventions.items()}
     return found | {
         "switch_off_each": lambda: lens.switch_off_each(model, ids),
@@ -39,7 +48,8 @@ def calls(model: zl.Zamba, ids: torch.Tensor) -> dict:
         "who_carries": lambda: lens.who_carries(model, ids, other),
         "bootstrap, 256 numbers of 24 prompts": lambda: lens.bootstrap(torch.randn(24, 256)),
         "transplant and go on": lambda: model.extend(ids[:, half:], lens.transplant(own, donor)),
-        "Timeline, back to the middle and on": lambda: lens.Timeline.start(model, ids).rewind(half).extend(ids[:, half:])}
+        "Timeline, back to the middle and on": lambda: lens.Timeline.start(model, ids).rewind(half).extend(ids[:, half:]),
+    }
 
 
 @torch.no_grad()

@@ -37,7 +37,8 @@ def load_transformers(folder: str, dtype="auto"):
 
 
 LOADERS = {
-    "ours": load_ours, "ours, check=False": lambda folder: load_ours(folder, check=False),
+    "ours": load_ours,
+    "ours, check=False": lambda folder: load_ours(folder, check=False),
     "transformers": load_transformers,
     "ours, float32": lambda folder: load_ours(folder, dtype=torch.float32),
     "transformers, float32": lambda folder: load_transformers(folder, dtype=torch.float32),
@@ -48,7 +49,7 @@ RIVALS = {"transformers": ("ours", "ours, check=False"), "transformers, float32"
 
 def once(contender: str, folder: str) -> dict[str, float]:
     """What the fresh process does: load, then read every weight; seconds and bytes after each, and what was read."""
-    zl.load                                                                     # importing is not loading
+    zl.load  # importing is not loading
     if contender.startswith("transformers"):
         from transformers import Zamba2ForCausalLM  # noqa: F401
 
@@ -72,8 +73,9 @@ def measure(name: str, count: int, quick: bool = False) -> list[dict[str, str]]:
     size = 2 * (FULL | QUICK)[name].n_params
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < 1.2 * size:
-        raise ValueError(f"the checkpoint of {name} needs {1.2 * size / 1e9:.1f} GB of room: "
-                         f"{tempfile.gettempdir()} has {free / 1e9:.1f} GB")
+        raise ValueError(
+            f"the checkpoint of {name} needs {1.2 * size / 1e9:.1f} GB of room: {tempfile.gettempdir()} has {free / 1e9:.1f} GB"
+        )
     load = partial(here if quick else partial(fresh, __file__), "--load")
     with tempfile.TemporaryDirectory() as folder:
         (here if quick else partial(fresh, __file__))("--make", name, folder)
@@ -81,14 +83,20 @@ def measure(name: str, count: int, quick: bool = False) -> list[dict[str, str]]:
         label, rows = f"{name}, {size / 1e9:.2f} GB", []
         for peer, several in RIVALS.items() if not quick else list(RIVALS.items())[:1]:
             found = {contender: [] for contender in (*several, peer)}
-            interleaved({contender: lambda contender=contender: found[contender].append(load(contender, folder))
-                         for contender in found}, count)
+            interleaved(
+                {contender: lambda contender=contender: found[contender].append(load(contender, folder)) for contender in found}, count
+            )
             for ours in several:
                 two = {"ours": found[ours], "transformers": found[peer]}
                 rows += compare(label + ours.removeprefix("ours"), two, size)
         meta = [load("ours, meta", folder) for _ in range(count)]
-        rows.append({"work": f"{label}, device=\"meta\"", "ours": "ours", "ours took":
-                     f"{1e3 * median(meta, 'load'):.0f} ms, {megabytes(max(m['load peak'] for m in meta))}"})
+        rows.append(
+            {
+                "work": f'{label}, device="meta"',
+                "ours": "ours",
+                "ours took": f"{1e3 * median(meta, 'load'):.0f} ms, {megabytes(max(m['load peak'] for m in meta))}",
+            }
+        )
     return rows
 
 
@@ -96,7 +104,7 @@ def compare(label: str, found: dict[str, list[dict]], size: int) -> list[dict[st
     """Rows of time and memory. The first run of each was the warm-up."""
     runs = {contender: several[1:] for contender, several in found.items()}
     sums = [run["sum"] for several in runs.values() for run in several]
-    if max(sums) - min(sums) > 1e-6 * abs(sums[0]):                             # the same weights, or no comparison
+    if max(sums) - min(sums) > 1e-6 * abs(sums[0]):  # the same weights, or no comparison
         raise RuntimeError(f"the contenders read different weights: {sums}")
     rows = []
     for what, words in (("load", ""), ("read", ", and every weight read")):
@@ -104,8 +112,15 @@ def compare(label: str, found: dict[str, list[dict]], size: int) -> list[dict[st
         rows.append(ratio_row(label + words, times, "ours", "transformers"))
         peaks = {contender: max(run[f"{what} peak"] for run in several) for contender, several in runs.items()}
         words_of = {one: f"{megabytes(value)}, {value / size:.2f} of the files" for one, value in peaks.items()}
-        rows.append({"work": f"{label}{words}: peak memory", "ours": "ours", "ours took": words_of["ours"],
-                     "peer": "transformers", "peer took": words_of["transformers"]})
+        rows.append(
+            {
+                "work": f"{label}{words}: peak memory",
+                "ours": "ours",
+                "ours took": words_of["ours"],
+                "peer": "transformers",
+                "peer took": words_of["transformers"],
+            }
+        )
     return rows
 
 

@@ -22,8 +22,9 @@ PUBLISHED_CHUNK, SMALL_CHUNK = 256, 64
 PEER, PEER_64 = "transformers", "transformers, chunk 64"
 # root mean square of the difference of logits, in units of theirs: bfloat16 rounds at every step of 38 or 54 layers
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
-TINY = zl.ZambaConfig(vocab_size=64, d_model=32, n_layers=3, d_state=8, headdim=8, hybrid_layers=(0, 2), attn_heads=4,
-                      d_mlp=32, lora_rank=4)
+TINY = zl.ZambaConfig(
+    vocab_size=64, d_model=32, n_layers=3, d_state=8, headdim=8, hybrid_layers=(0, 2), attn_heads=4, d_mlp=32, lora_rank=4
+)
 
 
 @torch.no_grad()
@@ -32,7 +33,7 @@ def make(config: zl.ZambaConfig, folder: str | Path, dtype: torch.dtype = torch.
 
     One block, because drawing 2.7 billion numbers takes a minute; its length divides no matrix's.
     """
-    block = torch.randn(2 ** 24 + 43, generator=torch.Generator().manual_seed(0)).to(dtype)
+    block = torch.randn(2**24 + 43, generator=torch.Generator().manual_seed(0)).to(dtype)
     with torch.device("meta"):
         model = zl.Zamba(config)
     model = model.to(dtype).to_empty(device="cpu")
@@ -40,13 +41,13 @@ def make(config: zl.ZambaConfig, folder: str | Path, dtype: torch.dtype = torch.
         if name.endswith("A_log"):
             p.copy_(torch.linspace(1, 16, p.numel()).log().view(p.shape))
         elif name.endswith("dt_bias"):
-            p.copy_(torch.linspace(-6.9, -2.3, p.numel()).view(p.shape))        # dt between 0.001 and 0.1
+            p.copy_(torch.linspace(-6.9, -2.3, p.numel()).view(p.shape))  # dt between 0.001 and 0.1
         elif p.ndim == 1:
             p.fill_(0.0 if "bias" in name else 1.0)
         else:
             scale = 0.5 if "conv" in name or "embedding" in name else 0.7 * p.shape[-1] ** -0.5
             for part in p.view(-1).split(len(block)):
-                torch.mul(block[:len(part)], scale, out=part)
+                torch.mul(block[: len(part)], scale, out=part)
     zl.save(model, folder)
 
 
@@ -110,6 +111,8 @@ def must_agree(what: str, ours: Tensor, theirs: Tensor, tolerance: float) -> flo
     ours, theirs = ours.detach().double(), theirs.detach().double()
     far = float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
     if not far <= tolerance:
-        raise RuntimeError(f"{what}: the contenders differ by {far:.3g} of the result's size, more than {tolerance}: "
-                           "what does not compute the same is not compared")
+        raise RuntimeError(
+            f"{what}: the contenders differ by {far:.3g} of the result's size, more than {tolerance}: "
+            "what does not compute the same is not compared"
+        )
     return far

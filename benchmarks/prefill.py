@@ -12,8 +12,7 @@ from functools import partial
 import torch
 from floors import products_alone
 from harness import OURS, interleaved, median, percent, ratio_row, repeats
-from pairs import (PEER, PEER_64, PUBLISHED_CHUNK, SMALL_CHUNK, TINY, TOLERANCE, chunked, extend_peer, make, must_agree,
-                   peer)
+from pairs import PEER, PEER_64, PUBLISHED_CHUNK, SMALL_CHUNK, TINY, TOLERANCE, chunked, extend_peer, make, must_agree, peer
 
 import zamba_lab as zl
 from zamba_lab.checkpoints import load_config
@@ -48,26 +47,40 @@ def speed(name: str, config: zl.ZambaConfig, folder: str, dtype: torch.dtype, qu
         logits[one] = todo[one](length)[0]
 
     for run in todo.values():
-        run(WARM)                                                                # it reads every weight
+        run(WARM)  # it reads every weight
     times = interleaved({one: partial(keep, one) for one in todo}, repeats(5, quick), warm=False)
-    beside = interleaved({OURS: partial(keep, OURS), FLOOR: products_alone(config, length, dtype),
-                          OWN_FLOOR: products_alone(config, length, dtype, ours=True)}, repeats(15, quick))
-    far = max(must_agree(f"prefill {name}, {one}", logits[OURS], logits[one], TOLERANCE[dtype])
-              for one in (PEER, PEER_64))
+    beside = interleaved(
+        {
+            OURS: partial(keep, OURS),
+            FLOOR: products_alone(config, length, dtype),
+            OWN_FLOOR: products_alone(config, length, dtype, ours=True),
+        },
+        repeats(15, quick),
+    )
+    far = max(must_agree(f"prefill {name}, {one}", logits[OURS], logits[one], TOLERANCE[dtype]) for one in (PEER, PEER_64))
     label, (least, of_floor) = f"prefill {length} tokens, {name}", TARGETS[name]
-    return [*(ratio_row(label, times, OURS, one, least if one == PEER else "") for one in (PEER, PEER_64)),
-            share(f"{label}: share of the floor", beside, FLOOR, of_floor),
-            share(f"{label}: share of our own products", beside, OWN_FLOOR),
-            {"work": f"{label}: difference of the logits", "ratio": f"{far:.2g} of their size"}]
+    return [
+        *(ratio_row(label, times, OURS, one, least if one == PEER else "") for one in (PEER, PEER_64)),
+        share(f"{label}: share of the floor", beside, FLOOR, of_floor),
+        share(f"{label}: share of our own products", beside, OWN_FLOOR),
+        {"work": f"{label}: difference of the logits", "ratio": f"{far:.2g} of their size"},
+    ]
 
 
 def share(work: str, times: dict[str, list[float]], floor: str, target: str = "") -> dict:
     """What part of our time a floor takes, in pairs of runs."""
     shares = sorted(least / own for least, own in zip(times[floor], times[OURS]))
-    return {"work": work, "ratio": percent(shares[len(shares) // 2]), "target": target,
-            "spread": f"{percent(shares[0])} .. {percent(shares[-1])} (n={len(shares)})", "ours": OURS,
-            "ours took": f"{median(times[OURS]) * 1e3:.0f} ms", "peer": floor,
-            "peer took": f"{median(times[floor]) * 1e3:.0f} ms", "seconds": {floor: times[floor]}}
+    return {
+        "work": work,
+        "ratio": percent(shares[len(shares) // 2]),
+        "target": target,
+        "spread": f"{percent(shares[0])} .. {percent(shares[-1])} (n={len(shares)})",
+        "ours": OURS,
+        "ours took": f"{median(times[OURS]) * 1e3:.0f} ms",
+        "peer": floor,
+        "peer took": f"{median(times[floor]) * 1e3:.0f} ms",
+        "seconds": {floor: times[floor]},
+    }
 
 
 def at_published_shapes(rows_of, quick: bool) -> list[dict]:

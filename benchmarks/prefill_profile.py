@@ -17,12 +17,23 @@ from torch.profiler import ProfilerActivity, profile
 import zamba_lab as zl
 
 PRODUCTS = "matrix products"
-KINDS = {PRODUCTS: ("zamba_lab::gemm", "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::"),
-         "Mamba mixers: convolution, scan, gate, norm": ("zamba_lab::mamba",), "norms": ("zamba_lab::rms_norm", "aten::rms_norm"),
-         "attention's softmax and sums": ("zamba_lab::attend", "aten::_scaled_dot_product", "aten::scaled_dot_product"),
-         "sums, activations, products of elements": ("zamba_lab::gated", "zamba_lab::turn", "aten::add", "aten::mul", "aten::gelu",
-                                                     "aten::silu", "aten::sub", "aten::div"),
-         "copies and moves": ("aten::copy_", "aten::cat", "aten::fill_", "aten::zero_", "aten::index", "aten::embedding")}
+KINDS = {
+    PRODUCTS: ("zamba_lab::gemm", "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::"),
+    "Mamba mixers: convolution, scan, gate, norm": ("zamba_lab::mamba",),
+    "norms": ("zamba_lab::rms_norm", "aten::rms_norm"),
+    "attention's softmax and sums": ("zamba_lab::attend", "aten::_scaled_dot_product", "aten::scaled_dot_product"),
+    "sums, activations, products of elements": (
+        "zamba_lab::gated",
+        "zamba_lab::turn",
+        "aten::add",
+        "aten::mul",
+        "aten::gelu",
+        "aten::silu",
+        "aten::sub",
+        "aten::div",
+    ),
+    "copies and moves": ("aten::copy_", "aten::cat", "aten::fill_", "aten::zero_", "aten::index", "aten::embedding"),
+}
 REST = "the rest"
 
 
@@ -61,8 +72,11 @@ def rows_of(name: str, config: zl.ZambaConfig, folder: str, dtype: torch.dtype, 
     for one, seconds in kinds.most_common():
         row = {"work": f"{label}: {one}", "ratio": percent(seconds / whole), "ours": OURS, "ours took": f"{1e3 * seconds / n:.0f} ms"}
         if one == PRODUCTS:
-            row |= {"peer": OWN_FLOOR, "peer took": f"{1e3 * median(floors):.0f} ms",
-                    "against the floor": factor(seconds / n / median(floors))}
+            row |= {
+                "peer": OWN_FLOOR,
+                "peer took": f"{1e3 * median(floors):.0f} ms",
+                "against the floor": factor(seconds / n / median(floors)),
+            }
         rows.append(row)
     return rows
 

@@ -29,11 +29,11 @@ def products(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int)
     b, l, h, p = x.shape
     c, n, low = l // chunk, B.shape[-1], x.dtype
     B, C = (part.view(b, c, chunk, n) for part in (B, C))
-    decay = (dt * A).view(b, c, chunk, h).cumsum(2).permute(0, 1, 3, 2)                  # (b, c, h, t): log decay since the start
-    u = (dt[..., None] * x).view(b, c, chunk, h, p).permute(0, 1, 3, 2, 4)               # (b, c, h, s, p)
+    decay = (dt * A).view(b, c, chunk, h).cumsum(2).permute(0, 1, 3, 2)  # (b, c, h, t): log decay since the start
+    u = (dt[..., None] * x).view(b, c, chunk, h, p).permute(0, 1, 3, 2, 4)  # (b, c, h, s, p)
     upper = torch.ones(chunk, chunk, dtype=torch.bool).triu(1)
     L = (decay[..., :, None] - decay[..., None, :]).masked_fill_(upper, -torch.inf).exp_()
-    inside = L.mul_((C @ B.mT).float()[:, :, None]).to(low) @ u.to(low)                  # (b, c, h, t, p)
+    inside = L.mul_((C @ B.mT).float()[:, :, None]).to(low) @ u.to(low)  # (b, c, h, t, p)
     left = u * (decay[..., -1:] - decay).exp()[..., None]
     wrote = (left.to(low).mT.reshape(b, c, h * p, chunk) @ B).float().view(b, c, h, p, n)
     state, before = torch.zeros(b, h, p, n), []
@@ -57,12 +57,18 @@ def rows_of(sizes: tuple[int, ...], quick: bool) -> list[dict]:
     exact = ssd_chunked(*(t.double() for t in given))[0]
     label = "SSD forward, bfloat16, " + " ".join(f"{name}={size}" for name, size in zip("BTHPN", sizes))
     with torch.inference_mode():
-        todo = {NATIVE: lambda: ssd(*given)[0], VECTORS: lambda: on_vectors(lambda: ssd(*given)[0]),
-                **{f"{PRODUCTS}, chunks of {chunk}": partial(products, *given, chunk) for chunk in (32, 64, 128)}}
+        todo = {
+            NATIVE: lambda: ssd(*given)[0],
+            VECTORS: lambda: on_vectors(lambda: ssd(*given)[0]),
+            **{f"{PRODUCTS}, chunks of {chunk}": partial(products, *given, chunk) for chunk in (32, 64, 128)},
+        }
         far = {name: must_agree(label, op(), exact, TOLERANCE) for name, op in todo.items()}
         times = interleaved(todo, repeats(41, quick))
-    return [ratio_row(label, times, NATIVE, other) | {"off": f"{NATIVE} {far[NATIVE]:.4f}, {other} {far[other]:.4f}"}
-            for other in todo if other != NATIVE]
+    return [
+        ratio_row(label, times, NATIVE, other) | {"off": f"{NATIVE} {far[NATIVE]:.4f}, {other} {far[other]:.4f}"}
+        for other in todo
+        if other != NATIVE
+    ]
 
 
 def run(quick: bool = False) -> list[dict]:

@@ -22,8 +22,7 @@ TARGETS = {("forward+backward", PSCAN): ">= 5x"}
 def contenders(both_ways: bool, b: int, l: int, d: int, n: int) -> dict:
     """Each returns y, or the gradients of x, dt, A, B and C, in the same layout."""
     torch.manual_seed(0)
-    inputs = [torch.randn(b, l, d), torch.rand(b, l, d) / 10, -torch.rand(d, n) * 16, torch.randn(b, l, n),
-              torch.randn(b, l, n)]
+    inputs = [torch.randn(b, l, d), torch.rand(b, l, d) / 10, -torch.rand(d, n) * 16, torch.randn(b, l, n), torch.randn(b, l, n)]
     gradient = torch.randn(b, l, d)
     if both_ways:
         for tensor in inputs:
@@ -63,11 +62,10 @@ def run(quick: bool = False) -> list[dict]:
         todo = contenders(work == "forward+backward", **shape)
         ours = [name for name in todo if name in (NATIVE, PURE)]
         expected = todo[PEER]()
-        for name in todo:                                                        # the same function, or no comparison
+        for name in todo:  # the same function, or no comparison
             for one, other in zip(todo[name](), expected, strict=True):
                 must_agree(f"selective scan {work}, {name}", one, other, 1e-4)
         times = interleaved(todo, repeats(9, quick))
         label = f"selective scan {work} " + " ".join(f"{key.upper()}={value}" for key, value in shape.items())
-        rows += [ratio_row(label, times, one, peer, TARGETS.get((work, peer), ""))
-                 for one in ours for peer in todo if peer not in ours]
+        rows += [ratio_row(label, times, one, peer, TARGETS.get((work, peer), "")) for one in ours for peer in todo if peer not in ours]
     return rows

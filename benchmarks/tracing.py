@@ -54,10 +54,15 @@ def run(quick: bool = False) -> list[dict]:
         two = {"off": lambda: model(ids), "keep resid_out": lambda: model(ids, trace=zl.Trace(keep=keep))}
         times = interleaved(two, repeats(21, quick))
         off = sorted(times["off"])[len(times["off"]) // 2]
-        rows.append({"work": f"nano, one pass of {l} tokens", "off": milliseconds(times["off"]),
-                     "calls on OFF": str(counting.calls),
-                     "their share of the pass": f"{counting.calls * call / off:.2%}",
-                     "keep resid_out": milliseconds(times["keep resid_out"])})
+        rows.append(
+            {
+                "work": f"nano, one pass of {l} tokens",
+                "off": milliseconds(times["off"]),
+                "calls on OFF": str(counting.calls),
+                "their share of the pass": f"{counting.calls * call / off:.2%}",
+                "keep resid_out": milliseconds(times["keep resid_out"]),
+            }
+        )
     both = {"Trace() that keeps nothing": lambda: model(ids, trace=zl.Trace()), "no trace": lambda: model(ids)}
     rows.append(ratio_row(f"nano, one pass of {l} tokens", interleaved(both, repeats(101, quick)), *both, target="within 1 %"))
     return rows

@@ -21,16 +21,31 @@ from pairs import PEER, PEER_64, PUBLISHED_CHUNK, SMALL_CHUNK, TINY, chunked, mu
 import zamba_lab as zl
 from zamba_lab.ops.loss import IGNORE
 
-ZAMBA2 = zl.ZambaConfig(vocab_size=4096, d_model=256, n_layers=12, headdim=64, d_state=64, hybrid_layers=(3, 7, 11),
-                        n_shared_blocks=2, attn_heads=8, d_mlp=1024, lora_rank=16, init="reference")
+ZAMBA2 = zl.ZambaConfig(
+    vocab_size=4096,
+    d_model=256,
+    n_layers=12,
+    headdim=64,
+    d_state=64,
+    hybrid_layers=(3, 7, 11),
+    n_shared_blocks=2,
+    attn_heads=8,
+    d_mlp=1024,
+    lora_rank=16,
+    init="reference",
+)
 ZAMBA1 = replace(ZAMBA2, mixer="mamba1", d_state=16, headdim=256, n_shared_blocks=1, lora_rank=0, rope_theta=None)
-ABLATION = replace(ZAMBA2, vocab_size=64, d_model=64, n_layers=6, headdim=32, d_state=16, hybrid_layers=(2, 5),
-                   attn_heads=4, d_mlp=256, lora_rank=4)
+ABLATION = replace(
+    ZAMBA2, vocab_size=64, d_model=64, n_layers=6, headdim=32, d_state=16, hybrid_layers=(2, 5), attn_heads=4, d_mlp=256, lora_rank=4
+)
 TINY_1 = replace(TINY, mixer="mamba1", headdim=32, n_shared_blocks=1, lora_rank=0, rope_theta=None)
 PEER_PSCAN = "transformers, mamba.py's pscan"
 # name: config, batch, length, repeats, what the project set itself against transformers as it is
-WORK = {"Zamba2": (ZAMBA2, 8, 512, 5, ">= 3x"), "Zamba1": (ZAMBA1, 1, 512, 3, ">= 30x"),
-        "Zamba2, ablation size": (ABLATION, 64, 32, 15, ">= 5x")}
+WORK = {
+    "Zamba2": (ZAMBA2, 8, 512, 5, ">= 3x"),
+    "Zamba1": (ZAMBA1, 1, 512, 3, ">= 30x"),
+    "Zamba2, ablation size": (ABLATION, 64, 32, 15, ">= 5x"),
+}
 QUICK = {"Zamba2": (TINY, 2, 32, 1, ""), "Zamba1": (TINY_1, 2, 32, 1, "")}
 
 
@@ -41,7 +56,7 @@ def contenders(config: zl.ZambaConfig, batch: int, length: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         zl.save(ours, folder)
         theirs = peer(folder).train()
-        for p in theirs.parameters():                      # off the files, which are about to go
+        for p in theirs.parameters():  # off the files, which are about to go
             p.data = p.data.clone()
     ids = torch.randint(config.vocab_size, (batch, length))
     follow = F.pad(ids[:, 1:], (0, 1), value=IGNORE)
@@ -80,9 +95,9 @@ def run(quick: bool = False) -> list[dict]:
         todo = contenders(config, batch, length)
         label = f"training step, {name} {config.n_params / 1e6:.1f} M, B={batch} T={length}"
         peers = [one for one in todo if one != OURS]
-        losses = {one: [todo[one]()] for one in (OURS, PEER)}                    # also the warm-up of these two
+        losses = {one: [todo[one]()] for one in (OURS, PEER)}  # also the warm-up of these two
         losses[OURS] += [todo[OURS]() for _ in peers[1:]]
-        losses[PEER] += [todo[one]() for one in peers[1:]]                       # the second step, by the other peer
+        losses[PEER] += [todo[one]() for one in peers[1:]]  # the second step, by the other peer
         must_agree(label, torch.stack(losses[OURS]), torch.stack(losses[PEER]), 1e-3 if quick else 1e-4)
         times = interleaved(todo, repeats(count, quick), warm=False)
         rows += [ratio_row(label, times, OURS, one, target if one == PEER else "") for one in peers]

@@ -37,19 +37,34 @@ def attributes(layer):
 
 def workspace(name: str, folder: str, measure, at: int, lengths: tuple[int, ...]) -> list[dict]:
     """Rows of memory: against the peer at one length, and ours at others."""
-    found = {(one, length): measure(folder, one, str(length)) for one, length in
-             [*((one, at) for one in (OURS, PEER, PEER_64)), *((OURS, length) for length in lengths)]}
+    found = {
+        (one, length): measure(folder, one, str(length))
+        for one, length in [*((one, at) for one in (OURS, PEER, PEER_64)), *((OURS, length) for length in lengths)]
+    }
     rows, ours = [], found[OURS, at]
     for what, of in (("workspace", 1), ("workspace and cache", 0)):
-        rows += [{"work": f"prefill {at} tokens, {name}: {what}", "target": "<= 1/3" if of else "",
-                  "ratio": share(ours[0] - of * ours[1], theirs[0] - of * theirs[1]),
-                  "ours": OURS, "ours took": megabytes(ours[0] - of * ours[1]),
-                  "peer": one, "peer took": megabytes(theirs[0] - of * theirs[1])}
-                 for one, theirs in ((one, found[one, at]) for one in (PEER, PEER_64))]
+        rows += [
+            {
+                "work": f"prefill {at} tokens, {name}: {what}",
+                "target": "<= 1/3" if of else "",
+                "ratio": share(ours[0] - of * ours[1], theirs[0] - of * theirs[1]),
+                "ours": OURS,
+                "ours took": megabytes(ours[0] - of * ours[1]),
+                "peer": one,
+                "peer took": megabytes(theirs[0] - of * theirs[1]),
+            }
+            for one, theirs in ((one, found[one, at]) for one in (PEER, PEER_64))
+        ]
     for (one, length), (growth, cache) in sorted(found.items()):
         if one == OURS:
-            rows.append({"work": f"prefill {length} tokens, {name}: workspace", "ours": OURS,
-                         "ours took": megabytes(growth - cache), "besides a cache of": megabytes(cache)})
+            rows.append(
+                {
+                    "work": f"prefill {length} tokens, {name}: workspace",
+                    "ours": OURS,
+                    "ours took": megabytes(growth - cache),
+                    "besides a cache of": megabytes(cache),
+                }
+            )
     return rows
 
 

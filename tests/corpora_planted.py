@@ -29,12 +29,12 @@ def words_changed(text: str, target: float, rng: random.Random, words: list[str]
 
 
 def truncated(text: str, target: float, rng: random.Random, words: list[str]) -> str:
-    return text[:int(len(text) * target)]
+    return text[: int(len(text) * target)]
 
 
 def header_changed(text: str, target: float, rng: random.Random, words: list[str]) -> str:
     """Another opening before the same text."""
-    return document(rng, words, int(len(text) * (1 / target - 1) * 0.95))[:int(len(text) * (1 / target - 1))] + text
+    return document(rng, words, int(len(text) * (1 / target - 1) * 0.95))[: int(len(text) * (1 / target - 1))] + text
 
 
 EDITS = {"words changed": words_changed, "truncated": truncated, "header changed": header_changed}

@@ -26,20 +26,85 @@ Files = dict[str, bytes]
 CONFIG, INDEX, PICKLED = "config.json", "model.safetensors.index.json", "pytorch_model.bin"
 SMALL = replace(BASE, n_layers=2, hybrid_layers=(0, 1), d_model=8, d_mlp=4, vocab_size=11)
 SOUND = {
-    "zamba2": SMALL, "zamba2, one block, qkv": replace(SMALL, n_shared_blocks=1, lora_rank_qkv=3),
+    "zamba2": SMALL,
+    "zamba2, one block, qkv": replace(SMALL, n_shared_blocks=1, lora_rank_qkv=3),
     "zamba": replace(SMALL, mixer="mamba1", n_shared_blocks=1, lora_rank=0, rope_theta=None),
     "mamba2": replace(SMALL, n_shared_blocks=0, hybrid_layers=()),
     "mamba": replace(SMALL, mixer="mamba1", headdim=16, n_shared_blocks=0, hybrid_layers=()),
-    "own": replace(SMALL, concat_embedding=False), "untied": replace(SMALL, n_shared_blocks=0, tie_embeddings=False),
+    "own": replace(SMALL, concat_embedding=False),
+    "untied": replace(SMALL, n_shared_blocks=0, tie_embeddings=False),
 }
 KEYS = sorted({key for form in FORMATS.values() for key in (*form.known, *form.spellings)})
-VALUES = [None, True, False, 0, 1, 2, 3, 4, 5, 8, 11, 16, -1, 2 ** 31, 2 ** 63 - 1, 2 ** 63, -2 ** 63, 2 ** 64,
-          10 ** 400, 0.0, -0.0, 0.5, 1e-320, 1e308, float("nan"), float("inf"), float("-inf"), "", "0", "auto",
-          "é\u0000\ud800",
-          "x" * 3000, "mamba", "hybrid", "linear_attention", "m", "g", "zamba", "zamba2", "mamba2", "zamba_lab", "gelu",
-          "F64", "BF16", "F8_E4M3", "I64", [], [0], [0, 1], [1, 0], [0, 2 ** 62], [2 ** 32, 2 ** 32], [-1], [None], [[]],
-          [0] * 50, ["mamba"] * 2, ["hybrid"] * 2, {}, {"a": 1}, {"rope_theta": 0}, {"rope_type": "yarn"},
-          {"layer": "Mamba2"}, {"layer": []}, "model.safetensors", "../model.safetensors", "/dev/zero", "config.json"]
+VALUES = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    8,
+    11,
+    16,
+    -1,
+    2**31,
+    2**63 - 1,
+    2**63,
+    -(2**63),
+    2**64,
+    10**400,
+    0.0,
+    -0.0,
+    0.5,
+    1e-320,
+    1e308,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    "",
+    "0",
+    "auto",
+    "é\u0000\ud800",
+    "x" * 3000,
+    "mamba",
+    "hybrid",
+    "linear_attention",
+    "m",
+    "g",
+    "zamba",
+    "zamba2",
+    "mamba2",
+    "zamba_lab",
+    "gelu",
+    "F64",
+    "BF16",
+    "F8_E4M3",
+    "I64",
+    [],
+    [0],
+    [0, 1],
+    [1, 0],
+    [0, 2**62],
+    [2**32, 2**32],
+    [-1],
+    [None],
+    [[]],
+    [0] * 50,
+    ["mamba"] * 2,
+    ["hybrid"] * 2,
+    {},
+    {"a": 1},
+    {"rope_theta": 0},
+    {"rope_type": "yarn"},
+    {"layer": "Mamba2"},
+    {"layer": []},
+    "model.safetensors",
+    "../model.safetensors",
+    "/dev/zero",
+    "config.json",
+]
 
 
 def sound(folder: Path) -> dict[str, Files]:
@@ -51,9 +116,18 @@ def sound(folder: Path) -> dict[str, Files]:
     found["sharded"] = _read(save(model, folder / "sharded", max_shard_bytes=4000))
     found["legacy"] = _legacy(model, folder / "legacy")
     # The original code's spelling of a pure model.
-    found["original"] = found["mamba2"] | {CONFIG: json.dumps(
-        {"d_model": 8, "n_layer": 2, "vocab_size": 11, "pad_vocab_size_multiple": 1, "tie_embeddings": True,
-         "ssm_cfg": {"layer": "Mamba2", "d_state": 6, "headdim": 4, "ngroups": 2}}).encode()}
+    found["original"] = found["mamba2"] | {
+        CONFIG: json.dumps(
+            {
+                "d_model": 8,
+                "n_layer": 2,
+                "vocab_size": 11,
+                "pad_vocab_size_multiple": 1,
+                "tie_embeddings": True,
+                "ssm_cfg": {"layer": "Mamba2", "d_state": 6, "headdim": 4, "ngroups": 2},
+            }
+        ).encode()
+    }
     tensors = load_file(folder / "zamba2" / "model.safetensors")
     torch.save(tensors, folder / PICKLED)
     found["pickled"] = {CONFIG: found["zamba2"][CONFIG], PICKLED: (folder / PICKLED).read_bytes()}
@@ -109,10 +183,10 @@ def spoil_structure(data: bytes, random: Random) -> bytes:
     """Change the JSON that a file is, or has for a header; the header's length is kept right."""
     is_json = data[:1] in (b"{", b"[", b"")
     size = len(data) if is_json else struct.unpack("<Q", data[:8].ljust(8, b"\0"))[0]
-    text, rest = (data, b"") if is_json else (data[8:8 + size], data[8 + size:])
+    text, rest = (data, b"") if is_json else (data[8 : 8 + size], data[8 + size :])
     try:
         changed = json.dumps(spoil_value(json.loads(text), random)).encode()
-    except (ValueError, RecursionError):            # bytes were changed before; 10 ** 400 is not read back either
+    except (ValueError, RecursionError):  # bytes were changed before; 10 ** 400 is not read back either
         return spoil_bytes(data, random)
     return changed if is_json else struct.pack("<Q", len(changed)) + changed + rest
 
@@ -126,15 +200,16 @@ def spoil_value(value, random: Random):
             value[key] = spoil_value(value[key], random)
         elif what < 0.75:
             del value[key]
-        else:                                       # another's value, under its own or a new name
+        else:  # another's value, under its own or a new name
             value[random.choice([*KEYS, key + ".0", *sorted(value)])] = random.choice([*VALUES, *value.values()])
         return value
     if isinstance(value, list) and value and random.random() < 0.7:
         i = random.randrange(len(value))
-        return random.choice([value[:i] + [spoil_value(value[i], random)] + value[i + 1:], value[:i] + value[i + 1:],
-                              value + value[i:], value[::-1]])
-    if type(value) is int and abs(value) < 2 ** 64 and random.random() < 0.5:
-        return random.choice([value + 1, value - 1, -value, 2 * value, value + 2 ** 40, float(value), str(value)])
+        return random.choice(
+            [value[:i] + [spoil_value(value[i], random)] + value[i + 1 :], value[:i] + value[i + 1 :], value + value[i:], value[::-1]]
+        )
+    if type(value) is int and abs(value) < 2**64 and random.random() < 0.5:
+        return random.choice([value + 1, value - 1, -value, 2 * value, value + 2**40, float(value), str(value)])
     return random.choice(VALUES)
 
 
@@ -144,9 +219,15 @@ def spoil_bytes(data: bytes, random: Random) -> bytes:
     at = min(at, random.choice([8, 200, len(data)]))
     span = random.choice([1, 2, 8, 100])
     noise = bytes(random.randrange(256) for _ in range(min(span, 8)))
-    return random.choice([
-        lambda: data[:at] + noise + data[at + len(noise):], lambda: data[:at] + noise + data[at:],
-        lambda: data[:at] + data[at + span:], lambda: data[:at] + data[at:at + span] + data[at:],
-        lambda: data[:at], lambda: data + noise, lambda: data[:at] + b'"' + data[at + 1:],
-        lambda: struct.pack("<Q", random.choice([0, 1, 2 ** 20, 2 ** 31, 2 ** 63, 2 ** 64 - 1, len(data)])) + data[8:],
-    ])()
+    return random.choice(
+        [
+            lambda: data[:at] + noise + data[at + len(noise) :],
+            lambda: data[:at] + noise + data[at:],
+            lambda: data[:at] + data[at + span :],
+            lambda: data[:at] + data[at : at + span] + data[at:],
+            lambda: data[:at],
+            lambda: data + noise,
+            lambda: data[:at] + b'"' + data[at + 1 :],
+            lambda: struct.pack("<Q", random.choice([0, 1, 2**20, 2**31, 2**63, 2**64 - 1, len(data)])) + data[8:],
+        ]
+    )()

@@ -8,7 +8,7 @@ from variants import VARIANTS, make_model, random_ids
 import zamba_lab as zl
 
 SSM = [name for name, c in VARIANTS.items() if c.mixer != "attention"]
-LISTENING = [name for name in SSM if VARIANTS[name].link_into == "mixer"]        # attention speaks through mixers only
+LISTENING = [name for name in SSM if VARIANTS[name].link_into == "mixer"]  # attention speaks through mixers only
 HYBRID = [name for name, c in VARIANTS.items() if c.n_invocations]
 CONCAT = [name for name in HYBRID if VARIANTS[name].concat_embedding]
 ADAPTED = [name for name in HYBRID if VARIANTS[name].lora_rank or VARIANTS[name].lora_rank_qkv]

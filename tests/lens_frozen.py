@@ -22,7 +22,7 @@ def frozen_mixer(model: zl.Zamba, ids: Tensor, depth: int) -> Callable[[Tensor],
     m, c = model.layers[depth].mamba, model.config
     dt, B, C, z, y0 = (trace[f"layers.{depth}.mamba.{name}"] for name in ("dt", "B", "C", "z", "y"))
     recurrence = ssd_recurrence if c.mixer == "mamba2" else scan_recurrence
-    bias = None if m.conv_bias is None else m.conv_bias[:c.d_inner]
+    bias = None if m.conv_bias is None else m.conv_bias[: c.d_inner]
     gate = F.silu(z)
     if c.mixer == "mamba2":
         groups = (y0.flatten(2) * gate).unflatten(-1, (c.gated_norm_groups, -1))
@@ -31,7 +31,7 @@ def frozen_mixer(model: zl.Zamba, ids: Tensor, depth: int) -> Callable[[Tensor],
 
     def forward(u: Tensor) -> Tensor:
         start = c.d_inner if c.mixer == "mamba2" else 0
-        a, _ = causal_conv(m.in_proj(u)[..., start:start + c.d_inner], taps(m)[:c.d_inner], bias)
+        a, _ = causal_conv(m.in_proj(u)[..., start : start + c.d_inner], taps(m)[: c.d_inner], bias)
         x = (a * torch.sigmoid(a).detach()).unflatten(-1, (c.ssm_heads, c.headdim))
         y = skip(recurrence(x, dt, -torch.exp(m.A_log), B, C)[0], x, m.D)
         return m.out_proj(y.flatten(2) * gate)
@@ -44,8 +44,9 @@ def frozen_layer(model: zl.Zamba, ids: Tensor, depth: int) -> tuple[Tensor, Call
     trace = lens.run(model, ids, keep=[f"layers.{depth}.*"])
     layer, block, c = model.layers[depth], model.blocks_by_depth()[depth], model.config
     adapters, mixer = layer.invocation.adapters, frozen_mixer(model, ids, depth)
-    probs, a0, n0, x, t0 = (trace[f"layers.{depth}.{name}"] for name in (
-        "shared.attn_probs", "shared.attn_out", "shared.mlp_in", "resid_in", "shared.link_out"))
+    probs, a0, n0, x, t0 = (
+        trace[f"layers.{depth}.{name}"] for name in ("shared.attn_probs", "shared.attn_out", "shared.mlp_in", "resid_in", "shared.link_out")
+    )
 
     def gate_up(n: Tensor) -> Tensor:
         return block.mlp.gate_up(n) + (adapters["mlp"](n) if "mlp" in adapters else 0)

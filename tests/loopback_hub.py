@@ -95,9 +95,14 @@ class _Handler(BaseHTTPRequestHandler):
         commit = revision if revision in commits else commit_of(revision)
         if kind == "resolve":
             return self.send_file(name, commit)
-        found = {"id": repo, "sha": commit, "siblings": []} if kind == "revision" else [
-            {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest(), **self.lfs(name)}
-            for name, data in hub.files.items()]
+        found = (
+            {"id": repo, "sha": commit, "siblings": []}
+            if kind == "revision"
+            else [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest(), **self.lfs(name)}
+                for name, data in hub.files.items()
+            ]
+        )
         self.send(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
 
     def lfs(self, name: str) -> dict:
@@ -115,8 +120,11 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in hub.files:
             return self.refuse(404, "EntryNotFound")
         data, lfs = hub.spoiled.get(name, hub.files[name]), self.lfs(name).get("lfs", {})
-        headers = {"X-Repo-Commit": commit, "ETag": f'"{lfs.get("oid", hashlib.sha1(hub.files[name]).hexdigest())}"',
-                   "Accept-Ranges": "bytes"}
+        headers = {
+            "X-Repo-Commit": commit,
+            "ETag": f'"{lfs.get("oid", hashlib.sha1(hub.files[name]).hexdigest())}"',
+            "Accept-Ranges": "bytes",
+        }
         if lfs:
             headers |= {"X-Linked-Etag": f'"{lfs["oid"]}"', "X-Linked-Size": str(lfs["size"])}
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
@@ -137,5 +145,5 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if may_drop and self.hub.drops:
             self.hub.drops -= 1
-            body, self.close_connection = body[:len(body) // 2 if self.hub.drops >= 0 else 0], True
+            body, self.close_connection = body[: len(body) // 2 if self.hub.drops >= 0 else 0], True
         self.wfile.write(body)

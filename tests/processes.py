@@ -1,4 +1,5 @@
 """Another Python with the same package and the tests' own modules: for what forks, kills, or must start without threads."""
+
 import os
 import subprocess
 import sys
@@ -10,5 +11,10 @@ TESTS = Path(__file__).resolve().parent
 def python(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess:
     """Run to its end with these arguments: one thread, sockets on this machine only, warnings ignored."""
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    return subprocess.run([sys.executable, "-W", "ignore", *map(str, arguments)], capture_output=True, text=True, timeout=timeout,
-                          env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+    )

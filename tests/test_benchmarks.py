@@ -17,9 +17,34 @@ from zamba_lab.cli import main
 from zamba_lab.config import ZambaConfig
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-ALL = ("ablation", "attend_op", "checkpointing", "corpus", "decode", "decode_profile", "first_token", "fused_adapter", "gemm_op",
-       "growth", "import_time", "init_recall", "input_pipeline", "kernel_choice", "large_pages", "lens", "lens_causal", "load", "prefill",
-       "prefill_profile", "scan_as_products", "scan_op", "ssd_op", "tracing", "train_step", "workspace")
+ALL = (
+    "ablation",
+    "attend_op",
+    "checkpointing",
+    "corpus",
+    "decode",
+    "decode_profile",
+    "first_token",
+    "fused_adapter",
+    "gemm_op",
+    "growth",
+    "import_time",
+    "init_recall",
+    "input_pipeline",
+    "kernel_choice",
+    "large_pages",
+    "lens",
+    "lens_causal",
+    "load",
+    "prefill",
+    "prefill_profile",
+    "scan_as_products",
+    "scan_op",
+    "ssd_op",
+    "tracing",
+    "train_step",
+    "workspace",
+)
 sys.path.insert(0, str(FOLDER))
 
 import floors  # noqa: E402  the benchmarks' own, found on the path just set
@@ -41,8 +66,7 @@ def test_each_benchmark_runs_at_its_quick_size(name, capsys):
 
 
 @pytest.mark.skipif(find_spec("mambapy") is None, reason=NO_PSCAN)
-@pytest.mark.parametrize("name, peer", [("scan_op", "mamba.py's pscan"),
-                                        ("train_step", "transformers, mamba.py's pscan")])
+@pytest.mark.parametrize("name, peer", [("scan_op", "mamba.py's pscan"), ("train_step", "transformers, mamba.py's pscan")])
 def test_an_optional_peer_is_measured_where_it_is_installed(name, peer, capsys):
     assert main(["bench", name, "--quick", "--json"]) == 0
     assert peer in {row.get("peer") for row in json.loads(capsys.readouterr().out)[name]}
@@ -69,7 +93,7 @@ def test_tiny_sizes_and_full_ones_are_never_in_one_report(tmp_path, capsys, monk
     assert harness.joined(full, data) == full and "tiny sizes" in capsys.readouterr().err
     data.write_text(json.dumps(full))
     assert harness.joined(full | {"ssd_op": []}, data).keys() == full.keys() | {"ssd_op"}
-    monkeypatch.setattr(floors, "measured", None)                          # whatever is measured now fails otherwise
+    monkeypatch.setattr(floors, "measured", None)  # whatever is measured now fails otherwise
     assert main(["bench", "tracing", "--quick", "--report", str(file)]) == 2
     assert "full sizes" in capsys.readouterr().err and json.loads(data.read_text()) == full and tiny["machine"] != full["machine"]
 
@@ -96,7 +120,7 @@ def test_a_ratio_is_the_median_of_the_pairs_with_its_spread():
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
 def test_peak_growth_sees_what_is_allocated_and_freed():
     def run():
-        return torch.ones(25_000_000).sum()                                # 100 MB, gone when the peak is read
+        return torch.ones(25_000_000).sum()  # 100 MB, gone when the peak is read
 
     assert 95e6 < harness.peak_growth(run, warm=lambda: torch.ones(10).sum()) < 130e6
 
@@ -123,7 +147,7 @@ def test_the_bytes_of_a_token_are_the_weights_at_each_use_and_the_cache():
     model = make_model(BASE)
     kept, first = (model.extend(torch.ones(1, l, dtype=torch.long))[1].nbytes for l in (9, 1))
     states = first - floors.kv_bytes_per_position(BASE, torch.float64)
-    weights = 8 * BASE.n_params                                            # the head is tied: read once, as the head
+    weights = 8 * BASE.n_params  # the head is tied: read once, as the head
     block = 8 * sum(p.numel() for p in model.shared_blocks[0].parameters())
     again = (BASE.n_invocations - BASE.n_shared_blocks) * block
     assert floors.bytes_per_token(BASE, 9, torch.float64) == weights + again + kept + states

@@ -12,8 +12,9 @@ from zamba_lab.ops import kernels
 from zamba_lab.ops.kernels import memory
 
 CACHED = ["base", "mamba1", "one kv head, wide head", "no rope", "transformer, grouped queries, no rope", "pure mamba2"]
-with_and_without_gradients = pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad],
-                                                     ids=lambda mode: mode.__name__)
+with_and_without_gradients = pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, torch.enable_grad], ids=lambda mode: mode.__name__
+)
 
 
 def decode(model, ids, cache):
@@ -37,7 +38,7 @@ def test_two_continuations_of_one_cache_do_not_meet(variant, mode):
         want = {id(end): model(torch.cat([prompt, end], dim=1))[:, 9:] for end in (one, other)}
         for first, second in ((one, other), (other, one)):
             _, cache = model.extend(prompt[:, :-1])
-            _, cache = model.extend(prompt[:, -1:], cache)                      # a token: from here on there is room
+            _, cache = model.extend(prompt[:, -1:], cache)  # a token: from here on there is room
             (a, after), (b, _) = decode(model, first, cache), decode(model, second, cache)
             again, _ = decode(model, second, cache)
             for got, end in ((a, first), (b, second), (again, second)):
@@ -55,7 +56,7 @@ def test_continuations_taken_in_turns_do_not_meet():
     caches, steps = [cache, cache, cache], [[], [], []]
     for t in range(5):
         for row, end in enumerate((one, other, one)):
-            logits, caches[row] = model.extend(end[:, t:t + 1], caches[row])
+            logits, caches[row] = model.extend(end[:, t : t + 1], caches[row])
             steps[row].append(logits)
     for got, end in zip(steps, (one, other, one)):
         want = model(torch.cat([prompt, end], dim=1))[:, 9:]
@@ -100,16 +101,17 @@ def test_a_cache_of_inference_mode_serves_outside_of_it():
     model, ids = make_model(config), random_ids(config)
     with torch.inference_mode():
         _, cache = decode(model, ids[:, :12], None)
-    with torch.no_grad():                                                       # with gradients torch itself refuses
+    with torch.no_grad():  # with gradients torch itself refuses
         logits, _ = decode(model, ids[:, 12:], cache)
         torch.testing.assert_close(logits, model(ids)[:, 12:], rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("look", [lambda t: t, lambda t: t[:, 0], lambda t: t.view(-1), lambda t: t.detach()],
-                         ids=["itself", "a slice", "a view", "detached"])
+@pytest.mark.parametrize(
+    "look", [lambda t: t, lambda t: t[:, 0], lambda t: t.view(-1), lambda t: t.detach()], ids=["itself", "a slice", "a view", "detached"]
+)
 @torch.no_grad()
 def test_a_state_that_anybody_looks_at_is_not_written_again(look, monkeypatch):
-    monkeypatch.setattr(memory, "LEAST", 1)                 # or states as small as a test's never come from there
+    monkeypatch.setattr(memory, "LEAST", 1)  # or states as small as a test's never come from there
     monkeypatch.setattr(memory, "_kept", {})
     config = VARIANTS["base"]
     model, ids = make_model(config), random_ids(config)
@@ -154,8 +156,15 @@ def test_a_prompt_in_pieces_is_appended_in_place(monkeypatch):
     assert all(layer.k.shape[2] == 26 for layer in longer.layers if layer.k is not None)
 
 
-@pytest.mark.parametrize("first, then", [(torch.inference_mode, torch.no_grad), (torch.no_grad, torch.inference_mode),
-                                         (torch.inference_mode, torch.enable_grad), (torch.no_grad, torch.enable_grad)])
+@pytest.mark.parametrize(
+    "first, then",
+    [
+        (torch.inference_mode, torch.no_grad),
+        (torch.no_grad, torch.inference_mode),
+        (torch.inference_mode, torch.enable_grad),
+        (torch.no_grad, torch.enable_grad),
+    ],
+)
 def test_a_cache_goes_on_in_another_mode_than_it_was_made_in(first, then):
     config = VARIANTS["base"]
     model, ids = make_model(config), random_ids(config, l=19)
@@ -167,7 +176,7 @@ def test_a_cache_goes_on_in_another_mode_than_it_was_made_in(first, then):
         _, cache = model.extend(ids[:, 6:9], cache)
     with then():
         if then is torch.enable_grad and first is torch.inference_mode:
-            cache = cache.clone()                       # as torch demands of whatever is to have gradients
+            cache = cache.clone()  # as torch demands of whatever is to have gradients
         logits, cache = model.extend(ids[:, 9:14], cache)
         last, _ = model.extend(ids[:, 14:], cache)
     torch.testing.assert_close(torch.cat([logits, last], 1), want[:, 9:], rtol=0, atol=1e-11)
@@ -176,26 +185,26 @@ def test_a_cache_goes_on_in_another_mode_than_it_was_made_in(first, then):
 def converted(cache, dtype):
     """The cache in the types that a model of dtype keeps, by hand."""
     wide = torch.promote_types(dtype, torch.float32)
-    layers = [LayerCache(**{name: t.to(wide if name == "ssm" else dtype) for name, t in layer.tensors().items()})
-              for layer in cache.layers]
+    layers = [LayerCache(**{name: t.to(wide if name == "ssm" else dtype) for name, t in layer.tensors().items()}) for layer in cache.layers]
     return replace(cache, layers=tuple(layers))
 
 
 @pytest.mark.parametrize("variant", CACHED)
 @pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad], ids=lambda mode: mode.__name__)
-@pytest.mark.parametrize("was, now", [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32),
-                                      (torch.float64, torch.float32)], ids=str)
+@pytest.mark.parametrize(
+    "was, now", [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32), (torch.float64, torch.float32)], ids=str
+)
 def test_a_cache_of_another_type_goes_on_as_if_it_had_been_converted(variant, native, mode, was, now):
     model, ids = make_model(VARIANTS[variant]), random_ids(VARIANTS[variant])
     with mode(), nullcontext() if native else kernels.off():
         _, cache = decode(model.to(was), ids[:, :7], None)
-        given = cache.map(lambda t: t.to(was))                                  # states too
+        given = cache.map(lambda t: t.to(was))  # states too
         for lengths in ([1, 1, 1], [3, 1, 1]):
             runs = []
             for cache in (given, converted(given, now)):
                 steps = []
-                for token in ids[:, 7:7 + sum(lengths)].split(lengths, dim=1):
+                for token in ids[:, 7 : 7 + sum(lengths)].split(lengths, dim=1):
                     logits, cache = model.to(now).extend(token, cache)
                     steps.append(logits)
                 runs.append((torch.cat(steps, dim=1), cache))
@@ -208,19 +217,21 @@ def test_a_cache_of_another_type_goes_on_as_if_it_had_been_converted(variant, na
 def test_a_recorded_token_is_not_played_on_a_cache_of_another_type():
     config = VARIANTS["base"]
     model, ids = make_model(config).float(), random_ids(config)
-    _, cache = decode(model, ids[:, :9], None)                                  # recorded, and played
+    _, cache = decode(model, ids[:, :9], None)  # recorded, and played
     for dtype in (torch.bfloat16, torch.float64):
         given = cache.map(lambda t: t.to(dtype))
         want, _ = decode(model, ids[:, 9:], converted(given, torch.float32))
         assert torch.equal(decode(model, ids[:, 9:], given)[0], want)
 
 
-OTHER_SIZES = {"state": (dict(d_state=12), "(SSM|conv) state .* got"),
-               "heads of the state": (dict(headdim=8), "SSM state .* got"),
-               "fewer taps": (dict(d_conv=2), "conv state .* got"),
-               "more taps": (dict(d_conv=6), "conv state .* got"),
-               "heads": (dict(attn_kv_heads=2), r"keys and values .* = \(2, 4, 9, 8\).* got \(2, 2, 9, 8\)"),
-               "head width": (dict(attn_head_dim=6), r"keys and values .* got \(2, 4, 9, 6\)")}
+OTHER_SIZES = {
+    "state": (dict(d_state=12), "(SSM|conv) state .* got"),
+    "heads of the state": (dict(headdim=8), "SSM state .* got"),
+    "fewer taps": (dict(d_conv=2), "conv state .* got"),
+    "more taps": (dict(d_conv=6), "conv state .* got"),
+    "heads": (dict(attn_kv_heads=2), r"keys and values .* = \(2, 4, 9, 8\).* got \(2, 2, 9, 8\)"),
+    "head width": (dict(attn_head_dim=6), r"keys and values .* got \(2, 4, 9, 6\)"),
+}
 
 
 @pytest.mark.parametrize("changes, message", OTHER_SIZES.values(), ids=OTHER_SIZES.keys())
@@ -232,7 +243,7 @@ def test_a_cache_of_another_models_sizes_is_refused(mixer, changes, message, nat
     model, other, ids = make_model(config), make_model(replace(config, **changes)), random_ids(config)
     with mode(), nullcontext() if native else kernels.off():
         _, cache = other.extend(ids[:, :9])
-        decode(model, ids[:, :12], None)                                        # recorded
+        decode(model, ids[:, :12], None)  # recorded
         for end in (10, 14):
             with pytest.raises(ValueError, match=message):
                 model.extend(ids[:, 9:end], cache)
@@ -251,9 +262,8 @@ def test_the_convolution_refuses_a_state_of_another_size(shape):
 @torch.no_grad()
 def test_keys_and_values_put_in_the_place_of_others_are_the_ones_that_count(variant, names, edit):
     model, ids = make_model(VARIANTS[variant]), random_ids(VARIANTS[variant])
-    _, cache = decode(model, ids[:, :8], None)                                  # with room, recorded and played
-    layers = [replace(layer, **{name: edit(getattr(layer, name)) for name in names if layer.k is not None})
-              for layer in cache.layers]
+    _, cache = decode(model, ids[:, :8], None)  # with room, recorded and played
+    layers = [replace(layer, **{name: edit(getattr(layer, name)) for name in names if layer.k is not None}) for layer in cache.layers]
     edited = replace(cache, layers=tuple(layers))
     alone = replace(cache, layers=tuple(replace(layer, room=None) for layer in layers))
     assert any(layer.room for layer in layers)
@@ -261,7 +271,7 @@ def test_keys_and_values_put_in_the_place_of_others_are_the_ones_that_count(vari
         runs = []
         for one in (edited, alone):
             steps = []
-            for tokens in ids[:, 8:8 + sum(lengths)].split(lengths, dim=1):
+            for tokens in ids[:, 8 : 8 + sum(lengths)].split(lengths, dim=1):
                 logits, one = model.extend(tokens, one)
                 steps.append(logits)
             runs.append(torch.cat(steps, dim=1))

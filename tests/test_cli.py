@@ -40,16 +40,19 @@ def test_doctor_says_what_a_checkpoint_is_and_its_status_whether_it_is_sound(cap
     assert "FAULT wrong shape" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments, sentence", [
-    (["info", "nothing-here"], "nothing-here"),
-    (["doctor", "nothing-here"], "nothing-here"),
-    (["generate", "nothing-here", "x"], "nothing-here"),
-    (["corpus", "out", "nothing-here"], "a source is 'stdlib', one of fineweb-edu"),
-    (["eval", "zamba2-nano", "nothing-here"], "no file or folder 'nothing-here'"),
-    (["eval", "zamba2-nano", __file__, "--stride", "0"], "stride must be in 1..window"),
-    (["export", "nothing-here", "out"], "nothing-here"),
-    (["bench", "nothing-here"], "benchmarks are files of benchmarks/"),
-])
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["info", "nothing-here"], "nothing-here"),
+        (["doctor", "nothing-here"], "nothing-here"),
+        (["generate", "nothing-here", "x"], "nothing-here"),
+        (["corpus", "out", "nothing-here"], "a source is 'stdlib', one of fineweb-edu"),
+        (["eval", "zamba2-nano", "nothing-here"], "no file or folder 'nothing-here'"),
+        (["eval", "zamba2-nano", __file__, "--stride", "0"], "stride must be in 1..window"),
+        (["export", "nothing-here", "out"], "nothing-here"),
+        (["bench", "nothing-here"], "benchmarks are files of benchmarks/"),
+    ],
+)
 def test_what_cannot_be_done_is_one_sentence_and_status_2(capsys, arguments, sentence):
     assert main(arguments) == 2
     error = capsys.readouterr().err
@@ -58,9 +61,10 @@ def test_what_cannot_be_done_is_one_sentence_and_status_2(capsys, arguments, sen
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pipe that nobody reads fails otherwise")
 def test_a_reader_that_has_enough_ends_the_command_without_a_word():
-    with subprocess.Popen([sys.executable, "-m", "zamba_lab", "info", "zamba2-2.7b"], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True) as command:
-        command.stdout.close()                             # before the first line
+    with subprocess.Popen(
+        [sys.executable, "-m", "zamba_lab", "info", "zamba2-2.7b"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        command.stdout.close()  # before the first line
         assert command.stderr.read() == "" and command.wait(60) == 141
 
 
@@ -111,8 +115,11 @@ def test_eval_refuses_what_is_no_text(capsys, tmp_path):
     (tmp_path / "picture").write_bytes(b"\x89PNG\xff")
     (tmp_path / "empty").mkdir()
     zl.save(make_model(BASE).float(), tmp_path / "mute")
-    for arguments, sentence in ((["zamba2-nano", "picture"], "is not UTF-8 text"), (["zamba2-nano", "empty"], "there is no text in"),
-                                ([tmp_path / "mute", "empty"], "needs a tokenizer")):
+    for arguments, sentence in (
+        (["zamba2-nano", "picture"], "is not UTF-8 text"),
+        (["zamba2-nano", "empty"], "there is no text in"),
+        ([tmp_path / "mute", "empty"], "needs a tokenizer"),
+    ):
         assert main(["eval", str(arguments[0]), str(tmp_path / arguments[1])]) == 2
         assert sentence in capsys.readouterr().err
 

@@ -9,8 +9,14 @@ from variants import BASE, PURE, VARIANTS, make_model, random_ids
 import zamba_lab as zl
 from zamba_lab.ops import kernels
 
-PUBLISHED = {"zamba-7b-v1": 7_232_490_496, "zamba2-1.2b": 1_215_064_704, "zamba2-2.7b": 2_662_214_560,
-             "zamba2-7b": 7_356_749_648, "mamba-130m": 129_135_360, "mamba2-130m": 128_989_632}
+PUBLISHED = {
+    "zamba-7b-v1": 7_232_490_496,
+    "zamba2-1.2b": 1_215_064_704,
+    "zamba2-2.7b": 2_662_214_560,
+    "zamba2-7b": 7_356_749_648,
+    "mamba-130m": 129_135_360,
+    "mamba2-130m": 128_989_632,
+}
 
 
 @pytest.mark.parametrize("name, count", PUBLISHED.items())
@@ -22,22 +28,22 @@ def test_published_shapes_have_the_published_parameter_counts(name, count):
 
 
 def test_kv_bytes_of_a_token_are_the_published_shapes():
-    for name, size in (("zamba2-1.2b", 98_304), ("zamba2-2.7b", 184_320), ("zamba2-7b", 372_736),
-                       ("zamba-7b-v1", 386_048)):
+    for name, size in (("zamba2-1.2b", 98_304), ("zamba2-2.7b", 184_320), ("zamba2-7b", 372_736), ("zamba-7b-v1", 386_048)):
         config = zl.ZambaConfig.preset(name)
         grown = config.cache_bytes(101, dtype=torch.bfloat16) - config.cache_bytes(100, dtype=torch.bfloat16)
         assert grown == size
 
 
-@pytest.mark.parametrize("variant", ["base", "mamba1 one head", "no convolution", "link into the stream",
-                                     "lora on qkv", "one kv head, wide head", "transformer"])
+@pytest.mark.parametrize(
+    "variant", ["base", "mamba1 one head", "no convolution", "link into the stream", "lora on qkv", "one kv head, wide head", "transformer"]
+)
 def test_flops_equal_what_torch_counts_plus_the_scan(variant):
     """torch counts matrix products; the step's element-wise state update, read and convolution are added by hand."""
     config, context = VARIANTS[variant], 12
     model, ids = make_model(config), random_ids(config, b=1, l=context)
     with torch.no_grad(), kernels.off():
         _, cache = model.extend(ids[:, :-1])
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:   # the fused one is not counted
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the fused one is not counted
             model.extend(ids[:, -1:], cache)
     counted = counter.get_total_flops()
     uncounted = 0
@@ -74,9 +80,9 @@ def test_block_order_in_its_default_form_is_the_default():
 
 
 def test_attention_is_scaled_as_released():
-    assert zl.ZambaConfig.preset("zamba2-2.7b").attn_scale == 80 ** -0.5
-    assert VARIANTS["no concat"].attn_scale == 4 ** -0.5 and VARIANTS["transformer"].attn_scale == 4 ** -0.5
-    assert VARIANTS["one kv head, wide head"].attn_scale == 5 ** -0.5
+    assert zl.ZambaConfig.preset("zamba2-2.7b").attn_scale == 80**-0.5
+    assert VARIANTS["no concat"].attn_scale == 4**-0.5 and VARIANTS["transformer"].attn_scale == 4**-0.5
+    assert VARIANTS["one kv head, wide head"].attn_scale == 5**-0.5
     assert VARIANTS["usual attention scale"].attn_scale == pytest.approx(VARIANTS["usual attention scale"].head_dim ** -0.5)
 
 

@@ -30,10 +30,17 @@ def test_padded_prompts_continue_as_if_alone(side):
 
 def test_filters_keep_what_they_say():
     logits = PROBS.log()
-    for how, kept in ((dict(top_k=2), {0, 2}), (dict(top_p=0.69), {0, 2}), (dict(top_p=0.71), {0, 2, 3}),
-                      (dict(top_p=1.0), {0, 1, 2, 3, 4}), (dict(top_p=0.01), {0}), (dict(min_p=0.6), {0, 2}),
-                      (dict(min_p=0.0), {0, 1, 2, 3, 4}), (dict(top_k=99), {0, 1, 2, 3, 4}),
-                      (dict(top_k=3, top_p=0.5, min_p=0.5), {0, 2})):
+    for how, kept in (
+        (dict(top_k=2), {0, 2}),
+        (dict(top_p=0.69), {0, 2}),
+        (dict(top_p=0.71), {0, 2, 3}),
+        (dict(top_p=1.0), {0, 1, 2, 3, 4}),
+        (dict(top_p=0.01), {0}),
+        (dict(min_p=0.6), {0, 2}),
+        (dict(min_p=0.0), {0, 1, 2, 3, 4}),
+        (dict(top_k=99), {0, 1, 2, 3, 4}),
+        (dict(top_k=3, top_p=0.5, min_p=0.5), {0, 2}),
+    ):
         probs = filtered_probs(logits, 1.0, **how)
         assert set(probs[0].nonzero()[:, 0].tolist()) == kept, how
         survivors = PROBS[0, sorted(kept)]
@@ -41,7 +48,7 @@ def test_filters_keep_what_they_say():
 
 
 def test_temperature_sharpens_and_flattens():
-    torch.testing.assert_close(filtered_probs(PROBS.log(), 0.5), PROBS ** 2 / (PROBS ** 2).sum())
+    torch.testing.assert_close(filtered_probs(PROBS.log(), 0.5), PROBS**2 / (PROBS**2).sum())
 
 
 def test_draws_follow_the_distribution():
@@ -69,8 +76,8 @@ def test_a_row_that_stopped_stays_stopped_and_all_stopped_ends():
     for row in range(4):
         hits = (free[row] == stop).nonzero()
         end = hits[0].item() if len(hits) else len(held[row]) - 1
-        assert torch.equal(held[row, :end + 1], free[row, :end + 1])
-        assert (held[row, end + 1:] == held[row, end]).all()
+        assert torch.equal(held[row, : end + 1], free[row, : end + 1])
+        assert (held[row, end + 1 :] == held[row, end]).all()
     alone = zl.generate(model, ids[:1], 30, stop=[stop])
     assert alone.shape[1] == (free[0] == stop).nonzero()[0].item() + 1
 
@@ -81,24 +88,38 @@ def test_streaming_yields_what_generate_returns():
     assert torch.equal(torch.stack(tokens, 1), zl.generate(model, ids, 7, temperature=0.8, seed=3))
     assert zl.generate(model, ids, 0).shape == (2, 0)
     for token in zl.stream(model, ids, 3):
-        token += 1                                                  # the caller's own: generation goes on as before
+        token += 1  # the caller's own: generation goes on as before
         assert not token.is_inference()
     assert torch.equal(token - 1, zl.generate(model, ids, 3)[:, -1])
 
 
-@pytest.mark.parametrize("how, rule", [
-    (dict(temperature=-1), "temperature must be 0"), (dict(top_k=0), "top_k must be 1 or more"),
-    (dict(top_p=0), r"top_p must lie in \(0, 1\]"), (dict(min_p=1.5), r"min_p must lie in \[0, 1\]"),
-    (dict(max_new_tokens=-1), "max_new_tokens must be 0 or more"), (dict(stop=[99]), "stop tokens must lie in 0..28")])
+@pytest.mark.parametrize(
+    "how, rule",
+    [
+        (dict(temperature=-1), "temperature must be 0"),
+        (dict(top_k=0), "top_k must be 1 or more"),
+        (dict(top_p=0), r"top_p must lie in \(0, 1\]"),
+        (dict(min_p=1.5), r"min_p must lie in \[0, 1\]"),
+        (dict(max_new_tokens=-1), "max_new_tokens must be 0 or more"),
+        (dict(stop=[99]), "stop tokens must lie in 0..28"),
+    ],
+)
 def test_bad_sampling_is_refused_before_any_work(how, rule):
     with pytest.raises(ValueError, match=rule):
         zl.stream(None if "stop" not in how else make_model(BASE), None, **{"max_new_tokens": 1, **how})
 
 
 @pytest.mark.parametrize("count", [0, 3])
-@pytest.mark.parametrize("ids, mask, rule", [
-    (random_ids(BASE)[0], None, "shape"), (random_ids(BASE).short(), None, "torch.int16"), (random_ids(BASE) + 29, None, "0..28"),
-    (random_ids(BASE)[:, :0], None, "begin with the bos token"), (random_ids(BASE), torch.ones(2, 3), "shape of ids")])
+@pytest.mark.parametrize(
+    "ids, mask, rule",
+    [
+        (random_ids(BASE)[0], None, "shape"),
+        (random_ids(BASE).short(), None, "torch.int16"),
+        (random_ids(BASE) + 29, None, "0..28"),
+        (random_ids(BASE)[:, :0], None, "begin with the bos token"),
+        (random_ids(BASE), torch.ones(2, 3), "shape of ids"),
+    ],
+)
 def test_bad_prompts_are_refused_when_called_whatever_is_asked_for(ids, mask, rule, count):
     for ask in (zl.stream, zl.generate):
         with pytest.raises(ValueError, match=rule):

@@ -59,8 +59,11 @@ def test_padding_changes_nothing_in_prefill_nor_in_what_follows(config, where):
     model, ids, after = make_model(config), random_ids(config, b=3), random_ids(config, b=3, l=4, seed=2)
     lengths = torch.tensor([19, 11, 1])
     place = torch.arange(19)[None]
-    mask = {"left": place >= 19 - lengths[:, None], "right": place < lengths[:, None],
-            "inside": torch.rand(3, 19, generator=torch.Generator().manual_seed(3)) < 0.5}[where]
+    mask = {
+        "left": place >= 19 - lengths[:, None],
+        "right": place < lengths[:, None],
+        "inside": torch.rand(3, 19, generator=torch.Generator().manual_seed(3)) < 0.5,
+    }[where]
     logits, cache = model.extend(ids, mask=mask)
     last, _ = model.extend(ids, mask=mask, last_only=True)
     more, cache = model.extend(after[:, :3], cache)
@@ -68,9 +71,9 @@ def test_padding_changes_nothing_in_prefill_nor_in_what_follows(config, where):
     for row in range(3):
         real = ids[row][mask[row]]
         alone = model(torch.cat([real, after[row]])[None])[0]
-        torch.testing.assert_close(logits[row][mask[row]], alone[:len(real)], rtol=0, atol=1e-11)
+        torch.testing.assert_close(logits[row][mask[row]], alone[: len(real)], rtol=0, atol=1e-11)
         torch.testing.assert_close(last[row, 0], alone[len(real) - 1], rtol=0, atol=1e-11)
-        torch.testing.assert_close(more[row], alone[len(real):], rtol=0, atol=1e-11)
+        torch.testing.assert_close(more[row], alone[len(real) :], rtol=0, atol=1e-11)
 
 
 @every_variant

@@ -11,15 +11,20 @@ import zamba_lab as zl
 MODEL, IDS = make_model(BASE), random_ids(BASE)
 
 
-@pytest.mark.parametrize("ids, message", [
-    (IDS[0], r"ids must be int64 or int32 of shape \(batch, length\).*got \(19,\)"),
-    (IDS.double(), "torch.float64"),
-    *((IDS.to(dtype), f"ids must be int64 or int32 .*{dtype}") for dtype in (
-        torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool)),
-    (IDS[:, :0], "an empty prompt: begin with the bos token"),
-    (IDS + 11, r"ids must lie in 0..28 \(vocab_size 29\): got 1[1-9]..3[0-9]"),
-    (IDS - 40, "ids must lie in 0..28"),
-])
+@pytest.mark.parametrize(
+    "ids, message",
+    [
+        (IDS[0], r"ids must be int64 or int32 of shape \(batch, length\).*got \(19,\)"),
+        (IDS.double(), "torch.float64"),
+        *(
+            (IDS.to(dtype), f"ids must be int64 or int32 .*{dtype}")
+            for dtype in (torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool)
+        ),
+        (IDS[:, :0], "an empty prompt: begin with the bos token"),
+        (IDS + 11, r"ids must lie in 0..28 \(vocab_size 29\): got 1[1-9]..3[0-9]"),
+        (IDS - 40, "ids must lie in 0..28"),
+    ],
+)
 def test_bad_ids_are_refused(ids, message):
     for run in (MODEL, MODEL.extend):
         with pytest.raises(ValueError, match=message):
@@ -31,10 +36,13 @@ def test_ids_of_32_bits_are_as_good():
     assert torch.equal(zl.generate(MODEL, IDS.int(), 4, stop=[3]), zl.generate(MODEL, IDS, 4, stop=[3]))
 
 
-@pytest.mark.parametrize("mask, message", [
-    (torch.ones(2, 18), r"mask must have the shape of ids: got \(2, 18\), ids \(2, 19\)"),
-    (torch.full((2, 19), 0.5), r"mask must hold 1 at tokens and 0 at padding and nothing else: got values \[0.5\]"),
-])
+@pytest.mark.parametrize(
+    "mask, message",
+    [
+        (torch.ones(2, 18), r"mask must have the shape of ids: got \(2, 18\), ids \(2, 19\)"),
+        (torch.full((2, 19), 0.5), r"mask must hold 1 at tokens and 0 at padding and nothing else: got values \[0.5\]"),
+    ],
+)
 def test_bad_masks_are_refused(mask, message):
     with pytest.raises(ValueError, match=message):
         MODEL(IDS, mask)
@@ -87,8 +95,19 @@ def test_only_the_small_scheme_lets_the_shared_block_be_heard():
     ratio = {}
     for init in ("small", "authors", "reference"):
         torch.manual_seed(0)
-        config = zl.ZambaConfig(vocab_size=64, d_model=64, n_layers=2, headdim=32, d_state=16, hybrid_layers=(1,),
-                                n_shared_blocks=1, attn_heads=2, d_mlp=128, lora_rank=4, init=init)
+        config = zl.ZambaConfig(
+            vocab_size=64,
+            d_model=64,
+            n_layers=2,
+            headdim=32,
+            d_state=16,
+            hybrid_layers=(1,),
+            n_shared_blocks=1,
+            attn_heads=2,
+            d_mlp=128,
+            lora_rank=4,
+            init=init,
+        )
         trace = zl.Trace(keep=["invocation.0.link_out", "layers.1.resid_in"])
         zl.Zamba(config)(torch.randint(64, (4, 32)), trace=trace)
         ratio[init] = (trace["invocation.0.link_out"].square().mean() / trace["layers.1.resid_in"].square().mean()).sqrt()
@@ -102,11 +121,23 @@ def test_only_the_small_scheme_lets_the_shared_block_be_heard():
 def test_the_small_scheme_saturates_no_softmax(tied, mixer):
     """Scores of a standard deviation of 30 attend to one position at random, learn slowly, and fill it with denormals."""
     torch.manual_seed(0)
-    config = zl.ZambaConfig(vocab_size=64, d_model=128, n_layers=2, headdim=32, d_state=16, hybrid_layers=(1,), attn_heads=4,
-                            n_shared_blocks=1, d_mlp=64, mixer=mixer, tie_embeddings=tied, init="small")
+    config = zl.ZambaConfig(
+        vocab_size=64,
+        d_model=128,
+        n_layers=2,
+        headdim=32,
+        d_state=16,
+        hybrid_layers=(1,),
+        attn_heads=4,
+        n_shared_blocks=1,
+        d_mlp=64,
+        mixer=mixer,
+        tie_embeddings=tied,
+        init="small",
+    )
     trace = zl.Trace(keep=["invocation.0.attn_probs"])
     zl.Zamba(config)(torch.randint(64, (2, 64)), trace=trace)
-    assert trace["invocation.0.attn_probs"][..., -1, :].amax(-1).mean() < 0.1          # 1/64 is even
+    assert trace["invocation.0.attn_probs"][..., -1, :].amax(-1).mean() < 0.1  # 1/64 is even
 
 
 @pytest.mark.parametrize("l", [5, 8, 13])
@@ -126,9 +157,11 @@ def test_a_long_prompt_is_taken_in_pieces(monkeypatch, l):
             torch.testing.assert_close(t, b.tensors()[name])
 
 
-PADDED = {"left, by more than a piece": ([[0] * 6 + [1] * 7, [1] * 13], 4),
-          "in the midst of a piece and over one": ([[1, 1, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0], [1] * 12 + [0]], 4),
-          "right, before the last piece": ([[1] * 8 + [0] * 5, [1] * 13], 13)}
+PADDED = {
+    "left, by more than a piece": ([[0] * 6 + [1] * 7, [1] * 13], 4),
+    "in the midst of a piece and over one": ([[1, 1, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0], [1] * 12 + [0]], 4),
+    "right, before the last piece": ([[1] * 8 + [0] * 5, [1] * 13], 13),
+}
 
 
 @pytest.mark.parametrize("variant", ["base", "mamba1"])
@@ -149,7 +182,7 @@ def test_a_padded_prompt_is_taken_in_pieces_if_its_last_tokens_are_in_one(monkey
     assert pieces.length == cache.length and torch.equal(pieces.mask, cache.mask)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute")         # the compiler looks, nobody else
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler looks, nobody else
 def test_a_compiled_model_computes_the_same_with_gradients():
     model, ids = make_model(BASE), random_ids(BASE)
     compiled, expected = torch.compile(model, backend="aot_eager"), model(ids)

@@ -24,8 +24,7 @@ def source_of(cell: dict) -> str:
 
 def code_of(cell: dict) -> ast.Module:
     """The cell's syntax tree, without IPython's own `%magic` and `!shell` lines."""
-    return ast.parse("\n".join("" if line.lstrip().startswith(("%", "!")) else line
-                               for line in source_of(cell).splitlines()))
+    return ast.parse("\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source_of(cell).splitlines()))
 
 
 def kernel_trouble(notebook: dict) -> list[str]:
@@ -92,7 +91,7 @@ def test_notebook_is_clean(path):
 
 # --- another model --------------------------------------------------------------------------------------------------
 
-ASKED = ("02_ssm_states", "03_attention_by_invocation", "04_causal_lab")        # of one trained model, whose name is a variable
+ASKED = ("02_ssm_states", "03_attention_by_invocation", "04_causal_lab")  # of one trained model, whose name is a variable
 SHORTER = {'MODEL = "zamba2-nano"': 'MODEL = "zamba1-nano"', 'xmlreader".split()': 'xmlreader".split()[:2]', "count=24": "count=2"}
 
 
@@ -115,9 +114,15 @@ def test_notebooks_run_for_a_model_without_adapters_and_with_one_shared_block():
 
 # --- the checks themselves can fail -------------------------------------------------------------------------------
 
+
 def cell_with(source: str, outputs: tuple = (), count: int | None = None) -> dict:
-    return {"cell_type": "code", "metadata": {}, "source": source.splitlines(keepends=True),
-            "outputs": list(outputs), "execution_count": count}
+    return {
+        "cell_type": "code",
+        "metadata": {},
+        "source": source.splitlines(keepends=True),
+        "outputs": list(outputs),
+        "execution_count": count,
+    }
 
 
 def notebook_with(*cells: dict, **metadata) -> str:
@@ -129,25 +134,30 @@ PRINTED = {"output_type": "stream", "name": "stdout", "text": ["1.0\n"]}
 
 
 def test_a_clean_notebook_passes():
-    text = notebook_with(cell_with("%matplotlib inline\nfor x in range(3):\n    print(x)"),
-                         cell_with(f"{CHECKED}\nprint(1.0)", (PRINTED,), 2),
-                         {"cell_type": "markdown", "metadata": {}, "source": ["# title\n"] * 40})
+    text = notebook_with(
+        cell_with("%matplotlib inline\nfor x in range(3):\n    print(x)"),
+        cell_with(f"{CHECKED}\nprint(1.0)", (PRINTED,), 2),
+        {"cell_type": "markdown", "metadata": {}, "source": ["# title\n"] * 40},
+    )
     assert troubles(text) == []
 
 
-@pytest.mark.parametrize(("text", "trouble"), [
-    (notebook_with(kernelspec={"name": "my-venv"}), "not my-venv"),
-    (notebook_with(widgets={"state": {}}), "widget state"),
-    (notebook_with(title="x" * MAX_BYTES), "bytes, at most"),
-    (notebook_with(cell_with("x = 1\n" * 16)), "cell 0: 16 lines"),
-    (notebook_with(cell_with("x = 1\nif x:\n    def f(): pass")), "defines f"),
-    (notebook_with(cell_with("class A: pass")), "defines A"),
-    (notebook_with(cell_with("for x in ():\n    x\n    x\n    x")), "loop of 4 lines"),
-    (notebook_with(cell_with("1", (PRINTED,))), "cell 0: output is stored"),
-    (notebook_with(cell_with("1", (), 3)), "execution count 3"),
-    (notebook_with(cell_with(f"{CHECKED}\n1", (ERROR,), 1)), "stored error ValueError"),
-    (notebook_with(cell_with(f"{CHECKED}\n1")), "no output is stored"),
-])
+@pytest.mark.parametrize(
+    ("text", "trouble"),
+    [
+        (notebook_with(kernelspec={"name": "my-venv"}), "not my-venv"),
+        (notebook_with(widgets={"state": {}}), "widget state"),
+        (notebook_with(title="x" * MAX_BYTES), "bytes, at most"),
+        (notebook_with(cell_with("x = 1\n" * 16)), "cell 0: 16 lines"),
+        (notebook_with(cell_with("x = 1\nif x:\n    def f(): pass")), "defines f"),
+        (notebook_with(cell_with("class A: pass")), "defines A"),
+        (notebook_with(cell_with("for x in ():\n    x\n    x\n    x")), "loop of 4 lines"),
+        (notebook_with(cell_with("1", (PRINTED,))), "cell 0: output is stored"),
+        (notebook_with(cell_with("1", (), 3)), "execution count 3"),
+        (notebook_with(cell_with(f"{CHECKED}\n1", (ERROR,), 1)), "stored error ValueError"),
+        (notebook_with(cell_with(f"{CHECKED}\n1")), "no output is stored"),
+    ],
+)
 def test_a_blemish_is_named(text, trouble):
     found = troubles(text)
     assert len(found) == 1

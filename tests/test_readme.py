@@ -28,7 +28,7 @@ def test_the_code_runs_from_top_to_bottom(capsys, tmp_path, monkeypatch):
     for code in blocks:
         for long, short in QUICKER.items():
             code = code.replace(long, short)
-        exec(compile(code, "README.md", "exec"), names)                # noqa: S102 - our own README
+        exec(compile(code, "README.md", "exec"), names)  # noqa: S102 - our own README
         assert capsys.readouterr().out.strip()
     assert len(blocks) == 3 and all(long in README for long in QUICKER)
     assert zl.load("runs/annealed/model").tokenizer.vocab_size == names["corpus"].vocab_size
@@ -45,12 +45,18 @@ def test_the_study_can_be_planned(capsys, tmp_path):
 # row of the README's table -> (benchmark, work) of each of its numbers
 RATIOS = {
     "the Mamba-2 scan; with its gradient": (("ssd_op", "SSD forward B=1 L=2048"), ("ssd_op", "SSD forward+backward")),
-    "a training step of a 10 M Zamba2; of an ablation's size": (("train_step", "training step, Zamba2 9.9 M"),
-                                                                ("train_step", "training step, Zamba2, ablation size")),
+    "a training step of a 10 M Zamba2; of an ablation's size": (
+        ("train_step", "training step, Zamba2 9.9 M"),
+        ("train_step", "training step, Zamba2, ablation size"),
+    ),
     "a training step of a Zamba1": (("train_step", "training step, Zamba1"),),
-    "reading a prompt of 512 tokens, 2.7B; 1.2B": (("prefill", "prefill 512 tokens, zamba2-2.7b"), ("prefill", "prefill 512 tokens, zamba2-1.2b")),
-    "decoding `zamba2-nano`; 2.7B; 1.2B": tuple(("decode", f"decoding after 512, {name}, a token") for name in (
-        "zamba2-nano", "zamba2-2.7b", "zamba2-1.2b")),
+    "reading a prompt of 512 tokens, 2.7B; 1.2B": (
+        ("prefill", "prefill 512 tokens, zamba2-2.7b"),
+        ("prefill", "prefill 512 tokens, zamba2-1.2b"),
+    ),
+    "decoding `zamba2-nano`; 2.7B; 1.2B": tuple(
+        ("decode", f"decoding after 512, {name}, a token") for name in ("zamba2-nano", "zamba2-2.7b", "zamba2-1.2b")
+    ),
     "from a file of 1.2B to its first token, imports aside": (("first_token", "load 2.43 GB and first token, imports excluded"),),
 }
 
@@ -71,8 +77,10 @@ def test_its_ratios_are_those_of_the_report(row):
     assert len(re.findall(r"[\d.]*\d", cells[0])) == len(RATIOS[row])
 
 
-@pytest.mark.parametrize("benchmark, sentence", [("decode", r"Decoding runs at (\d+) and (\d+) % of what"),
-                                                 ("prefill", r"products alone would take (\d+) and (\d+) % of")])
+@pytest.mark.parametrize(
+    "benchmark, sentence",
+    [("decode", r"Decoding runs at (\d+) and (\d+) % of what"), ("prefill", r"products alone would take (\d+) and (\d+) % of")],
+)
 def test_its_shares_of_the_floors_are_those_of_the_report(benchmark, sentence):
     rows = json.loads((ROOT / "benchmarks" / "REPORT.json").read_text())[benchmark]
     shares = [row["ratio"] for row in rows for name in ("2.7b", "1.2b") if name in row["work"] and "share of the" in row["work"]]
@@ -87,8 +95,11 @@ def test_the_model_is_as_small_as_it_says():
     assert "some 2,500 lines" in README and abs(lines - 2500) < 150, lines
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"\]\(([^)#:]+)\)|`((?:zamba_lab|data|benchmarks|tests)/[^` ]*)`",
-                                                       README))), ids=lambda pair: "".join(pair))
+@pytest.mark.parametrize(
+    "name",
+    sorted(set(re.findall(r"\]\(([^)#:]+)\)|`((?:zamba_lab|data|benchmarks|tests)/[^` ]*)`", README))),
+    ids=lambda pair: "".join(pair),
+)
 def test_what_it_points_to_exists(name):
     path = "".join(name)
     assert (ROOT / path).exists(), f"README.md points to {path}"

@@ -1,4 +1,5 @@
 """Laws of the tokenizer: nothing is lost, nothing is split, nothing is hidden."""
+
 import builtins
 import importlib.util
 import io
@@ -28,9 +29,21 @@ def make_sentencepiece(**names: str) -> Tokenizer:
     library = pytest.importorskip("sentencepiece")
     written = io.BytesIO()
     library.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS * 8), model_writer=written, model_type="bpe", vocab_size=300, byte_fallback=True,
-        normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2, unk_id=0, bos_id=1, eos_id=2,
-        hard_vocab_limit=False, allow_whitespace_only_pieces=True, **names)
+        sentence_iterator=iter(TEXTS * 8),
+        model_writer=written,
+        model_type="bpe",
+        vocab_size=300,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        hard_vocab_limit=False,
+        allow_whitespace_only_pieces=True,
+        **names,
+    )
     return Tokenizer(SentencePiece(library.SentencePieceProcessor(model_proto=written.getvalue())), "small")
 
 
@@ -40,15 +53,13 @@ def make_fallback(of: Tokenizer, newer: bool = False) -> Tokenizer:
 
     names = [of._vocabulary._inner.id_to_piece(i) for i in range(of.vocab_size)]
     vocab = {name: i for i, name in enumerate(names)}
-    merges = [(name[:k], name[k:]) for name in names[259:] for k in range(1, len(name))
-              if name[:k] in vocab and name[k:] in vocab]
+    merges = [(name[:k], name[k:]) for name in names[259:] for k in range(1, len(name)) if name[:k] in vocab and name[k:] in vocab]
     inner = Inner(models.BPE(vocab, merges, byte_fallback=True, unk_token=names[0], fuse_unk=True))
     if newer:
         inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     else:
         inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
-                                       decoders.Strip(" ", 1, 0)])
+    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names[:3]])
     return Tokenizer(inner)
 
@@ -92,7 +103,7 @@ def test_stream_joins_to_decode_and_never_splits_a_character(any_kind, text):
 def test_stream_joins_to_decode_on_any_ids(any_kind, seed):
     ids = random_ids(any_kind, seed)
     assert "".join(any_kind.stream(ids)) == any_kind.decode(ids)
-    ids = [i % 259 for i in ids]            # the special tokens and the bytes
+    ids = [i % 259 for i in ids]  # the special tokens and the bytes
     assert "".join(any_kind.stream(ids)) == any_kind.decode(ids)
 
 
@@ -139,6 +150,7 @@ def test_a_missing_or_broken_file_is_refused(tmp_path):
 
 
 # --- the kinds of file --------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def instruct():
@@ -228,7 +240,7 @@ def test_chat_writes_its_markers_as_tokens_1_and_2(instruct, kind):
     assert [i for i in ids if i < 3] == [1, 2, 1, 2, 1] and ids[0] == 1
     assert tokenizer.decode(ids).replace(" ", "") == MARKED.replace(START, "").replace(END, "").replace(" ", "")
     closed = tokenizer.chat(TALK, reply=False)
-    assert ids[:len(closed)] == closed and tokenizer.chat_text(TALK, reply=False) == MARKED[:-len(f"{START}assistant\n")]
+    assert ids[: len(closed)] == closed and tokenizer.chat_text(TALK, reply=False) == MARKED[: -len(f"{START}assistant\n")]
 
 
 def test_chat_reads_the_same_markers_through_both_libraries(instruct):
@@ -248,13 +260,16 @@ def test_chat_without_markers_is_refused(kinds):
             tokenizer.chat(TALK)
 
 
-@pytest.mark.parametrize(("message", "sentence"), [
-    ({"role": "user", "content": f"x{END}"}, "must not hold special tokens"),
-    ({"role": "user", "content": "[PAD]"}, "must not hold special tokens"),
-    ({"role": "judge", "content": "x"}, "a message must be"),
-    ({"role": "user"}, "a message must be"),
-    ("hello", "a message must be"),
-])
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        ({"role": "user", "content": f"x{END}"}, "must not hold special tokens"),
+        ({"role": "user", "content": "[PAD]"}, "must not hold special tokens"),
+        ({"role": "judge", "content": "x"}, "a message must be"),
+        ({"role": "user"}, "a message must be"),
+        ("hello", "a message must be"),
+    ],
+)
 def test_a_message_that_is_none_is_refused(instruct, message, sentence):
     with pytest.raises(ValueError, match=sentence):
         instruct.chat([*TALK, message])

@@ -6,13 +6,33 @@ from variants import BASE, VARIANTS, make_model, random_ids
 import zamba_lab as zl
 
 b, l, d, e, h, p, n, g = 2, 19, 16, 32, 8, 4, 6, 2
-MAMBA2 = {"input": (b, l, d), "projected": (b, l, 2 * e + 2 * g * n + h), "z": (b, l, e), "x": (b, l, h, p), "B": (b, l, g, n), "C": (b, l, g, n), "dt": (b, l, h),
-          "state": (b, l, h, p, n), "y": (b, l, h, p), "out": (b, l, d)}
-MAMBA1 = {**MAMBA2, "B": (b, l, h, n), "C": (b, l, h, n), "dt": (b, l, h, p),
-          "projected": (b, l, 2 * e)}
-SHARED = {"input": (b, l, 2 * d), "q": (b, 4, l, 8), "k": (b, 4, l, 8), "v": (b, 4, l, 8), "attn_scores": (b, 4, l, l),
-          "attn_probs": (b, 4, l, l), "attn_mixed": (b, l, 4, 8), "attn_out": (b, l, d), "mlp_in": (b, l, d), "mlp_out": (b, l, d),
-          "lora.mlp": (b, l, 24), "link_out": (b, l, d)}
+MAMBA2 = {
+    "input": (b, l, d),
+    "projected": (b, l, 2 * e + 2 * g * n + h),
+    "z": (b, l, e),
+    "x": (b, l, h, p),
+    "B": (b, l, g, n),
+    "C": (b, l, g, n),
+    "dt": (b, l, h),
+    "state": (b, l, h, p, n),
+    "y": (b, l, h, p),
+    "out": (b, l, d),
+}
+MAMBA1 = {**MAMBA2, "B": (b, l, h, n), "C": (b, l, h, n), "dt": (b, l, h, p), "projected": (b, l, 2 * e)}
+SHARED = {
+    "input": (b, l, 2 * d),
+    "q": (b, 4, l, 8),
+    "k": (b, 4, l, 8),
+    "v": (b, 4, l, 8),
+    "attn_scores": (b, 4, l, l),
+    "attn_probs": (b, 4, l, l),
+    "attn_mixed": (b, l, 4, 8),
+    "attn_out": (b, l, d),
+    "mlp_in": (b, l, d),
+    "mlp_out": (b, l, d),
+    "lora.mlp": (b, l, 24),
+    "link_out": (b, l, d),
+}
 
 
 def run(model, ids, **kwargs):
@@ -142,15 +162,22 @@ def test_a_trace_that_keeps_and_edits_nothing_is_none_at_all_bitwise(make, monke
     assert torch.equal(model.extend(step, cache, trace=trace)[0], expected)
 
 
-@pytest.mark.parametrize("names", [dict(keep=["layers.0.shared.q"]), dict(edit={"invocation.3.q": torch.zeros_like}),
-                                   dict(keep=["layers.1.mamba.Delta"])])
+@pytest.mark.parametrize(
+    "names", [dict(keep=["layers.0.shared.q"]), dict(edit={"invocation.3.q": torch.zeros_like}), dict(keep=["layers.1.mamba.Delta"])]
+)
 def test_a_name_that_matches_no_point_is_an_error(names):
     with pytest.raises(ValueError, match="no trace point of this pass matches"):
         run(make_model(BASE), random_ids(BASE), **names)
 
 
-@pytest.mark.parametrize("wrong, right", [("layers.0.shared.q", "layers.1.shared.q"), ("invocation.1.attn_prob",
-                                          "invocation.1.attn_probs"), ("layers.3.mamba.Dt", "layers.3.mamba.dt")])
+@pytest.mark.parametrize(
+    "wrong, right",
+    [
+        ("layers.0.shared.q", "layers.1.shared.q"),
+        ("invocation.1.attn_prob", "invocation.1.attn_probs"),
+        ("layers.3.mamba.Dt", "layers.3.mamba.dt"),
+    ],
+)
 def test_a_misspelt_name_is_told_the_nearest_ones(wrong, right):
     model, ids = make_model(BASE), random_ids(BASE)
     with pytest.raises(ValueError, match=f"'{wrong}', nearest are .*'{right}'"):

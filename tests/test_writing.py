@@ -1,4 +1,5 @@
 """A file is the old one or the new one, whole, whatever stops the writer."""
+
 import os
 import signal
 import subprocess

@@ -6,8 +6,19 @@ import torch
 
 import zamba_lab as zl
 
-BASE = zl.ZambaConfig(vocab_size=29, d_model=16, n_layers=5, d_state=6, headdim=4, n_groups=2, chunk_size=7,
-                      hybrid_layers=(1, 2, 4), attn_heads=4, d_mlp=12, lora_rank=3)
+BASE = zl.ZambaConfig(
+    vocab_size=29,
+    d_model=16,
+    n_layers=5,
+    d_state=6,
+    headdim=4,
+    n_groups=2,
+    chunk_size=7,
+    hybrid_layers=(1, 2, 4),
+    attn_heads=4,
+    d_mlp=12,
+    lora_rank=3,
+)
 PURE = replace(BASE, n_shared_blocks=0)
 
 VARIANTS = {
@@ -36,7 +47,7 @@ VARIANTS = {
     "norm over all heads": replace(BASE, norm_groups=1),
     "norm over each head": replace(BASE, norm_groups=8),
     "link into the stream": replace(BASE, link_into="stream"),
-    "usual attention scale": replace(BASE, attn_gain=0.5 ** 0.5),
+    "usual attention scale": replace(BASE, attn_gain=0.5**0.5),
     "dt clamp": replace(BASE, dt_min=0.05),
     "pure mamba2": PURE,
     "pure mamba1": replace(PURE, mixer="mamba1"),

@@ -16,9 +16,18 @@ Names are loaded on first use, so that `import zamba_lab` costs little more than
 from importlib import import_module
 
 _HOME = {
-    "ZambaConfig": "config", "Zamba": "model", "Trace": "trace", "OFF": "trace", "Cache": "cache",
-    "load": "checkpoints", "save": "checkpoints", "CheckpointError": "checkpoints", "doctor": "checkpoints",
-    "generate": "generation", "stream": "generation", "Tokenizer": "tokenizer",
+    "ZambaConfig": "config",
+    "Zamba": "model",
+    "Trace": "trace",
+    "OFF": "trace",
+    "Cache": "cache",
+    "load": "checkpoints",
+    "save": "checkpoints",
+    "CheckpointError": "checkpoints",
+    "doctor": "checkpoints",
+    "generate": "generation",
+    "stream": "generation",
+    "Tokenizer": "tokenizer",
     "quantize": "quantization",
 }
 _MODULES = ("ablate", "blocks", "corpora", "lens", "ops", "report", "tasks", "train", "viz", "widgets")

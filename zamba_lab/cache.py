@@ -22,12 +22,14 @@ class Room:
     """
 
     def __init__(self, k: Tensor, v: Tensor, taken: int):
-        self.k, self.v, self.taken = k, v, taken            # (b, attn_kv_heads, room, attn_head_dim)
+        self.k, self.v, self.taken = k, v, taken  # (b, attn_kv_heads, room, attn_head_dim)
 
     def begins(self, layer: LayerCache) -> bool:
         """Whether the layer's keys and values still are the beginning of these, and no others put in their place."""
-        return all(t.data_ptr() == whole.data_ptr() and t.stride() == whole.stride() and len(t) == len(whole)
-                   for t, whole in ((layer.k, self.k), (layer.v, self.v)))
+        return all(
+            t.data_ptr() == whole.data_ptr() and t.stride() == whole.stride() and len(t) == len(whole)
+            for t, whole in ((layer.k, self.k), (layer.v, self.v))
+        )
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,10 @@ class LayerCache:
             return 0
         shape = (b, heads, self.k.shape[2], width)
         if self.k.shape != shape or self.v.shape != shape:
-            raise ValueError(f"keys and values to go on from must have shape (batch, heads, positions, width) = {shape}, as this "
-                             f"layer and batch need it: got {tuple(self.k.shape)} and {tuple(self.v.shape)}")
+            raise ValueError(
+                f"keys and values to go on from must have shape (batch, heads, positions, width) = {shape}, as this "
+                f"layer and batch need it: got {tuple(self.k.shape)} and {tuple(self.v.shape)}"
+            )
         return shape[2]
 
     def take_positions(self, count: int, b: int, heads: int, width: int, like: Tensor, expected: int = 0) -> tuple[Room, int]:
@@ -87,7 +91,7 @@ class LayerCache:
                 k, v = torch.cat([self.k.to(k.dtype), k], dim=2), torch.cat([self.v.to(v.dtype), v], dim=2)
             return LayerCache(k=k, v=v)
         room, s = self.take_positions(l, b, heads, width, k, expected)
-        room.k[:, :, s - l:s], room.v[:, :, s - l:s] = k, v
+        room.k[:, :, s - l : s], room.v[:, :, s - l : s] = k, v
         return LayerCache(k=room.k.narrow(2, 0, s), v=room.v.narrow(2, 0, s), room=room)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> LayerCache:
@@ -109,8 +113,7 @@ class Cache:
     @property
     def nbytes(self) -> int:
         """Bytes of every tensor held, without the room behind keys and values."""
-        return sum(t.nbytes for layer in self.layers for t in layer.tensors().values()) \
-            + (0 if self.mask is None else self.mask.nbytes)
+        return sum(t.nbytes for layer in self.layers for t in layer.tensors().values()) + (0 if self.mask is None else self.mask.nbytes)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Cache:
         """The cache with `function` applied to each tensor that has the batch first: `cache.map(lambda t: t[:1])`."""

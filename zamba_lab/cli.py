@@ -17,9 +17,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it did what was asked. A broken rule, or a library that is missing, is a sentence and status 2."""
     parser = argparse.ArgumentParser(prog="zamba-lab", description="The lab for hybrid SSM/attention language models.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, add in (("info", _add_info), ("doctor", _add_doctor),
-                      ("generate", _add_generate), ("corpus", _add_corpus), ("train", _add_train),
-                      ("eval", _add_eval), ("export", _add_export), ("ablate", _add_ablate), ("bench", _add_bench)):
+    for name, add in (
+        ("info", _add_info),
+        ("doctor", _add_doctor),
+        ("generate", _add_generate),
+        ("corpus", _add_corpus),
+        ("train", _add_train),
+        ("eval", _add_eval),
+        ("export", _add_export),
+        ("ablate", _add_ablate),
+        ("bench", _add_bench),
+    ):
         add(commands.add_parser(name, help=add.__doc__, description=add.__doc__))
     given = parser.parse_args(arguments)
     try:
@@ -31,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:                                # `| head` has read enough
+    except BrokenPipeError:  # `| head` has read enough
         return 141
 
 
@@ -50,11 +58,15 @@ def _info(given: argparse.Namespace) -> int:
     from zamba_lab.config import cost
 
     config = load_config(given.source)
-    facts = {"parameters": config.n_params, "parameters by part": cost.params_by_part(config),
-             "hybrid layers": list(config.hybrid_layers), "block of each invocation": list(config.blocks_by_invocation),
-             f"FLOPs per token at {given.context}": config.flops_per_token(given.context),
-             f"cache bytes at {given.context}, bfloat16": config.cache_bytes(given.context, dtype=torch.bfloat16),
-             "weight bytes, bfloat16": 2 * config.n_params}
+    facts = {
+        "parameters": config.n_params,
+        "parameters by part": cost.params_by_part(config),
+        "hybrid layers": list(config.hybrid_layers),
+        "block of each invocation": list(config.blocks_by_invocation),
+        f"FLOPs per token at {given.context}": config.flops_per_token(given.context),
+        f"cache bytes at {given.context}, bfloat16": config.cache_bytes(given.context, dtype=torch.bfloat16),
+        "weight bytes, bfloat16": 2 * config.n_params,
+    }
     if given.json:
         print(json.dumps({**facts, "config": vars(config)}, indent=1))
         return 0
@@ -103,12 +115,22 @@ def _generate(given: argparse.Namespace) -> int:
 
     model = load(given.source)
     if model.tokenizer is None:
-        raise ValueError(f"generating from text needs a tokenizer.json or tokenizer.model beside the weights: "
-                         f"{given.source} has none that can be read")
+        raise ValueError(
+            f"generating from text needs a tokenizer.json or tokenizer.model beside the weights: {given.source} has none that can be read"
+        )
     prompt = sys.stdin.read() if given.prompt == "-" else given.prompt
     eos = model.config.eos_token_id
-    tokens = stream(model, torch.tensor([model.tokenizer.encode(prompt)]), given.max_new_tokens, given.temperature,
-                    given.top_k, given.top_p, given.min_p, stop=() if eos is None else (eos,), seed=given.seed)
+    tokens = stream(
+        model,
+        torch.tensor([model.tokenizer.encode(prompt)]),
+        given.max_new_tokens,
+        given.temperature,
+        given.top_k,
+        given.top_p,
+        given.min_p,
+        stop=() if eos is None else (eos,),
+        seed=given.seed,
+    )
     for text in model.tokenizer.stream(int(token) for token in tokens):
         print(text, end="", flush=True)
     print()
@@ -118,10 +140,16 @@ def _generate(given: argparse.Namespace) -> int:
 def _add_corpus(parser: argparse.ArgumentParser) -> None:
     """make a corpus of texts: filter, remove duplicates, tokenise; goes on where it was stopped"""
     parser.add_argument("folder", help="where the corpus is made")
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="stdlib, a folder of texts, tinystories, fineweb-edu, "
-                        "zyda-2 or a hub id owner/name[:config]; of two copies the one of the earlier source stays")
-    parser.add_argument("--tokenizer", default="2048", help="a tokenizer's file or folder, or the number of tokens of one to "
-                        "train on what is kept (2048)")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="stdlib, a folder of texts, tinystories, fineweb-edu, "
+        "zyda-2 or a hub id owner/name[:config]; of two copies the one of the earlier source stays",
+    )
+    parser.add_argument(
+        "--tokenizer", default="2048", help="a tokenizer's file or folder, or the number of tokens of one to train on what is kept (2048)"
+    )
     parser.add_argument("--documents", type=int, help="how many to stream from the hub; all if left out")
     parser.add_argument("--threshold", type=float, default=0.85, help="similarity from which a document is a duplicate (0.85)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; one a core if left out")
@@ -216,8 +244,11 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="files of benchmarks/ without .py; all if none is named")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether they run, not what they say")
     parser.add_argument("--json", action="store_true", help="as data")
-    parser.add_argument("--report", type=Path, help="also write the tables to this .md file and the data "
-                        "beside it as .json; what other benchmarks left there stays")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        help="also write the tables to this .md file and the data beside it as .json; what other benchmarks left there stays",
+    )
     parser.set_defaults(run=_bench)
 
 
@@ -228,7 +259,7 @@ def _bench(given: argparse.Namespace) -> int:
     if unknown or not known:
         raise ValueError(f"benchmarks are files of {folder.name}/ beside the package: got {unknown}, there are {known}")
     sys.path.insert(0, str(folder))
-    import floors                       # the benchmarks' own, found on the path just set
+    import floors  # the benchmarks' own, found on the path just set
     import harness
 
     if given.report:
@@ -238,7 +269,7 @@ def _bench(given: argparse.Namespace) -> int:
         print(f"{name} ...", file=sys.stderr, flush=True)
         results["floors"].append({"before": name, **floors.measured(given.quick)})
         results[name] = importlib.import_module(name).run(given.quick)
-        if given.report:                # after each one: a run that is broken off has lost little
+        if given.report:  # after each one: a run that is broken off has lost little
             data = given.report.with_suffix(".json")
             whole = harness.joined(results, data)
             given.report.write_text("# Measured\n\n" + harness.report(whole, given.quick), encoding="utf-8")

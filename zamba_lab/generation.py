@@ -10,9 +10,18 @@ from torch import Tensor
 from zamba_lab.model import Zamba, check_tokens
 
 
-def generate(model: Zamba, ids: Tensor, max_new_tokens: int, temperature: float = 0.0, top_k: int | None = None,
-             top_p: float | None = None, min_p: float | None = None, mask: Tensor | None = None,
-             stop: Iterable[int] = (), seed: int | None = None) -> Tensor:
+def generate(
+    model: Zamba,
+    ids: Tensor,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    mask: Tensor | None = None,
+    stop: Iterable[int] = (),
+    seed: int | None = None,
+) -> Tensor:
     """Continue each prompt.
 
     Args:
@@ -32,9 +41,18 @@ def generate(model: Zamba, ids: Tensor, max_new_tokens: int, temperature: float 
     return torch.stack(tokens, dim=1) if tokens else ids[:, :0].clone()
 
 
-def stream(model: Zamba, ids: Tensor, max_new_tokens: int, temperature: float = 0.0, top_k: int | None = None,
-           top_p: float | None = None, min_p: float | None = None, mask: Tensor | None = None,
-           stop: Iterable[int] = (), seed: int | None = None) -> Iterator[Tensor]:
+def stream(
+    model: Zamba,
+    ids: Tensor,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    mask: Tensor | None = None,
+    stop: Iterable[int] = (),
+    seed: int | None = None,
+) -> Iterator[Tensor]:
     """The tokens of `generate` as they come, (b,) each. Arguments are checked when called, not at the first token."""
     check_sampling(max_new_tokens, temperature, top_k, top_p, min_p)
     stop = tuple(stop)
@@ -43,7 +61,7 @@ def stream(model: Zamba, ids: Tensor, max_new_tokens: int, temperature: float = 
     check_tokens(ids, mask, None, model.config.vocab_size)
     generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
     steps = _steps(model, ids, mask, max_new_tokens, stop, (temperature, top_k, top_p, min_p, generator))
-    return (token.clone() for token in steps)           # ordinary tensors, not of inference mode, and the caller's own
+    return (token.clone() for token in steps)  # ordinary tensors, not of inference mode, and the caller's own
 
 
 @torch.inference_mode()
@@ -61,8 +79,14 @@ def _steps(model: Zamba, ids: Tensor, mask: Tensor | None, count: int, stop: tup
                 return
 
 
-def sample(logits: Tensor, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None,
-           min_p: float | None = None, generator: torch.Generator | None = None) -> Tensor:
+def sample(
+    logits: Tensor,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Choose a token from (b, v) logits; arguments as `generate`. Returns (b,)."""
     if temperature == 0:
         return logits.argmax(-1)
@@ -70,8 +94,9 @@ def sample(logits: Tensor, temperature: float = 0.0, top_k: int | None = None, t
     return torch.multinomial(probs, 1, generator=generator)[:, 0]
 
 
-def filtered_probs(logits: Tensor, temperature: float, top_k: int | None = None, top_p: float | None = None,
-                   min_p: float | None = None) -> Tensor:
+def filtered_probs(
+    logits: Tensor, temperature: float, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None
+) -> Tensor:
     """The distribution that is drawn from, (b, v), float32 or wider: what the filters drop is exactly 0."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
     if top_k is not None and top_k < logits.shape[-1]:
@@ -80,7 +105,7 @@ def filtered_probs(logits: Tensor, temperature: float, top_k: int | None = None,
     if top_p is not None:
         ordered, order = logits.sort(descending=True, stable=True)
         probs = ordered.softmax(-1)
-        before = probs.cumsum(-1) - probs                         # the set ends with the token that reaches p
+        before = probs.cumsum(-1) - probs  # the set ends with the token that reaches p
         drop = torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, before >= top_p)
         logits = logits.masked_fill(drop, -torch.inf)
     probs = logits.softmax(-1)
@@ -90,8 +115,7 @@ def filtered_probs(logits: Tensor, temperature: float, top_k: int | None = None,
     return probs
 
 
-def check_sampling(max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None,
-                   min_p: float | None) -> None:
+def check_sampling(max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:
     """Raise ValueError with the rule and the value."""
     rules = (
         (max_new_tokens >= 0, f"max_new_tokens must be 0 or more: got {max_new_tokens}"),

@@ -84,8 +84,9 @@ class Zamba(nn.Module):
             raise ValueError(f"targets must have the shape of ids, {tuple(ids.shape)}: got {tuple(targets.shape)}")
         return self._pass(ids, None, mask, unless_idle(trace), False, self.run, targets=targets)[0]
 
-    def extend(self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace=OFF,
-               last_only: bool = False) -> tuple[Tensor, Cache]:
+    def extend(
+        self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace=OFF, last_only: bool = False
+    ) -> tuple[Tensor, Cache]:
         """Append l >= 1 tokens to what the cache holds: prefill, chunked prefill and decoding in one.
 
         Args:
@@ -99,8 +100,13 @@ class Zamba(nn.Module):
         Returns: (b, l, v) logits of the new tokens, and the extended cache.
         """
         mask, trace = check_tokens(ids, mask, cache, self.config.vocab_size), unless_idle(trace)
-        if (last_only and ids.shape[1] > PREFILL and trace is OFF and not torch.is_grad_enabled()
-                and (mask is None or mask[:, -PREFILL:].any(1).all())):
+        if (
+            last_only
+            and ids.shape[1] > PREFILL
+            and trace is OFF
+            and not torch.is_grad_enabled()
+            and (mask is None or mask[:, -PREFILL:].any(1).all())
+        ):
             expected = ids.shape[1] + (0 if cache is None else cache.length)
             for start in range(0, ids.shape[1] - PREFILL, PREFILL):
                 at = slice(start, min(start + PREFILL, ids.shape[1] - PREFILL))
@@ -108,8 +114,17 @@ class Zamba(nn.Module):
             ids, mask = ids[:, -PREFILL:], None if mask is None else mask[:, -PREFILL:]
         return self._pass(ids, cache, mask, trace, last_only, run_layer)
 
-    def _pass(self, ids: Tensor, cache: Cache | None, mask: Tensor | None, trace, last_only: bool, run: Callable,
-              expected: int = 0, targets: Tensor | None = None) -> tuple[Tensor, Cache]:
+    def _pass(
+        self,
+        ids: Tensor,
+        cache: Cache | None,
+        mask: Tensor | None,
+        trace,
+        last_only: bool,
+        run: Callable,
+        expected: int = 0,
+        targets: Tensor | None = None,
+    ) -> tuple[Tensor, Cache]:
         """All of a pass on checked tokens. run: how a layer is run, `run_layer` or `run_layer_twice`. expected: see Context."""
         trace.start()
         ctx, cache = self._begin(trace("embed", self.embedding(ids)), mask, cache, trace, expected)
@@ -118,8 +133,9 @@ class Zamba(nn.Module):
         trace.finish()
         return logits, replace(cache, layers=tuple(layers))
 
-    def _walk(self, ctx: Context, cache: Cache, last_only: bool, trace, run: Callable, targets: Tensor | None
-              ) -> tuple[Tensor, list[LayerCache]]:
+    def _walk(
+        self, ctx: Context, cache: Cache, last_only: bool, trace, run: Callable, targets: Tensor | None
+    ) -> tuple[Tensor, list[LayerCache]]:
         """Down the depth: the logits, or the loss, and what each depth carries."""
         x, layers = ctx.x0, []
         for i, (layer, block) in enumerate(zip(self.layers, self.blocks_by_depth())):
@@ -148,7 +164,7 @@ class Zamba(nn.Module):
         if keys is None:
             positions = torch.arange(past.length, past.length + l, device=x0.device)[None]
         else:
-            positions = (keys.cumsum(1) - 1).clamp(min=0)[:, past.length:]
+            positions = (keys.cumsum(1) - 1).clamp(min=0)[:, past.length :]
         visible = None if keys is None else visible_keys(l, past.length + l, keys, x0.device)
         turn = self.turn(positions, x0.dtype)
         step = l == 1 and mask is None and trace is OFF and direct.serves(x0)
@@ -159,19 +175,19 @@ class Zamba(nn.Module):
         return trace("logits", self.embedding.logits(x) if self.head is None else self.head(x))
 
     def _loss(self, x: Tensor, targets: Tensor, trace) -> Tensor:
-        weight = getattr(self.embedding if self.head is None else self.head, "weight", None)      # int8: none
+        weight = getattr(self.embedding if self.head is None else self.head, "weight", None)  # int8: none
         if trace is OFF and in_pieces(x, weight):
             return loss_in_pieces(self.final_norm(x), weight, targets)
         return summed_loss(self._logits(x, trace), targets)
 
 
-def run_layer(layer: nn.Module, x: Tensor, block: SharedBlock | None, ctx: Context, cache: LayerCache, trace
-              ) -> tuple[Tensor, LayerCache]:
+def run_layer(layer: nn.Module, x: Tensor, block: SharedBlock | None, ctx: Context, cache: LayerCache, trace) -> tuple[Tensor, LayerCache]:
     return layer(x, block, ctx, cache, trace)
 
 
-def run_layer_twice(layer: nn.Module, x: Tensor, block: SharedBlock | None, ctx: Context, cache: LayerCache, trace
-                    ) -> tuple[Tensor, LayerCache]:
+def run_layer_twice(
+    layer: nn.Module, x: Tensor, block: SharedBlock | None, ctx: Context, cache: LayerCache, trace
+) -> tuple[Tensor, LayerCache]:
     """`run_layer`, but where there are gradients only x is kept for them, and no cache comes out.
 
     The invocation before a mixer runs again with it: a shared block's activations are the larger part. A mixer's native
@@ -190,8 +206,10 @@ def no_angles(positions: Tensor, dtype: torch.dtype) -> None:
 def check_tokens(ids: Tensor, mask: Tensor | None, cache: Cache | None, vocab_size: int) -> Tensor | None:
     """Raise ValueError if the arguments of a pass break a rule; return the mask as bool, or None if it hides nothing."""
     if ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64) or 0 in ids.shape:
-        raise ValueError(f"ids must be int64 or int32 of shape (batch, length), both at least 1: got {tuple(ids.shape)}, "
-                         f"{ids.dtype}" + (" (an empty prompt: begin with the bos token)" if 0 in ids.shape else ""))
+        raise ValueError(
+            f"ids must be int64 or int32 of shape (batch, length), both at least 1: got {tuple(ids.shape)}, "
+            f"{ids.dtype}" + (" (an empty prompt: begin with the bos token)" if 0 in ids.shape else "")
+        )
     low, high = ids.aminmax()
     if low < 0 or high >= vocab_size:
         raise ValueError(f"ids must lie in 0..{vocab_size - 1} (vocab_size {vocab_size}): got {int(low)}..{int(high)}")
@@ -202,8 +220,7 @@ def check_tokens(ids: Tensor, mask: Tensor | None, cache: Cache | None, vocab_si
     if mask.shape != ids.shape:
         raise ValueError(f"mask must have the shape of ids: got {tuple(mask.shape)}, ids {tuple(ids.shape)}")
     if not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("mask must hold 1 at tokens and 0 at padding and nothing else: got values "
-                         f"{mask.unique()[:5].tolist()}")
+        raise ValueError(f"mask must hold 1 at tokens and 0 at padding and nothing else: got values {mask.unique()[:5].tolist()}")
     return None if mask.all() else mask.bool()
 
 
@@ -211,8 +228,10 @@ def _join_masks(past: Cache, mask: Tensor | None, b: int, l: int, device) -> Ten
     """The mask over past and new positions, (b, s), or None if there never was padding."""
     if past.mask is None and mask is None:
         return None
-    old, new = (torch.ones(b, length, dtype=torch.bool, device=device) if part is None else part
-                for part, length in ((past.mask, past.length), (mask, l)))
+    old, new = (
+        torch.ones(b, length, dtype=torch.bool, device=device) if part is None else part
+        for part, length in ((past.mask, past.length), (mask, l))
+    )
     return torch.cat([old, new], dim=1)
 
 

@@ -1,9 +1,10 @@
 """An ablation study's report with figures: Markdown, and one HTML file that needs nothing beside it.
 
-    found = ablate.report(study, "runs/store")
-    report.figures(found)["accuracy"]                   # a plotly figure
-    report.write(found, "runs/store")                   # report.md, report.html
+found = ablate.report(study, "runs/store")
+report.figures(found)["accuracy"]                   # a plotly figure
+report.write(found, "runs/store")                   # report.md, report.html
 """
+
 from __future__ import annotations
 
 import html
@@ -32,8 +33,7 @@ th,td{border-bottom:1px solid #e5e9ef;padding:4px 10px;text-align:left}th{color:
 
 def figures(found: Report) -> dict[str, Figure]:
     """By name: the effects on each metric of the study, learning curves, accuracy against state bytes, loss against FLOPs."""
-    made = {metric: effects(found, metric) for metric in found.study.metrics
-            if any(one.metric == metric for one in found.contrasts)}
+    made = {metric: effects(found, metric) for metric in found.study.metrics if any(one.metric == metric for one in found.contrasts)}
     return made | {"learning": learning(found), "state": recall(found), "flops": work(found)}
 
 
@@ -43,31 +43,52 @@ def effects(found: Report, metric: str) -> Figure:
     seeds = max((one.seeds for one in rows), default=0)
     return viz.intervals(
         *([getattr(one, name) for one in rows] for name in ("difference", "low", "high", "arm", "verdict")),
-        f"What each change does to {metric}", f"difference: {label(metric)}", margin_of(found.study, metric),
-        f"against the base, {seeds} seeds, paired; 95 % BCa intervals; shaded: too small to matter")
+        f"What each change does to {metric}",
+        f"difference: {label(metric)}",
+        margin_of(found.study, metric),
+        f"against the base, {seeds} seeds, paired; 95 % BCa intervals; shaded: too small to matter",
+    )
 
 
 def learning(found: Report) -> Figure:
     """Held-out accuracy as training goes on, a line and a band of seeds for each arm."""
     task = found.study.task
     levels = {"chance": task.chance} | ({} if task.plateau is None else {"seen, not bound": task.plateau})
-    return viz.learning({arm: curve(cells) for arm, cells in found.found.items()}, "Learning curves", "held-out accuracy", levels,
-                        "median of the seeds, and from the least to the greatest; a seed that solved its task stays there")
+    return viz.learning(
+        {arm: curve(cells) for arm, cells in found.found.items()},
+        "Learning curves",
+        "held-out accuracy",
+        levels,
+        "median of the seeds, and from the least to the greatest; a seed that solved its task stays there",
+    )
 
 
 def recall(found: Report) -> Figure:
     """Accuracy against the bytes that decoding carries, a point for each arm."""
     rows = found.outcomes
-    return viz.trade_off([_cost(found, one.arm)["state"] for one in rows], [one.accuracy for one in rows],
-                         [one.arm for one in rows], "Recall against memory", "bytes that decoding carries", "accuracy",
-                         [one.accuracy_low for one in rows], [one.accuracy_high for one in rows])
+    return viz.trade_off(
+        [_cost(found, one.arm)["state"] for one in rows],
+        [one.accuracy for one in rows],
+        [one.arm for one in rows],
+        "Recall against memory",
+        "bytes that decoding carries",
+        "accuracy",
+        [one.accuracy_low for one in rows],
+        [one.accuracy_high for one in rows],
+    )
 
 
 def work(found: Report) -> Figure:
     """Held-out loss against the work of a token, a point for each arm."""
     rows = found.outcomes
-    return viz.trade_off([_cost(found, one.arm)["flops"] for one in rows], [one.loss for one in rows],
-                         [one.arm for one in rows], "Quality against work", "forward FLOPs a token", "held-out loss, nats")
+    return viz.trade_off(
+        [_cost(found, one.arm)["flops"] for one in rows],
+        [one.loss for one in rows],
+        [one.arm for one in rows],
+        "Quality against work",
+        "forward FLOPs a token",
+        "held-out loss, nats",
+    )
 
 
 def _cost(found: Report, arm: str) -> dict[str, Any]:
@@ -90,8 +111,10 @@ def as_html(found: Report) -> str:
     drawn = [figure.to_html(full_html=False, include_plotlyjs=k == 0) for k, figure in enumerate(figures(found).values())]
     title = html.escape(found.study.name)
     head = f"<meta charset='utf-8'><title>{title}</title><style>{STYLE}</style>"
-    return (f"<!DOCTYPE html>\n<html lang='en'><head>{head}</head><body>\n"
-            f"{page(found.markdown())}\n<h2>Figures</h2>\n" + "\n".join(drawn) + "\n</body></html>\n")
+    return (
+        f"<!DOCTYPE html>\n<html lang='en'><head>{head}</head><body>\n"
+        f"{page(found.markdown())}\n<h2>Figures</h2>\n" + "\n".join(drawn) + "\n</body></html>\n"
+    )
 
 
 def page(markdown: str) -> str:
@@ -100,11 +123,13 @@ def page(markdown: str) -> str:
     for block in markdown.strip().split("\n\n"):
         lines = block.split("\n")
         if level := re.match("#+ ", lines[0]):
-            parts.append(f"<h{len(level[0]) - 1}>{inline(lines[0][len(level[0]):])}</h{len(level[0]) - 1}>")
+            parts.append(f"<h{len(level[0]) - 1}>{inline(lines[0][len(level[0]) :])}</h{len(level[0]) - 1}>")
         elif lines[0].startswith("| "):
             rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in (lines[0], *lines[2:])]
-            cells = ["<tr>" + "".join(f"<{tag}>{inline(cell.strip())}</{tag}>" for cell in row) + "</tr>"
-                     for tag, row in zip(["th"] + ["td"] * len(rows), rows)]
+            cells = [
+                "<tr>" + "".join(f"<{tag}>{inline(cell.strip())}</{tag}>" for cell in row) + "</tr>"
+                for tag, row in zip(["th"] + ["td"] * len(rows), rows)
+            ]
             parts.append(f"<div class='wide'><table>{''.join(cells)}</table></div>")
         else:
             parts.append(f"<p>{inline(' '.join(lines))}</p>")

@@ -15,7 +15,7 @@ from functools import partial
 from torch import Tensor
 
 Edit = Callable[[Tensor], Tensor]
-WILD = frozenset("*?[")           # what makes a name a pattern
+WILD = frozenset("*?[")  # what makes a name a pattern
 
 
 class _Off:
@@ -75,7 +75,7 @@ class Trace:
         self.values: dict[str, Tensor] = {}
         self._alias: dict[str, str] = {}
         self._unmatched: set[str] = set()
-        self._points: set[str] = set()                           # every name the pass has come by
+        self._points: set[str] = set()  # every name the pass has come by
         self._wild = {p for p in (*self.keep, *self.edit) if not WILD.isdisjoint(p)}
 
     def start(self) -> None:
@@ -86,8 +86,10 @@ class Trace:
         """End a pass: a pattern that matched nothing is an error that lists the points nearest to it."""
         if self._unmatched:
             near = "; ".join(f"{name!r}, nearest are {nearest(name, self._points)}" for name in sorted(self._unmatched))
-            raise ValueError(f"no trace point of this pass matches {near}. Points are named like "
-                             "'layers.6.mamba.dt', 'layers.6.shared.attn_probs' or 'invocation.2.attn_probs'")
+            raise ValueError(
+                f"no trace point of this pass matches {near}. Points are named like "
+                "'layers.6.mamba.dt', 'layers.6.shared.attn_probs' or 'invocation.2.attn_probs'"
+            )
 
     def at(self, path: str, alias: str | None = None) -> _Place:
         return _Place(self, path, alias)
@@ -104,8 +106,9 @@ class Trace:
     def __getitem__(self, name: str) -> Tensor:
         name = self._alias.get(name, name)
         if name not in self.values:
-            raise KeyError(f"{name!r} was not kept; nearest are {nearest(name, {*self.values, *self._alias})}, kept are "
-                           f"{sorted(self.values)}")
+            raise KeyError(
+                f"{name!r} was not kept; nearest are {nearest(name, {*self.values, *self._alias})}, kept are {sorted(self.values)}"
+            )
         return self.values[name]
 
     def __contains__(self, name: str) -> bool:
@@ -140,7 +143,7 @@ class _Place:
             return []
         names = self._names(name)
         self.trace._points.update(names)
-        wild = self.trace._wild                                  # most patterns are names, and comparing is quick
+        wild = self.trace._wild  # most patterns are names, and comparing is quick
         found = [p for p in patterns if p in names or p in wild and any(fnmatchcase(full, p) for full in names)]
         self.trace._unmatched.difference_update(found)
         return found
@@ -179,7 +182,8 @@ def _apply(name: str, edits: list[Edit], value: Tensor) -> Tensor:
         changed = edit(value)
         if not isinstance(changed, Tensor) or changed.shape != value.shape:
             got = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
-            raise ValueError(f"an edit returns a tensor of its input's shape: {name} has shape "
-                             f"{tuple(value.shape)}, the edit returned {got}")
+            raise ValueError(
+                f"an edit returns a tensor of its input's shape: {name} has shape {tuple(value.shape)}, the edit returned {got}"
+            )
         value = changed.to(value.dtype)
     return value

@@ -3,6 +3,7 @@
 Checkpoints of a run are not written by these: their names hold the hash of what is inside (train/files.py), and a saved model
 is many files at once (checkpoints/save.py).
 """
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,5 @@
 """Arms: every axis makes the model it says, and what cannot be had is refused with its line."""
+
 from dataclasses import replace
 
 import pytest
@@ -28,7 +29,7 @@ LEVELS = {
     ("d_state", 8): dict(d_state=8),
     ("conv", False): dict(d_conv=0),
     ("link", "stream"): dict(link_into="stream"),
-    ("attention_scale", "usual"): dict(attn_gain=0.5 ** 0.5),
+    ("attention_scale", "usual"): dict(attn_gain=0.5**0.5),
     ("attention_scale", 2): dict(attn_gain=2.0),
     ("norm_grouping", "heads"): dict(norm_groups=4),
     ("link_gain", 1.0): dict(link_gain=1.0),
@@ -46,11 +47,19 @@ def test_every_axis_is_covered_above():
 
 
 def test_the_base_level_of_an_axis_is_the_base_and_grids_add_only_what_is_new():
-    found = arms_of(WIDE, {"rope": [True, False], "d_state": [4, 8]}, {"both": {"sharing": "AABB", "lora_rank": 0}},
-                    [{"rope": [True, False], "d_state": [4, 8]}])
+    found = arms_of(
+        WIDE,
+        {"rope": [True, False], "d_state": [4, 8]},
+        {"both": {"sharing": "AABB", "lora_rank": 0}},
+        [{"rope": [True, False], "d_state": [4, 8]}],
+    )
     assert [(arm.name, arm.family) for arm in found] == [
-        ("base", "base"), ("rope=off", "rope"), ("d_state=8", "d_state"),
-        ("rope=off, d_state=8", "rope x d_state"), ("both", "arms")]
+        ("base", "base"),
+        ("rope=off", "rope"),
+        ("d_state=8", "d_state"),
+        ("rope=off, d_state=8", "rope x d_state"),
+        ("both", "arms"),
+    ]
 
 
 REFUSED = {
@@ -120,6 +129,7 @@ def test_a_file_is_the_same_study_as_python(tmp_path):
     import json
 
     import yaml
+
     as_json.write_text(json.dumps(yaml.safe_load(FILE.replace("3e-3", "0.003")), indent=1))
     assert read_study(as_json) == found
 

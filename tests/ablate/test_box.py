@@ -1,4 +1,5 @@
 """The studies that come with the lab: their results are there, whole, and say what their reports say."""
+
 from dataclasses import replace
 
 import pytest

@@ -1,4 +1,5 @@
 """A cell: its address is all that decides it, its outcome the same however often it was killed."""
+
 import json
 import os
 from dataclasses import replace
@@ -31,9 +32,17 @@ run_cell(CELL, Path(sys.argv[1]), stop)
 """
 
 
-CHANGES = [dict(config=replace(BASE, d_state=8)), dict(config=replace(BASE, link_gain=1.0)), dict(task=Before(vocab_size=10)),
-           dict(solved=0.9), dict(sample=17), dict(also={"longer": Before(length=9)}), dict(train=replace(TRAIN, seed=1)),
-           dict(train=replace(TRAIN, lr=2e-2)), dict(train=replace(TRAIN, steps=7))]
+CHANGES = [
+    dict(config=replace(BASE, d_state=8)),
+    dict(config=replace(BASE, link_gain=1.0)),
+    dict(task=Before(vocab_size=10)),
+    dict(solved=0.9),
+    dict(sample=17),
+    dict(also={"longer": Before(length=9)}),
+    dict(train=replace(TRAIN, seed=1)),
+    dict(train=replace(TRAIN, lr=2e-2)),
+    dict(train=replace(TRAIN, steps=7)),
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)

@@ -3,6 +3,7 @@
 Shown with real nodes: both end cells; the cell that the dead node was at, and no other, is begun again; every cell is kept
 once, by the process that holds the store; and all outcomes are those of a run without Ray, bit by bit.
 """
+
 import os
 import socket
 import sys
@@ -22,8 +23,7 @@ from zamba_lab.ablate import Quiet, Store, SweepStopped, cell as cells, cluster,
 TESTS = Path(__file__).resolve().parents[1]
 PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port", "metrics_export_port")
 # A node's helpers may take a minute to start on a busy machine; these are read by the processes of each node.
-PATIENT = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_timeout_seconds": "300",
-           "RAY_USAGE_STATS_ENABLED": "0"}
+PATIENT = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_timeout_seconds": "300", "RAY_USAGE_STATS_ENABLED": "0"}
 ALONE = plan(six()).cells
 
 
@@ -42,9 +42,16 @@ def two_nodes():
     import ray
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False,
-                                                         "include_log_monitor": False, "env_vars": {PLACE: "stays"},
-                                                         **free_ports()})
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 1,
+            "include_dashboard": False,
+            "include_log_monitor": False,
+            "env_vars": {PLACE: "stays"},
+            **free_ports(),
+        },
+    )
     try:
         doomed = made.add_node(num_cpus=1, env_vars={PLACE: "doomed"}, **free_ports())
         ray.init(address=made.address, log_to_driver=False)
@@ -119,6 +126,7 @@ def test_a_node_that_dies_loses_no_cell_and_changes_no_outcome(tmp_path, monkeyp
 
 
 # --- without a cluster: what its answers lead to ---------------------------------------------------------------------
+
 
 class Lost(Exception):
     """As ray.exceptions.RayError: a cell raised something, or its node died too often."""
@@ -196,7 +204,7 @@ def test_a_full_disk_stops_the_sweep_and_what_was_kept_stays(tmp_path, monkeypat
         far(monkeypatch, ray, tmp_path / "store")
     assert len(Store(tmp_path / "store").query()) == 1 and ray.down
     monkeypatch.undo()
-    far(monkeypatch, Ray(), tmp_path / "store")             # there is room again: the same call goes on
+    far(monkeypatch, Ray(), tmp_path / "store")  # there is room again: the same call goes on
     assert len(Store(tmp_path / "store").query()) == 6
 
 

@@ -2,6 +2,7 @@
 
 `test_statistics` shows it of the tests by themselves; here it is shown of what a report prints, Holm's correction included.
 """
+
 import gc
 import math
 from dataclasses import replace
@@ -15,8 +16,11 @@ from zamba_lab.ablate import Claim, contrasts, judged, statistics as st
 
 STUDIES, SEEDS = 1000, 8
 ONE = study(seeds=range(SEEDS), axes={"conv": [True, False]})
-THREE = study(seeds=range(SEEDS), axes={"lora_rank": [2, 0, 4, 8]}, claims=(
-    Claim("none is better", "lora_rank=0", "accuracy", "more"), Claim("more is worse", "lora_rank=4", "accuracy", "less")))
+THREE = study(
+    seeds=range(SEEDS),
+    axes={"lora_rank": [2, 0, 4, 8]},
+    claims=(Claim("none is better", "lora_rank=0", "accuracy", "more"), Claim("more is worse", "lora_rank=4", "accuracy", "less")),
+)
 NOISE = 0.02
 
 
@@ -53,8 +57,12 @@ def two_humped(random, shape):
 
 def made_up(one, accuracies):
     """arm -> seed -> record, as verdicts read it from a store; accuracies: (arms, seeds), the base first, nan: diverged."""
-    return {arm.name: {seed: {"status": "diverged" if np.isnan(value) else "unsolved", "accuracy": float(value)}
-                       for seed, value in zip(one.seeds, row)} for arm, row in zip(one.every_arm, accuracies)}
+    return {
+        arm.name: {
+            seed: {"status": "diverged" if np.isnan(value) else "unsolved", "accuracy": float(value)} for seed, value in zip(one.seeds, row)
+        }
+        for arm, row in zip(one.every_arm, accuracies)
+    }
 
 
 def studies(one, draw, seed, effect=0.0):
@@ -75,7 +83,7 @@ def verdicts_of(one, found):
 @pytest.mark.parametrize("draw", [normal, two_humped])
 def test_at_most_one_in_twenty_studies_of_arms_that_are_the_same_finds_a_difference(draw, ask, monkeypatch):
     """Three arms that are the base, on one axis: a study is wrong if any of them is said to be more or less."""
-    monkeypatch.setattr(st, "tost", lambda *_: 1.0)        # whether they are equivalent is another question
+    monkeypatch.setattr(st, "tost", lambda *_: 1.0)  # whether they are equivalent is another question
     values, differences = studies(THREE, draw, seed=1)
     ask(differences)
     found = [verdicts_of(THREE, made_up(THREE, one)) for one in values]
@@ -103,7 +111,7 @@ def test_a_planted_effect_is_found_as_often_as_a_report_promises(ask, monkeypatc
     first = [contrasts(THREE, made_up(THREE, one), ("accuracy",))[0] for one in values]
     right = sum(one.verdict == "more" for one in first)
     assert binomtest(right, STUDIES, THREE.power, "less").pvalue > 0.01, f"{right} of {STUDIES} at {effect:.4f}"
-    said = math.sqrt(np.mean([one.least ** 2 for one in first]))
+    said = math.sqrt(np.mean([one.least**2 for one in first]))
     assert said == pytest.approx(effect, rel=0.03), "what a report says is another size"
 
 
@@ -125,8 +133,10 @@ def test_arms_that_differ_by_the_margin_are_called_alike_in_at_most_one_study_in
 
 def test_arms_of_which_one_seed_in_eight_fails_are_not_called_equivalent_and_no_claim_about_them_is_decided_wrongly(ask):
     """The mean is 0.056 lower, beyond the margin; in (7/8)^8 = 34 % of the studies no seed shows it."""
-    claims = (Claim("wrong: it does nothing", "conv=off", "accuracy", "equal", ONE.margin),
-              Claim("right: it costs more than the margin", "conv=off", "accuracy", "less", ONE.margin))
+    claims = (
+        Claim("wrong: it does nothing", "conv=off", "accuracy", "equal", ONE.margin),
+        Claim("right: it costs more than the margin", "conv=off", "accuracy", "less", ONE.margin),
+    )
     random, one = np.random.default_rng(6), replace(ONE, claims=claims)
     values = 0.95 + 0.003 * random.normal(size=(STUDIES, 2, SEEDS))
     values[:, 1] -= np.where(random.random((STUDIES, SEEDS)) < 1 / 8, 0.45, 0)

@@ -1,4 +1,5 @@
 """Matched arms agree in what they were matched by, counted on the built model; what cannot agree is said."""
+
 from dataclasses import replace
 
 import pytest
@@ -13,9 +14,16 @@ from zamba_lab.ablate.matching import quantity, table
 from zamba_lab.model import Zamba
 from zamba_lab.ops import kernels
 
-ARMS = {"mamba1": ("mixer", "mamba1"), "one block": ("sharing", 1), "transformer": ("sharing", "transformer"),
-        "unshared": ("sharing", "unshared"),
-        "no concat": ("concat", False), "no conv": ("conv", False), "every 4": ("period", 4), "much memory": ("d_state", 8)}
+ARMS = {
+    "mamba1": ("mixer", "mamba1"),
+    "one block": ("sharing", 1),
+    "transformer": ("sharing", "transformer"),
+    "unshared": ("sharing", "unshared"),
+    "no concat": ("concat", False),
+    "no conv": ("conv", False),
+    "every 4": ("period", 4),
+    "much memory": ("d_state", 8),
+}
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -72,9 +80,14 @@ def test_a_study_trains_its_arms_as_matched():
     assert made.matched["concat=off"].config.d_mlp != made.base.d_mlp
 
 
-@pytest.mark.parametrize("wrong, message", [(dict(by="width"), "params, flops, state"),
-                                            (dict(by="params", tolerance=0), "above 0"),
-                                            (dict(by="params", knobs=("colour",)), "widths that may be turned")])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (dict(by="width"), "params, flops, state"),
+        (dict(by="params", tolerance=0), "above 0"),
+        (dict(by="params", knobs=("colour",)), "widths that may be turned"),
+    ],
+)
 def test_a_match_of_nothing_known_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         Match(**wrong)

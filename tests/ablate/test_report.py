@@ -1,4 +1,5 @@
 """From a store to an answer: verdicts on planted results, and a report that says what is missing."""
+
 import json
 from dataclasses import replace
 
@@ -16,31 +17,51 @@ from zamba_lab.cli import main
 from zamba_lab.report import as_html, curve, figures, page
 
 SEEDS = tuple(range(8))
-CLAIMS = (Claim("memory is needed", "d_state=8", direction="less", threshold=0.1),
-          Claim("positions do nothing", "rope=off", direction="equal", threshold=0.05),
-          Claim("adapters help", "lora_rank=0", direction="less"), Claim("no taps is better", "conv=off", threshold=0.02))
+CLAIMS = (
+    Claim("memory is needed", "d_state=8", direction="less", threshold=0.1),
+    Claim("positions do nothing", "rope=off", direction="equal", threshold=0.05),
+    Claim("adapters help", "lora_rank=0", direction="less"),
+    Claim("no taps is better", "conv=off", threshold=0.02),
+)
 
 
 def planted(tmp_path):
-    made_up = study(seeds=SEEDS, axes={"d_state": [8], "rope": [False], "lora_rank": [0], "conv": [False]}, claims=CLAIMS,
-                    match=Match("params"))
+    made_up = study(
+        seeds=SEEDS, axes={"d_state": [8], "rope": [False], "lora_rank": [0], "conv": [False]}, claims=CLAIMS, match=Match("params")
+    )
     random, store = np.random.default_rng(0), Store(tmp_path / "store")
     base = 0.6 + 0.02 * random.normal(size=8)
     small = 0.005 * random.normal(size=8)
     small -= small.mean()
-    drawn(made_up, {"base": base, "d_state=8": base - 0.3 + small, "rope=off": base + small,
-                    "lora_rank=0": base + 0.2 * random.normal(size=8),
-                    "conv=off": base - 0.1 + small}, store)
+    drawn(
+        made_up,
+        {
+            "base": base,
+            "d_state=8": base - 0.3 + small,
+            "rope=off": base + small,
+            "lora_rank=0": base + 0.2 * random.normal(size=8),
+            "conv=off": base - 0.1 + small,
+        },
+        store,
+    )
     return made_up, store
 
 
 def test_planted_effects_get_their_verdicts_and_claims_their_answers(tmp_path):
     found = report(*planted(tmp_path))
     verdicts = {one.arm: one.verdict for one in found.contrasts if one.metric == "accuracy"}
-    assert verdicts == {"d_state=8": "less", "rope=off": "alike in 8 of 8 seeds (up to 31% may not be)", "lora_rank=0": "no verdict", "conv=off": "less"}
+    assert verdicts == {
+        "d_state=8": "less",
+        "rope=off": "alike in 8 of 8 seeds (up to 31% may not be)",
+        "lora_rank=0": "no verdict",
+        "conv=off": "less",
+    }
     assert {one.claim.text: one.answer for one in found.judged} == {
-        "memory is needed": "confirmed", "positions do nothing": "unclear", "adapters help": "unclear",
-        "no taps is better": "not confirmed"}
+        "memory is needed": "confirmed",
+        "positions do nothing": "unclear",
+        "adapters help": "unclear",
+        "no taps is better": "not confirmed",
+    }
     one = next(one for one in found.contrasts if one.arm == "d_state=8")
     assert one.difference == pytest.approx(-0.3, abs=0.01) and one.low <= one.difference <= one.high and 0 < one.least < 0.1
     outcome = {one.arm: one for one in found.outcomes}["base"]
@@ -66,7 +87,7 @@ def test_arms_are_compared_by_the_metrics_of_the_study(tmp_path):
     late = next(one for one in found.contrasts if one.metric == "loss.late" and one.arm == "conv=off")
     assert late.difference == pytest.approx(0.05, abs=0.01) and late.verdict == "more"
     steps = next(one for one in found.contrasts if one.metric == "steps")
-    assert (steps.difference, steps.margin) == (0, made_up.train.evaluate_every)            # nobody solved it: all made all steps
+    assert (steps.difference, steps.margin) == (0, made_up.train.evaluate_every)  # nobody solved it: all made all steps
     assert "steps until solved" in found.markdown() and 'of "late"' in found.markdown()
     with pytest.raises(ValueError, match="no slice for the metric 'loss.early': there are loss.late"):
         contrasts(made_up, found.found, ["loss.early"])
@@ -87,8 +108,12 @@ def test_a_family_too_large_for_its_seeds_has_no_verdict_and_says_that_no_effect
 
 
 def test_a_claim_is_tested_in_the_direction_it_names_and_corrected_within_its_axis_and_metric(tmp_path):
-    claims = [Claim("a", "d_state=8"), Claim("b", "d_state=16"), Claim("c", "rope=off", direction="less"),
-              Claim("d", "d_state=8", metric="loss", direction="less")]
+    claims = [
+        Claim("a", "d_state=8"),
+        Claim("b", "d_state=16"),
+        Claim("c", "rope=off", direction="less"),
+        Claim("d", "d_state=8", metric="loss", direction="less"),
+    ]
     made_up = study(seeds=SEEDS[:6], axes={"d_state": [8, 16], "rope": [False]}, claims=claims)
     store, up = Store(tmp_path / "store"), np.linspace(0, 0.01, 6)
     drawn(made_up, {"base": up, "d_state=8": 0.5 + up * 0.9, "d_state=16": 0.5 + up * 1.1, "rope=off": 0.5 + up * 0.9}, store)
@@ -109,29 +134,36 @@ def test_a_diverged_cell_is_counted_and_answers_like_guessing(tmp_path):
 def test_the_page_holds_every_table_and_figure_and_needs_nothing_else(tmp_path):
     found = report(*planted(tmp_path))
     text, html = found.markdown(), as_html(found)
-    for words in ("## Claims", "## Against the base: accuracy", "## Outcomes", "## Costs", "BCa", "**confirmed**",
-                  "Matched by params"):
+    for words in ("## Claims", "## Against the base: accuracy", "## Outcomes", "## Costs", "BCa", "**confirmed**", "Matched by params"):
         assert words in text
     assert html.count("<table>") == text.count("\n|---") >= 5 and html.count("plotly-graph-div") >= len(figures(found)) == 5
     assert "<script src" not in html and "cdn.plot" not in html.split("</head>")[0]
     assert page("# a | b\n\n| x |\n|---|\n| **1** \\| 2 |") == (
-        "<h1>a | b</h1>\n<div class='wide'><table><tr><th>x</th></tr><tr><td><b>1</b> | 2</td></tr></table></div>")
+        "<h1>a | b</h1>\n<div class='wide'><table><tr><th>x</th></tr><tr><td><b>1</b> | 2</td></tr></table></div>"
+    )
     json.dumps(found.as_dict(), allow_nan=False)
 
 
 def test_a_curve_stays_where_it_was_solved_and_ends_where_it_diverged():
-    point = lambda step, accuracy: {"step": step, "accuracy": accuracy}                                 # noqa: E731
-    cells = {0: {"curve": [point(1, 0.2), point(2, 1.0)], "status": "solved", "steps": 2},
-             1: {"curve": [point(1, 0.1)], "status": "diverged", "steps": 1},
-             2: {"curve": [point(1, 0.1), point(2, 0.2), point(3, 0.3)], "status": "unsolved", "steps": 3}}
+    point = lambda step, accuracy: {"step": step, "accuracy": accuracy}  # noqa: E731
+    cells = {
+        0: {"curve": [point(1, 0.2), point(2, 1.0)], "status": "solved", "steps": 2},
+        1: {"curve": [point(1, 0.1)], "status": "diverged", "steps": 1},
+        2: {"curve": [point(1, 0.1), point(2, 0.2), point(3, 0.3)], "status": "unsolved", "steps": 3},
+    }
     steps, values = curve(cells)
     assert steps.tolist() == [1, 2, 3]
     np.testing.assert_array_equal(values, [[0.2, 1, 1], [0.1, np.nan, np.nan], [0.1, 0.2, 0.3]])
 
 
-FILE = {"name": "by hand", "base": {"d_model": 16, "n_layers": 2, "headdim": 8, "n_shared_blocks": 1, "hybrid_layers": [1],
-                                    "attn_heads": 2, "d_mlp": 16},
-        "task": {"from": "ablate.tiny:Before"}, "train": {"steps": 6, "batch": 4}, "seeds": 2, "axes": {"rope": [False]}}
+FILE = {
+    "name": "by hand",
+    "base": {"d_model": 16, "n_layers": 2, "headdim": 8, "n_shared_blocks": 1, "hybrid_layers": [1], "attn_heads": 2, "d_mlp": 16},
+    "task": {"from": "ablate.tiny:Before"},
+    "train": {"steps": 6, "batch": 4},
+    "seeds": 2,
+    "axes": {"rope": [False]},
+}
 
 
 def test_the_command_line_plans_without_making_anything_and_reports_what_is_there(tmp_path, capsys):

@@ -1,4 +1,5 @@
 """Sweeps: every cell once, whoever runs it and whatever is killed; what cannot go on stops and says why."""
+
 import io
 import os
 import signal
@@ -72,7 +73,7 @@ def test_a_sweep_whose_worker_is_killed_runs_each_cell_once_to_the_same_bits(tmp
     assert todo.left(store) == [] and not list((store.folder / "work").iterdir())
     killed = next(one.cell for one in todo.cells if one.cell.address == show.killed[0])
     assert store.records([killed.address])[killed.address]["outcome_sha256"] == alone(killed, tmp_path / "alone")
-    monkeypatch.setattr(runner, "Worker", None)             # nothing is left to run, so nobody is called
+    monkeypatch.setattr(runner, "Worker", None)  # nothing is left to run, so nobody is called
     assert run(tiny, tmp_path / "store", show=Quiet()).cells == todo.cells
 
 
@@ -92,14 +93,14 @@ class Filling(Quiet):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits what another process may write")
 def test_a_disk_that_is_full_in_the_middle_of_a_sweep_stops_it_and_with_room_again_goes_on(tmp_path, team):
-    tiny, show = study(), Filling(room=100_000)             # a checkpoint of step 0 has 54,000 bytes, later ones have more
+    tiny, show = study(), Filling(room=100_000)  # a checkpoint of step 0 has 54,000 bytes, later ones have more
     with pytest.raises(OSError, match="the sweep stops, its store is whole: .*the checkpoint of step 2 could not be written"):
         run(tiny, tmp_path / "store", workers=1, show=show)
     assert not any(worker.process.is_alive() for worker in TEAM)
     store = Store(tmp_path / "store")
     assert [row["address"] for row in store.query()] == show.ended and len(show.ended) == 1
     assert not list(store.folder.rglob("*.part")) and len(list(store.folder.rglob("checkpoint-000000000-*"))) == 1
-    second = plan(tiny).cells[1].cell                       # there is room again
+    second = plan(tiny).cells[1].cell  # there is room again
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     assert outcome(second, store, Line()) == ("done", "unsolved") and not list((store.folder / "work").iterdir())

@@ -1,4 +1,5 @@
 """The tests hold their level and their promises, by simulation; where theory has a number, it is that number."""
+
 import gc
 import math
 
@@ -17,15 +18,18 @@ def two_humped(shape, seed: int) -> np.ndarray:
     return np.where(random.random(shape) < 0.6, 0.99 + 0.005 * random.random(shape), 0.25 + 0.05 * random.normal(size=shape))
 
 
-DRAWS = {"two humps": two_humped, "normal": lambda shape, seed: np.random.default_rng(seed).normal(size=shape),
-         "heavy tails": lambda shape, seed: np.random.default_rng(seed).standard_t(2, size=shape)}
+DRAWS = {
+    "two humps": two_humped,
+    "normal": lambda shape, seed: np.random.default_rng(seed).normal(size=shape),
+    "heavy tails": lambda shape, seed: np.random.default_rng(seed).standard_t(2, size=shape),
+}
 
 
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
 @pytest.mark.parametrize("n", [6, 8])
 def test_studies_of_arms_that_are_the_same_find_something_in_at_most_five_percent(draw, n, monkeypatch):
     """Each study has 4 arms against a base, the base's cells the same in all contrasts, corrected by Holm."""
-    monkeypatch.setattr(gc, "collect", lambda: 0)          # statsmodels calls it every time
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # statsmodels calls it every time
     arms, base = draw((RESAMPLES, 4, n), 1), draw((RESAMPLES, 1, n), 2)
     p = st.sign_flip(arms - base)
     false = sum(min(st.holm(study)) <= 0.05 for study in p)
@@ -51,8 +55,13 @@ def test_arms_that_differ_by_the_margin_and_scatter_symmetrically_are_alike_in_a
 
 
 # what most seeds differ by, the share of seeds that fail besides, and by how much: means of the margin, 0.05, or beyond
-HUMPS = {"one in eight fails": (0, 1 / 8, 0.45), "few fail wholly": (0, 0.05, 1.0), "half fail a little": (0, 0.5, 0.1),
-         "a shift and few that fail": (0.025, 0.025, 1.0), "a shift": (0.05, 0, 0)}
+HUMPS = {
+    "one in eight fails": (0, 1 / 8, 0.45),
+    "few fail wholly": (0, 0.05, 1.0),
+    "half fail a little": (0, 0.5, 0.1),
+    "a shift and few that fail": (0.025, 0.025, 1.0),
+    "a shift": (0.05, 0, 0),
+}
 
 
 @pytest.mark.parametrize("hump", HUMPS.values(), ids=HUMPS)
@@ -100,7 +109,7 @@ def test_below_six_seeds_and_where_nothing_is_shown_there_is_no_verdict():
 
 def test_intervals_are_those_of_the_books():
     low, high = st.wilson(3, 3)
-    assert (low, high) == (pytest.approx(3 / (3 + 1.959964 ** 2), abs=1e-6), 1)
+    assert (low, high) == (pytest.approx(3 / (3 + 1.959964**2), abs=1e-6), 1)
     assert st.interval([0.2, 0.2, 0.2]) == (pytest.approx(0.2), pytest.approx(0.2)) and st.interval([0.3]) == (0.3, 0.3)
     low, high = st.interval(np.random.default_rng(0).normal(1, 0.1, size=40))
     assert 0.93 < low < 1 < high < 1.07

@@ -1,4 +1,5 @@
 """The store: cells whole or absent, each once, of one format; asked in SQL."""
+
 import json
 from dataclasses import replace
 
@@ -25,7 +26,9 @@ def test_what_was_added_is_found_again_by_address_and_by_question(tmp_path):
     assert store.finished() == {cell.address for cell in CELLS} and store.has(CELLS[0].address) and not store.has("0" * 32)
     assert store.records([CELLS[3].address])[CELLS[3].address]["accuracy"] == 0.3
     assert store.query("select seed, curve[-1].step as step from cells where accuracy > ? order by seed", [0.25]) == [
-        {"seed": 3, "step": 6}, {"seed": 4, "step": 6}]
+        {"seed": 3, "step": 6},
+        {"seed": 4, "step": 6},
+    ]
     by_state = "select (config::json ->> 'd_state')::int as n, count(*) as k from cells group by 1"
     assert store.query(by_state) == [{"n": 4, "k": 5}]
 
@@ -40,7 +43,7 @@ def test_files_put_together_hold_each_cell_once(tmp_path, monkeypatch):
     store = filled(tmp_path / "store")
     assert sorted(file.name[:5] for file in store.cells.iterdir()).count("many-") == 1 and len(list(store.cells.iterdir())) == 3
     assert len(store.query()) == 5 and Store(tmp_path / "store").finished() == {cell.address for cell in CELLS}
-    store.add(made(CELLS[0], 0.0))                          # as after a kill between the two halves of putting together
+    store.add(made(CELLS[0], 0.0))  # as after a kill between the two halves of putting together
     assert len(store.query()) == 5
 
 
@@ -99,7 +102,7 @@ def test_a_claimed_cell_is_nobody_elses_and_a_finished_one_nobodys(tmp_path):
         assert mine
         with other.claim(address) as theirs:
             assert not theirs
-    with other.claim(address) as theirs:                    # let go unfinished: the next one goes on
+    with other.claim(address) as theirs:  # let go unfinished: the next one goes on
         assert theirs
         other.add(made(CELLS[0], 0.5))
     with one.claim(address) as mine:

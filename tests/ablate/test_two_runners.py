@@ -2,6 +2,7 @@
 
 Shown by what the cells themselves note of every step: which runner it was in, and in which process.
 """
+
 import os
 import signal
 import subprocess
@@ -50,8 +51,9 @@ def beside(tmp_path, monkeypatch):
     begun = []
 
     def both(name, look):
-        other = subprocess.Popen([sys.executable, "-W", "ignore", str(script), str(tmp_path / "store")],
-                                 env={**os.environ, PLACE: name}, stderr=subprocess.PIPE)
+        other = subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(script), str(tmp_path / "store")], env={**os.environ, PLACE: name}, stderr=subprocess.PIPE
+        )
         begun.append(other)
         run(six(), tmp_path / "store", workers=1, show=Beside(other, look))
         return other, folder, Store(tmp_path / "store")
@@ -63,7 +65,7 @@ def beside(tmp_path, monkeypatch):
 
 
 def test_two_runners_share_the_cells_and_run_each_once(beside):
-    folder_of = lambda: Path(os.environ[FOLDER])                                                        # noqa: E731
+    folder_of = lambda: Path(os.environ[FOLDER])  # noqa: E731
 
     def look(show):
         if {place for place, _ in traces(folder_of())} == {"here", "there"}:
@@ -83,7 +85,7 @@ def test_what_a_killed_runner_was_at_goes_on_in_the_other_and_each_cell_ends_onc
         if not show.killed and (folder / "go").exists():
             os.kill(show.other.pid, signal.SIGKILL)
             show.killed = show.other.wait() == -signal.SIGKILL
-            (folder / "killed").touch()                     # its worker goes on, finds nobody to speak to, and ends
+            (folder / "killed").touch()  # its worker goes on, finds nobody to speak to, and ends
 
     _, folder, store = beside("doomed", look)
     begun = traces(folder)

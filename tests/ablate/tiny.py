@@ -1,4 +1,5 @@
 """A task, a base and a study small enough that a cell takes a fraction of a second."""
+
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -49,12 +50,15 @@ class Wrong(Before):
         return ids + 100, labels
 
 
-BASE = ZambaConfig(vocab_size=11, d_model=16, n_layers=2, d_state=4, headdim=8, n_shared_blocks=1, hybrid_layers=(1,),
-                   attn_heads=2, d_mlp=16, lora_rank=2)
+BASE = ZambaConfig(
+    vocab_size=11, d_model=16, n_layers=2, d_state=4, headdim=8, n_shared_blocks=1, hybrid_layers=(1,), attn_heads=2, d_mlp=16, lora_rank=2
+)
 WIDE = replace(BASE, d_model=32, n_layers=8, headdim=16, n_shared_blocks=2, hybrid_layers=(1, 3, 5, 7), d_mlp=64, lora_rank=4)
 TRAIN = TrainConfig(steps=6, batch=4, length=8, lr=1e-2, schedule="constant", evaluate_every=3, checkpoint_every=2)
 
 
 def study(**changes) -> Study:
-    return Study(**{"name": "tiny", "base": BASE, "task": Before(), "train": TRAIN, "seeds": (0, 1),
-                    "axes": {"conv": [True, False]}, "sample": 16} | changes)
+    return Study(
+        **{"name": "tiny", "base": BASE, "task": Before(), "train": TRAIN, "seeds": (0, 1), "axes": {"conv": [True, False]}, "sample": 16}
+        | changes
+    )

@@ -3,6 +3,7 @@
 Each step leaves a line in the file PLACE.SEED of a folder. At the step HOLD a cell waits for the file `go`; but in the place
 called `doomed` the first cell ends, and the second makes that file and waits for `killed`, if that ever comes.
 """
+
 import os
 import time
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from pathlib import Path
 
 from ablate.tiny import TRAIN, Before, study
 
-FOLDER, PLACE = "ZAMBA_LAB_TEST_TRACE", "ZAMBA_LAB_TEST_PLACE"      # environment; without FOLDER nothing is done
-HOLD, LAST = 4, TRAIN.steps - 1         # steps, from 0
-LIMIT = 400.0                           # seconds until a wait is given up
+FOLDER, PLACE = "ZAMBA_LAB_TEST_TRACE", "ZAMBA_LAB_TEST_PLACE"  # environment; without FOLDER nothing is done
+HOLD, LAST = 4, TRAIN.steps - 1  # steps, from 0
+LIMIT = 400.0  # seconds until a wait is given up
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ def trace(folder: Path, place: str, seed: int, step: int) -> None:
         file.write(f"{step} {os.getpid()}\n")
     if step == HOLD and place != "doomed":
         wait_for(folder / "go")
-    elif step == HOLD and any(LAST in steps for (where, other), steps in traces(folder).items()
-                              if where == place and other != seed):
+    elif step == HOLD and any(LAST in steps for (where, other), steps in traces(folder).items() if where == place and other != seed):
         (folder / "go").touch()
         wait_for(folder / "killed")
 

@@ -42,7 +42,7 @@ def decoded(model, ids, prompt=5, mask=None, walked=False, monkeypatch=None):
     _, cache = model.extend(ids[:, :prompt], mask=mask)
     logits = []
     for at in range(prompt, ids.shape[1]):
-        step, cache = model.extend(ids[:, at:at + 1], cache)
+        step, cache = model.extend(ids[:, at : at + 1], cache)
         logits.append(step)
     if walked:
         monkeypatch.undo()
@@ -64,8 +64,11 @@ def test_played_equals_walked_and_every_variant_with_native_steps_is_played(name
     assert takes(model) and (name in NOT_NATIVE or all(takes(model)))
 
 
-@pytest.mark.parametrize("config", [replace(BASE, norm_eps=1), replace(BASE, dt_min=1), replace(BASE, mixer="mamba1", dt_min=1)],
-                         ids=["norm_eps", "dt_min", "mamba1 dt_min"])
+@pytest.mark.parametrize(
+    "config",
+    [replace(BASE, norm_eps=1), replace(BASE, dt_min=1), replace(BASE, mixer="mamba1", dt_min=1)],
+    ids=["norm_eps", "dt_min", "mamba1 dt_min"],
+)
 @torch.inference_mode()
 def test_a_number_given_as_an_int_is_played_as_the_number_it_is(config):
     model, ids = small(config), random_ids(config, b=2, l=11)
@@ -85,8 +88,8 @@ def test_int8_and_padding_are_played_too(prepare, monkeypatch):
 def test_an_older_cache_stays_what_it_was():
     model, ids = small(), random_ids(BASE, b=1, l=9)
     _, cache = model.extend(ids[:, :5])
-    _, cache = model.extend(ids[:, 5:6], cache)                                  # recorded
-    first, _ = model.extend(ids[:, 6:7], cache)                                  # played, as all that follows
+    _, cache = model.extend(ids[:, 5:6], cache)  # recorded
+    first, _ = model.extend(ids[:, 6:7], cache)  # played, as all that follows
     branch, _ = model.extend(ids[:, 7:8], cache)
     again, _ = model.extend(ids[:, 6:7], cache)
     assert torch.equal(first, again) and not torch.equal(first, branch)
@@ -131,8 +134,11 @@ def other_forward(model):
     norm.forward = lambda x: 2 * type(norm).forward(norm, x)
 
 
-@pytest.mark.parametrize("change", [other_module, other_weight, other_data, other_values, other_attribute, hooked, other_forward],
-                         ids=lambda change: change.__name__)
+@pytest.mark.parametrize(
+    "change",
+    [other_module, other_weight, other_data, other_values, other_attribute, hooked, other_forward],
+    ids=lambda change: change.__name__,
+)
 def test_a_changed_model_is_never_played_as_it_was(change, monkeypatch):
     model, ids = small(), random_ids(BASE, b=1, l=11)
     before = decoded(model, ids)
@@ -180,7 +186,7 @@ def test_what_is_not_played_takes_no_room_and_the_tape_is_free_again(monkeypatch
     (take,), token = takes(model), ids[:, :1]
     ctx, _ = model._begin(model.embedding(token), None, cache, OFF, 0)
     unfit = replace(cache, layers=(*cache.layers[:4], replace(cache.layers[4], ssm=cache.layers[4].ssm.double())))
-    with take.tape.lock:                                                         # as by another thread
+    with take.tape.lock:  # as by another thread
         assert take.play(ctx, cache) is None
         walked = model.extend(token, cache.clone())
     assert take.play(ctx, unfit) is None

@@ -69,10 +69,16 @@ def test_an_adapter_is_seen_and_otherwise_part_of_one_sum(part, monkeypatch):
 def test_who_looks_is_found_and_lets_go():
     module = torch.nn.Linear(2, 2)
     assert not watched(module, torch.nn.ReLU())
-    for register in (module.register_forward_hook, module.register_forward_pre_hook, module.register_full_backward_hook,
-                     module.register_full_backward_pre_hook, every.register_module_forward_hook,
-                     every.register_module_forward_pre_hook, every.register_module_full_backward_hook,
-                     every.register_module_full_backward_pre_hook):
+    for register in (
+        module.register_forward_hook,
+        module.register_forward_pre_hook,
+        module.register_full_backward_hook,
+        module.register_full_backward_pre_hook,
+        every.register_module_forward_hook,
+        every.register_module_forward_pre_hook,
+        every.register_module_full_backward_hook,
+        every.register_module_full_backward_pre_hook,
+    ):
         with register(lambda *given: None):
             assert watched(torch.nn.ReLU(), module)
         assert not watched(module)

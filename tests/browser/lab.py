@@ -18,8 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 START_SECONDS, RUN_SECONDS, DRAW_SECONDS = 120, 600, 60
-PRIVATE = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
-           "IPYTHONDIR": "ipython", "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
+PRIVATE = {
+    "JUPYTER_CONFIG_DIR": "config",
+    "JUPYTER_DATA_DIR": "data",
+    "JUPYTER_RUNTIME_DIR": "runtime",
+    "IPYTHONDIR": "ipython",
+    "JUPYTERLAB_SETTINGS_DIR": "settings",
+    "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+}
 NO_NEWS = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
 # No GPU and perhaps no room in /dev/shm where tests run; as root Chromium starts only without its sandbox.
 CHROMIUM_ARGS = ["--disable-gpu", "--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
@@ -47,8 +53,17 @@ def jupyterlab(notebooks: Path, scratch: Path) -> Iterator[str]:
     news = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)
     news.write_text(json.dumps(NO_NEWS))
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root",
-               f"--ServerApp.root_dir={root}", "--LabApp.expose_app_in_browser=True"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--ip=127.0.0.1",
+        "--port=0",
+        "--allow-root",
+        f"--ServerApp.root_dir={root}",
+        "--LabApp.expose_app_in_browser=True",
+    ]
     with (scratch / "lab.log").open("wb") as log:
         # a session of its own: ending its group ends the kernels too
         server = subprocess.Popen(command, cwd=root, env=env, stdout=log, stderr=log, start_new_session=True)
@@ -67,8 +82,9 @@ def address(server: subprocess.Popen, runtime: Path, log: Path) -> str:
                 about = json.loads(text)
                 return f"http://127.0.0.1:{about['port']}/doc/tree/{{}}?reset&token={about['token']}"
         time.sleep(0.2)
-    raise RuntimeError(f"JupyterLab did not start in {START_SECONDS} s (exit status {server.poll()}):\n"
-                       + log.read_text(errors="replace")[-3000:])
+    raise RuntimeError(
+        f"JupyterLab did not start in {START_SECONDS} s (exit status {server.poll()}):\n" + log.read_text(errors="replace")[-3000:]
+    )
 
 
 def end(server: subprocess.Popen) -> None:
@@ -91,15 +107,21 @@ class Notebook:
         self.errors: list[str] = []
         self.strangers: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", lambda request: self.strangers.append(request.url)
-                     if request.url.startswith("http") and "//127.0.0.1:" not in request.url else None)
+        self.page.on(
+            "request",
+            lambda request: (
+                self.strangers.append(request.url) if request.url.startswith("http") and "//127.0.0.1:" not in request.url else None
+            ),
+        )
         self.page.goto(place.format(name))
         self.page.wait_for_function(READY, timeout=START_SECONDS * 1000)
 
     def run_all(self) -> None:
         """Run every cell, and wait until the last has run or an error has stopped the rest."""
-        self.page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells')"
-                           ".then(() => { window.ran = 'all' }, error => { window.ran = String(error) }) }")
+        self.page.evaluate(
+            "() => { jupyterapp.commands.execute('notebook:run-all-cells')"
+            ".then(() => { window.ran = 'all' }, error => { window.ran = String(error) }) }"
+        )
         self.page.wait_for_function("() => window.ran", timeout=RUN_SECONDS * 1000)
 
     def cells(self) -> list[dict]:

@@ -13,33 +13,42 @@ PLOTLY = "application/vnd.plotly.v1+json"
 class Move(NamedTuple):
     """What is done to one control of a panel, and what the figure's title says before and after."""
 
-    panel: int                    # panels and, in each, sliders and dropdowns are counted from 0
+    panel: int  # panels and, in each, sliders and dropdowns are counted from 0
     before: str
     after: str
-    slider: int | None = None     # an arrow key to the right on it ...
-    dropdown: int | None = None   # ... or `option` chosen in it
+    slider: int | None = None  # an arrow key to the right on it ...
+    dropdown: int | None = None  # ... or `option` chosen in it
     option: str = ""
 
 
 MOVES = {
-    "00_start_here.ipynb": [Move(0, "head 0", "head 1", slider=0), Move(1, "attention head 0", "attention head 1", slider=0),
-                            Move(2, "depth 0", "depth 1", slider=0),
-                            Move(3, "every invocation off", "every adapter off", dropdown=0, option="adapter")],
-    "02_ssm_states.ipynb": [Move(0, "head 0", "head 1", slider=0), Move(1, "head 0", "head 1", slider=0),
-                            Move(2, "depth 0", "depth 1", slider=0), Move(3, "depth 0", "depth 1", slider=0)],
+    "00_start_here.ipynb": [
+        Move(0, "head 0", "head 1", slider=0),
+        Move(1, "attention head 0", "attention head 1", slider=0),
+        Move(2, "depth 0", "depth 1", slider=0),
+        Move(3, "every invocation off", "every adapter off", dropdown=0, option="adapter"),
+    ],
+    "02_ssm_states.ipynb": [
+        Move(0, "head 0", "head 1", slider=0),
+        Move(1, "head 0", "head 1", slider=0),
+        Move(2, "depth 0", "depth 1", slider=0),
+        Move(3, "depth 0", "depth 1", slider=0),
+    ],
     "03_attention_by_invocation.ipynb": [
         Move(0, "Block A", "Block B", dropdown=0, option="B"),
         Move(1, "the block's output", "what leaves its link", dropdown=1, option="what leaves its link"),
-        Move(2, "head 0", "head 1", slider=1)],
-    "04_causal_lab.ipynb": [Move(0, "lens: the stream", "what is added", dropdown=0, option="what is added to it"),
-                            Move(1, "every invocation off", "every mixer off", dropdown=0, option="mixer"),
-                            Move(2, "2 tokens back", "32 tokens back", dropdown=0, option="32 tokens")],
-    "06_a_first_ablation.ipynb": [Move(0, "What each change does to accuracy", "Learning curves", dropdown=0,
-                                       option="learning curves")],
-    "07_architecture_ablations.ipynb": [Move(0, "What each change does to accuracy", "Learning curves", dropdown=0,
-                                             option="learning curves"),
-                                        Move(1, "What each change does to loss", "does to loss.repeated", dropdown=0,
-                                             option='effects: held-out loss of "repeated", nats')],
+        Move(2, "head 0", "head 1", slider=1),
+    ],
+    "04_causal_lab.ipynb": [
+        Move(0, "lens: the stream", "what is added", dropdown=0, option="what is added to it"),
+        Move(1, "every invocation off", "every mixer off", dropdown=0, option="mixer"),
+        Move(2, "2 tokens back", "32 tokens back", dropdown=0, option="32 tokens"),
+    ],
+    "06_a_first_ablation.ipynb": [Move(0, "What each change does to accuracy", "Learning curves", dropdown=0, option="learning curves")],
+    "07_architecture_ablations.ipynb": [
+        Move(0, "What each change does to accuracy", "Learning curves", dropdown=0, option="learning curves"),
+        Move(1, "What each change does to loss", "does to loss.repeated", dropdown=0, option='effects: held-out loss of "repeated", nats'),
+    ],
 }
 
 
@@ -79,7 +88,7 @@ def test_every_figure_is_drawn_and_none_is_blank(notebook):
     notebook.wait_for_figures(panels + figures)
     assert notebook.figures() == panels + figures
     colors = notebook.colors()
-    assert len(colors) == panels + figures and min(colors) > 2, colors         # 1: nothing but paper
+    assert len(colors) == panels + figures and min(colors) > 2, colors  # 1: nothing but paper
     assert notebook.broken() == []
 
 

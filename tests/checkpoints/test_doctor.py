@@ -75,7 +75,7 @@ def test_each_planted_fault_is_named_and_no_other(fault, folder):
     assert not report.ok and f"FAULT {fault}" in str(report)
     concerned = {"all zero": IN, "copies differ": Q, "layout": "", "left over": D.replace(".0.", ".9.")}.get(fault, D)
     assert concerned in "".join(report.faults[0]["tensors"])
-    if fault != "all zero":                               # odd, but loadable
+    if fault != "all zero":  # odd, but loadable
         with pytest.raises(CheckpointError):
             load(folder)
 
@@ -86,16 +86,19 @@ def test_several_faults_are_all_named(folder):
     assert [one["fault"] for one in doctor(folder).faults] == ["missing", "NaN", "all zero"]
 
 
-@pytest.mark.parametrize(("fault", "spoil"), [
-    ("config", lambda folder: (folder / "config.json").write_text("{")),
-    ("config", lambda folder: edit_config(folder, mamba_d_stat=3)),
-    ("config", lambda folder: edit_config(folder, kv_channels=99)),
-    ("files", lambda folder: (folder / "model.safetensors").unlink()),
-    ("files", lambda folder: (folder / "model.safetensors").write_bytes(b"12345678")),
-    ("files", lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../b"}}')),
-    ("wrong shape", lambda folder: edit_config(folder, mamba_d_state=9)),
-    ("layout", lambda folder: edit_config(folder, vocab_size=2 ** 62)),
-])
+@pytest.mark.parametrize(
+    ("fault", "spoil"),
+    [
+        ("config", lambda folder: (folder / "config.json").write_text("{")),
+        ("config", lambda folder: edit_config(folder, mamba_d_stat=3)),
+        ("config", lambda folder: edit_config(folder, kv_channels=99)),
+        ("files", lambda folder: (folder / "model.safetensors").unlink()),
+        ("files", lambda folder: (folder / "model.safetensors").write_bytes(b"12345678")),
+        ("files", lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../b"}}')),
+        ("wrong shape", lambda folder: edit_config(folder, mamba_d_state=9)),
+        ("layout", lambda folder: edit_config(folder, vocab_size=2**62)),
+    ],
+)
 def test_faults_of_config_and_files(fault, spoil, folder):
     spoil(folder)
     assert [one["fault"] for one in doctor(folder).faults] == [fault]
@@ -106,13 +109,16 @@ def test_nothing_to_examine_is_an_error(tmp_path):
         doctor(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(("config", "remark"), [
-    (replace(BASE, n_groups=2), "gated norm: over each of 2 groups"),
-    (replace(BASE, n_shared_blocks=2), "block order: blocks alternate"),
-    (replace(BASE, rope_theta=None), "positions: attention has none"),
-    (replace(BASE, mixer="mamba1", n_shared_blocks=1, rope_theta=None, lora_rank=0), "in_proj: its rows alternate"),
-    (replace(BASE, lora_rank=0), "only this project opens it"),
-])
+@pytest.mark.parametrize(
+    ("config", "remark"),
+    [
+        (replace(BASE, n_groups=2), "gated norm: over each of 2 groups"),
+        (replace(BASE, n_shared_blocks=2), "block order: blocks alternate"),
+        (replace(BASE, rope_theta=None), "positions: attention has none"),
+        (replace(BASE, mixer="mamba1", n_shared_blocks=1, rope_theta=None, lora_rank=0), "in_proj: its rows alternate"),
+        (replace(BASE, lora_rank=0), "only this project opens it"),
+    ],
+)
 def test_what_other_readers_get_wrong_is_said(config, remark, tmp_path):
     save(make_model(config), tmp_path)
     assert any(text.startswith(remark) or remark in text for text in doctor(tmp_path).remarks)
@@ -126,8 +132,10 @@ def test_what_the_config_decides_is_said(folder):
     raw = json.loads((folder / "config.json").read_text())
     del raw["num_mem_blocks"], raw["use_mem_rope"]
     (folder / "config.json").write_text(json.dumps(raw))
-    assert any("num_mem_blocks, use_mem_rope not given" in text and "Taken as: num_mem_blocks 1, use_mem_rope False" in text
-               for text in doctor(folder).remarks)
+    assert any(
+        "num_mem_blocks, use_mem_rope not given" in text and "Taken as: num_mem_blocks 1, use_mem_rope False" in text
+        for text in doctor(folder).remarks
+    )
 
 
 def test_copies_and_spares_are_told(folder):

@@ -28,7 +28,7 @@ def test_the_sound_ones_open(sound, folder):
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors.index.json", "model.safetensors"])
 @settings(max_examples=100)
-@given(which=st.integers(0, 10 ** 6), seed=st.integers(0, 2 ** 32))
+@given(which=st.integers(0, 10**6), seed=st.integers(0, 2**32))
 def test_a_spoiled_file_is_refused_or_opens_whole(sound, folder, file, which, seed):
     there, random = [name for name in sorted(sound) if file in sound[name]], Random(seed)
     files = sound[there[which % len(there)]]
@@ -37,13 +37,15 @@ def test_a_spoiled_file_is_refused_or_opens_whole(sound, folder, file, which, se
 
 
 KEYS = sorted({*fuzzing.KEYS, *(f.name for f in fields(ZambaConfig))})
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-                    max_leaves=5)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
 
 
 @settings(max_examples=200)
-@given(which=st.integers(0, 10 ** 6), changes=st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=2))
+@given(which=st.integers(0, 10**6), changes=st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=2))
 def test_any_value_under_any_key_of_a_config(sound, folder, which, changes):
     files = sound[sorted(sound)[which % len(sound)]]
     raw = json.loads(files["config.json"]) | changes

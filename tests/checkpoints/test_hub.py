@@ -14,8 +14,12 @@ from variants import BASE, make_model
 from zamba_lab.checkpoints import CheckpointError, load, load_config, save
 from zamba_lab.checkpoints.hub import fetch
 
-EXTRA = {"README.md": b"# a card", "pytorch_model.bin": b"the same again", "original/consolidated.pt": b"and again",
-         "generation_config.json": b"{}"}
+EXTRA = {
+    "README.md": b"# a card",
+    "pytorch_model.bin": b"the same again",
+    "original/consolidated.pt": b"and again",
+    "generation_config.json": b"{}",
+}
 PIECE = 1000
 
 
@@ -42,14 +46,14 @@ def client(tmp_path, monkeypatch):
 
     It waits no second between tries, and takes small pieces, so that a small file breaks where a large one would.
     """
+
     def start(hub: Hub | None, **variables: str) -> Path:
         for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
             monkeypatch.delitem(sys.modules, name)
         for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING_FACE_"))]:
             monkeypatch.delenv(name)
         address = {} if hub is None else {"HF_ENDPOINT": hub.address}
-        for name, value in {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", **address,
-                            **variables}.items():
+        for name, value in {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", **address, **variables}.items():
             monkeypatch.setenv(name, value)
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.delenv(name, raising=False)
@@ -80,7 +84,7 @@ def test_only_what_is_needed_is_fetched_and_only_once(model, files, client):
         assert sorted(hub.fetched) == ["config.json", "model.safetensors"]
         hub.asked.clear()
         assert same(load("lab/tiny@v1"), model)
-        assert [path for _, path, _ in hub.asked] == ["/api/models/lab/tiny/revision/v1"]     # has the branch moved?
+        assert [path for _, path, _ in hub.asked] == ["/api/models/lab/tiny/revision/v1"]  # has the branch moved?
         assert load_config("lab/tiny@v1") == model.config
 
 
@@ -187,8 +191,7 @@ def test_what_the_hub_does_not_have(files, client):
 def test_a_gated_model_says_how_to_get_in_and_opens_with_the_token(model, files, client):
     with Hub(files, token="hf_good", gated=True) as hub:
         client(hub)
-        refused("lab/tiny", "lab/tiny is gated", f"Accept its licence at {hub.address}/lab/tiny", "hf auth login",
-                "HF_TOKEN")
+        refused("lab/tiny", "lab/tiny is gated", f"Accept its licence at {hub.address}/lab/tiny", "hf auth login", "HF_TOKEN")
         client(hub, HF_TOKEN="hf_bad")
         refused("lab/tiny", "lab/tiny is gated")
         client(hub, HF_TOKEN="hf_good")
@@ -201,9 +204,17 @@ def test_a_token_that_is_not_valid(files, client):
         refused("lab/tiny", "the hub refuses the token", "hf auth login")
 
 
-@pytest.mark.parametrize("spoil", [lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: bytes(len(data)),
-                                   lambda data: data[:100], lambda data: data + b"\0", lambda data: b""],
-                         ids=["a bit", "all", "cut", "longer", "empty"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+        lambda data: bytes(len(data)),
+        lambda data: data[:100],
+        lambda data: data + b"\0",
+        lambda data: b"",
+    ],
+    ids=["a bit", "all", "cut", "longer", "empty"],
+)
 def test_weights_that_come_damaged_are_refused_and_not_kept(model, files, client, spoil):
     with Hub(files) as hub:
         hub.spoiled = {"model.safetensors": spoil(files["model.safetensors"])}
@@ -229,8 +240,9 @@ def test_an_index_cannot_ask_for_files_elsewhere(shards, client):
 
 def test_as_a_user_meets_it_in_a_process_of_its_own(files, tmp_path):
     with Hub(files, revisions=("main", "v1"), token="hf_good", gated=True) as hub:
-        variables = {name: value for name, value in os.environ.items()
-                     if not name.startswith("HF_") and not name.lower().endswith("_proxy")}
+        variables = {
+            name: value for name, value in os.environ.items() if not name.startswith("HF_") and not name.lower().endswith("_proxy")
+        }
         variables |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_good"}
         code = "import zamba_lab as zl; print(zl.load('lab/tiny@v1').config.d_model)"
         done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)

@@ -5,8 +5,18 @@ import torch
 
 from zamba_lab.checkpoints.binding import bind, spare_names, stored_shapes
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.layouts import (BY_MODEL_TYPE, MAMBA1, MAMBA2, NATIVE, ZAMBA1, ZAMBA1_LEGACY, ZAMBA2,
-                                           ZAMBA2_LEGACY, ZAMBA2_PLAIN, choose)
+from zamba_lab.checkpoints.layouts import (
+    BY_MODEL_TYPE,
+    MAMBA1,
+    MAMBA2,
+    NATIVE,
+    ZAMBA1,
+    ZAMBA1_LEGACY,
+    ZAMBA2,
+    ZAMBA2_LEGACY,
+    ZAMBA2_PLAIN,
+    choose,
+)
 from zamba_lab.config import ZambaConfig
 from zamba_lab.model import Zamba
 
@@ -60,7 +70,7 @@ NAMED = {
         "model.layers.53.mamba.norm.weight": (5120,),
     },
     ("zamba2-2.7b", ZAMBA2_LEGACY): {
-        "model.blocks.1.feed_forward.linear_fc1_lora_A_list.0.weight": (128, 2560),        # no invocation uses it
+        "model.blocks.1.feed_forward.linear_fc1_lora_A_list.0.weight": (128, 2560),  # no invocation uses it
         "model.blocks.1.feed_forward.linear_fc2.weight": (2560, 10240),
         "model.linear_layers.8.weight": (2560, 2560),
     },
@@ -78,7 +88,7 @@ NAMED = {
         "model.layers.80.mamba.dt_bias": (112,),
     },
     ("zamba2-7b", ZAMBA2_LEGACY): {
-        "model.blocks.0.feed_forward.linear_fc1_lora_B_list.11.weight": (28672, 128),      # no invocation uses it
+        "model.blocks.0.feed_forward.linear_fc1_lora_B_list.11.weight": (28672, 128),  # no invocation uses it
         "model.mamba_layers.80.mamba.norm.weight": (7168,),
     },
     ("mamba-130m", MAMBA1): {
@@ -105,14 +115,14 @@ def stored(layout, config) -> dict[str, tuple[int, ...]]:
     parameters, found = on_meta(config), []
     for binding in bind(layout, config, parameters):
         found += zip([names[0] for names in binding.stored], stored_shapes(binding, parameters, config))
-    found += [(name, tuple(parameters[ours].shape)) for name, ours in spare_names(layout, config).items()
-              if ours in parameters]
+    found += [(name, tuple(parameters[ours].shape)) for name, ours in spare_names(layout, config).items() if ours in parameters]
     assert len(dict(found)) == len(found), "a stored name stands for two tensors"
     return dict(found)
 
 
-@pytest.mark.parametrize(("preset", "layout", "count", "n_params", "n_bytes"), PUBLISHED,
-                         ids=[f"{row[0]}-{row[1].name}" for row in PUBLISHED])
+@pytest.mark.parametrize(
+    ("preset", "layout", "count", "n_params", "n_bytes"), PUBLISHED, ids=[f"{row[0]}-{row[1].name}" for row in PUBLISHED]
+)
 def test_published_shapes_in_every_layout(preset, layout, count, n_params, n_bytes):
     config = ZambaConfig.preset(preset)
     shapes = stored(layout, config)
@@ -133,17 +143,30 @@ def test_names_of_no_layout_are_refused():
         choose("zamba2", ["transformer.h.0.weight"])
 
 
-@pytest.mark.parametrize(("layout", "changes"), [
-    (ZAMBA2, dict(lora_rank_qkv=3)), (ZAMBA2_LEGACY, dict(lora_rank_qkv=3)), (ZAMBA2_PLAIN, dict(lora_rank_qkv=3)),
-    (ZAMBA1, dict(mixer="mamba1", n_shared_blocks=1, lora_rank=0)),
-    (ZAMBA1_LEGACY, dict(mixer="mamba1", n_shared_blocks=1, lora_rank=0)),
-    (MAMBA1, dict(mixer="mamba1", headdim=32, n_shared_blocks=0)), (MAMBA2, dict(n_shared_blocks=0)),
-    (NATIVE, dict(lora_rank_qkv=3, proj_bias=True)),
-    (NATIVE, dict(mixer="attention", n_shared_blocks=0, mlp_bias=True)),
-], ids=lambda value: getattr(value, "name", ""))
+@pytest.mark.parametrize(
+    ("layout", "changes"),
+    [
+        (ZAMBA2, dict(lora_rank_qkv=3)),
+        (ZAMBA2_LEGACY, dict(lora_rank_qkv=3)),
+        (ZAMBA2_PLAIN, dict(lora_rank_qkv=3)),
+        (ZAMBA1, dict(mixer="mamba1", n_shared_blocks=1, lora_rank=0)),
+        (ZAMBA1_LEGACY, dict(mixer="mamba1", n_shared_blocks=1, lora_rank=0)),
+        (MAMBA1, dict(mixer="mamba1", headdim=32, n_shared_blocks=0)),
+        (MAMBA2, dict(n_shared_blocks=0)),
+        (NATIVE, dict(lora_rank_qkv=3, proj_bias=True)),
+        (NATIVE, dict(mixer="attention", n_shared_blocks=0, mlp_bias=True)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
 def test_there_and_back_is_the_identity(layout, changes):
-    config = ZambaConfig(**{**dict(vocab_size=11, d_model=16, n_layers=5, hybrid_layers=(1, 2, 4), d_state=3, headdim=8,
-                                   attn_heads=2, d_mlp=6, lora_rank=3), **changes})
+    config = ZambaConfig(
+        **{
+            **dict(
+                vocab_size=11, d_model=16, n_layers=5, hybrid_layers=(1, 2, 4), d_state=3, headdim=8, attn_heads=2, d_mlp=6, lora_rank=3
+            ),
+            **changes,
+        }
+    )
     torch.manual_seed(0)
     parameters = dict(Zamba(config).named_parameters())
     seen = set()
@@ -161,12 +184,10 @@ def test_where_stored_rows_stand_in_another_order():
     row = {b.ours[0]: b for b in bind(ZAMBA1, config, on_meta(config))}["layers.0.mamba.in_proj.weight"]
     assert row.transform.to_ours([torch.tensor([[1], [-1], [2], [-2]])], config)[0].tolist() == [[1], [2], [-1], [-2]]
 
-    config = ZambaConfig(d_model=4, n_layers=1, hybrid_layers=(0,), n_shared_blocks=1, attn_heads=2, attn_head_dim=2,
-                         headdim=4)
+    config = ZambaConfig(d_model=4, n_layers=1, hybrid_layers=(0,), n_shared_blocks=1, attn_heads=2, attn_head_dim=2, headdim=4)
     row = {b.ours[0]: b for b in bind(ZAMBA2_PLAIN, config, on_meta(config))}["shared_blocks.0.attention.q.weight"]
     rows = torch.tensor([10, 11, 20, 21, 30, 31, 12, 13, 22, 23, 32, 33])[:, None]
-    assert [t[:, 0].tolist() for t in row.transform.to_ours([rows], config)] == [
-        [10, 11, 12, 13], [20, 21, 22, 23], [30, 31, 32, 33]]
+    assert [t[:, 0].tolist() for t in row.transform.to_ours([rows], config)] == [[10, 11, 12, 13], [20, 21, 22, 23], [30, 31, 32, 33]]
 
 
 def test_copies_of_a_block_are_looked_for_under_its_later_depths():
@@ -175,8 +196,7 @@ def test_copies_of_a_block_are_looked_for_under_its_later_depths():
     tail = "shared_transformer.self_attn.q_proj.weight"
     assert names["shared_blocks.1.attention.q.weight"] == (f"model.layers.2.{tail}", f"model.layers.5.{tail}")
     adapter = "shared_transformer.feed_forward.gate_up_proj_adapter_list.2.0.weight"
-    assert names["layers.3.invocation.adapters.mlp.down.weight"] == (
-        f"model.layers.0.{adapter}", f"model.layers.3.{adapter}")
+    assert names["layers.3.invocation.adapters.mlp.down.weight"] == (f"model.layers.0.{adapter}", f"model.layers.3.{adapter}")
     assert names["embedding.weight"] == ("model.embed_tokens.weight", "lm_head.weight")
 
 

@@ -49,6 +49,7 @@ def same(one, other) -> bool:
 
 # --- what is opened -----------------------------------------------------------------------------------------------
 
+
 def test_a_folder_a_file_and_a_path_are_the_same(model, folder):
     for source in (folder, str(folder), folder / "model.safetensors"):
         assert same(load(source), model)
@@ -129,6 +130,7 @@ def test_dt_min_is_set_and_zero_leaves_what_the_checkpoint_says(tmp_path):
 
 def test_copies_of_tied_tensors_are_taken_if_equal(model, folder):
     """As in files written without regard to ties: the block again at depth 4, the head beside the embedding."""
+
     def repeat(tensors):
         for name in [name for name in tensors if ".layers.1.shared_transformer." in name]:
             tensors[name.replace(".layers.1.", ".layers.4.")] = tensors[name].clone()
@@ -183,8 +185,7 @@ def test_nothing_but_tensors_is_unpickled(folder):
 def in_layout(layout, model) -> dict[str, torch.Tensor]:
     """A model's tensors as an older layout stores them, adapters that no invocation uses included."""
     parameters = dict(model.named_parameters())
-    tensors = {name: torch.full(parameters[ours].shape, 7.0) for name, ours in spare_names(layout, BASE).items()
-               if ours in parameters}
+    tensors = {name: torch.full(parameters[ours].shape, 7.0) for name, ours in spare_names(layout, BASE).items() if ours in parameters}
     for binding in bind(layout, BASE, parameters):
         ours = [parameters[name].detach() for name in binding.ours]
         for names, tensor in zip(binding.stored, binding.transform.to_stored(ours, BASE)):
@@ -202,6 +203,7 @@ def test_legacy_files_are_the_same_model(model, tmp_path):
 
 # --- what is refused ----------------------------------------------------------------------------------------------
 
+
 def refused(source, *parts: str, **options) -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
         load(source, **options)
@@ -217,8 +219,15 @@ def test_missing_left_over_and_misshapen_tensors_are_all_named(folder):
         tensors["model.final_layernorm.weight"] = torch.zeros(15)
 
     rewrite(folder, spoil)
-    error = refused(folder, "layout: zamba2", "missing (2)", Q, "left over (1)", "of the wrong shape (1)",
-                    "model.final_layernorm.weight is (15,), must be (16,)")
+    error = refused(
+        folder,
+        "layout: zamba2",
+        "missing (2)",
+        Q,
+        "left over (1)",
+        "of the wrong shape (1)",
+        "model.final_layernorm.weight is (15,), must be (16,)",
+    )
     assert error.missing == ("model.layers.0.mamba.D", Q)
     assert error.left_over == ("model.layers.9.mamba.D",)
     assert error.wrong_shape == ("model.final_layernorm.weight",)
@@ -230,8 +239,9 @@ def test_a_long_list_is_cut_in_the_message_only(folder):
     assert len(error.missing) == 40
 
 
-@pytest.mark.parametrize(("key", "value"), [("num_hidden_layers", 6), ("mamba_d_state", 7), ("vocab_size", 30),
-                                            ("use_shared_attention_adapter", True)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_hidden_layers", 6), ("mamba_d_state", 7), ("vocab_size", 30), ("use_shared_attention_adapter", True)]
+)
 def test_a_config_of_another_model_is_refused(folder, key, value):
     changes = {key: value}
     if key == "num_hidden_layers":
@@ -241,12 +251,12 @@ def test_a_config_of_another_model_is_refused(folder, key, value):
 
 
 def test_more_layers_than_tensors_are_refused_before_anything_is_built(folder):
-    edit_config(folder, num_hidden_layers=10 ** 9, layers_block_type=None)
+    edit_config(folder, num_hidden_layers=10**9, layers_block_type=None)
     refused(folder, "1000000000 layers, but only")
 
 
 def test_sizes_no_tensor_can_have(folder):
-    edit_config(folder, vocab_size=2 ** 62)
+    edit_config(folder, vocab_size=2**62)
     refused(folder, "config.json")
 
 
@@ -287,8 +297,13 @@ def test_copies_that_differ_are_refused(folder):
 def test_two_blocks_are_not_taken_for_copies_of_one(model, folder, said):
     edit_config(folder, num_mem_blocks=said)
     refused(folder, f"{Q.replace('.1.', '.2.')} differs from {Q}", "num_mem_blocks in config.json decides")
-    rewrite(folder, lambda tensors: tensors.update(in_layout(ZAMBA2_LEGACY, model)) or [
-        tensors.pop(name) for name in list(tensors) if name.startswith("model.layers.")])
+    rewrite(
+        folder,
+        lambda tensors: (
+            tensors.update(in_layout(ZAMBA2_LEGACY, model))
+            or [tensors.pop(name) for name in list(tensors) if name.startswith("model.layers.")]
+        ),
+    )
     refused(folder, "layout: zamba2 legacy", "num_mem_blocks is 1 there", "model.blocks.1 is one block more")
 
 
@@ -314,8 +329,7 @@ def test_a_truncated_file_is_refused(folder, length):
     refused(folder, "model.safetensors", "not a whole safetensors file")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe", b"null", b"[" * 100_000,
-                                     b'{"a": 1' + b"0" * 5000 + b"}"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe", b"null", b"[" * 100_000, b'{"a": 1' + b"0" * 5000 + b"}"])
 def test_a_config_that_is_no_json_object_is_refused(folder, content):
     (folder / "config.json").write_bytes(content)
     refused(folder, "config.json")
@@ -363,8 +377,10 @@ def test_an_index_that_leaves_tensors_out(sharded):
     assert refused(sharded, "does not hold what").left_over == ("model.layers.0.mamba.D",)
 
 
-@pytest.mark.parametrize("shard", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "a\\b.safetensors",
-                                   "*.safetensors", "model.bin", "", 3, None, ["x"]])
+@pytest.mark.parametrize(
+    "shard",
+    ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "a\\b.safetensors", "*.safetensors", "model.bin", "", 3, None, ["x"]],
+)
 def test_shards_cannot_leave_the_folder(sharded, shard):
     edit_index(sharded, lambda where: where.update({Q: shard}))
     refused(sharded, "must name safetensors files of its own folder", repr(shard))
@@ -388,6 +404,7 @@ def test_arguments_out_of_range(folder):
 
 # --- names instead of folders -------------------------------------------------------------------------------------
 
+
 def test_a_shape_without_weights_says_what_to_do():
     refused("zamba2-2.7b", "there is no 'zamba2-2.7b'", "Zamba(ZambaConfig.preset('zamba2-2.7b'))", "hub id")
     refused("nothing of that name", "a folder, a .safetensors file, a hub id", "zamba2-nano")
@@ -401,12 +418,12 @@ def test_a_shipped_model_is_loaded_by_its_name(model, folder, tmp_path, monkeypa
 
 
 def test_without_a_network_a_hub_id_says_what_else_there_is():
-    refused("Zyphra/Zamba2-1.2B", "is no folder here", "as a hub id it cannot be fetched", "Without a network",
-            "load('zamba2-nano')")
+    refused("Zyphra/Zamba2-1.2B", "is no folder here", "as a hub id it cannot be fetched", "Without a network", "load('zamba2-nano')")
     refused("some/folder", "'some/folder' is no folder here")
 
 
 # --- the tokenizer beside it --------------------------------------------------------------------------------------
+
 
 def test_a_tokenizer_beside_the_weights_comes_along(model, folder, tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
@@ -424,14 +441,20 @@ def test_a_tokenizer_beside_the_weights_comes_along(model, folder, tmp_path):
 
 def test_tokenizer_model_is_read_where_there_is_no_tokenizer_json(model, folder, tmp_path, monkeypatch):
     tokenizers, library = pytest.importorskip("tokenizers"), pytest.importorskip("sentencepiece")
-    library.SentencePieceTrainer.train(sentence_iterator=iter(["a b c d"] * 9), model_prefix=str(folder / "tokenizer"),
-                                       vocab_size=270, byte_fallback=True, hard_vocab_limit=False, minloglevel=2)
+    library.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c d"] * 9),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=270,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
     found = load(folder)
     assert found.tokenizer.source == "tokenizer.model"
     tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).save(str(folder / "tokenizer.json"))
     assert load(folder).tokenizer.source == "tokenizer.json"
     save(load(folder), tmp_path / "again")
-    save(found, tmp_path / "again")         # the other kind of file would be preferred, and is not this model's
+    save(found, tmp_path / "again")  # the other kind of file would be preferred, and is not this model's
     assert load(tmp_path / "again").tokenizer.source == "tokenizer.model"
     (folder / "tokenizer.json").unlink()
     monkeypatch.setitem(sys.modules, "sentencepiece", None)

@@ -31,7 +31,7 @@ def same(one: Zamba, other: Zamba) -> bool:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_saved_and_loaded_is_the_same_model(name, shards, tmp_path):
     model = make_model(VARIANTS[name])
-    assert save(model, tmp_path, max_shard_bytes=10 ** 9 if shards == "one file" else 5000) == tmp_path
+    assert save(model, tmp_path, max_shard_bytes=10**9 if shards == "one file" else 5000) == tmp_path
     assert same(load(tmp_path), model)
 
 
@@ -39,7 +39,7 @@ def test_the_files_of_a_checkpoint(tmp_path):
     save(make_model(BASE).float(), tmp_path / "one")
     assert sorted(os.listdir(tmp_path / "one")) == ["config.json", "model.safetensors"]
     with safe_open(tmp_path / "one" / "model.safetensors", "pt") as opened:
-        assert opened.metadata() == {"format": "pt"}                  # other readers ask for it
+        assert opened.metadata() == {"format": "pt"}  # other readers ask for it
     raw = json.loads((tmp_path / "one" / "config.json").read_text())
     assert (raw["model_type"], raw["architectures"], raw["torch_dtype"]) == ("zamba2", ["Zamba2ForCausalLM"], "float32")
 
@@ -67,7 +67,7 @@ def test_a_folder_is_saved_over_and_its_other_files_stay(tmp_path):
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "a.txt").write_text("mine too")
-    model = load(tmp_path)                        # its weights are mapped from the files that are about to go
+    model = load(tmp_path)  # its weights are mapped from the files that are about to go
     save(make_model(NEW), tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["README.md", "config.json", "logs", "model.safetensors"]
     assert (tmp_path / "logs" / "a.txt").read_text() == "mine too"
@@ -95,9 +95,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("step", range(14))
-@pytest.mark.parametrize("shards", [10 ** 9, 5000])
+@pytest.mark.parametrize("shards", [10**9, 5000])
 def test_killed_at_any_renaming_the_old_or_the_new_checkpoint_is_whole(step, shards, tmp_path, monkeypatch):
-    save(make_model(OLD), tmp_path, max_shard_bytes=10 ** 9 if shards == 5000 else 5000)
+    save(make_model(OLD), tmp_path, max_shard_bytes=10**9 if shards == 5000 else 5000)
     steps = iter(range(1000))
 
     def dying(function):
@@ -105,6 +105,7 @@ def test_killed_at_any_renaming_the_old_or_the_new_checkpoint_is_whole(step, sha
             if next(steps) == step:
                 raise Killed
             return function(*args, **options)
+
         return step_or_die
 
     with monkeypatch.context() as patch:
@@ -119,7 +120,7 @@ def test_killed_at_any_renaming_the_old_or_the_new_checkpoint_is_whole(step, sha
     found = load(tmp_path)
     assert same(found, make_model(NEW)) or not finished and same(found, make_model(OLD))
     assert not finished or step > 3
-    save(make_model(NEW), tmp_path)               # and the next save clears up
+    save(make_model(NEW), tmp_path)  # and the next save clears up
     assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
     assert same(load(tmp_path), make_model(NEW))
 
@@ -138,14 +139,17 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
 
 def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path):
-    code = ("import sys; from variants import *; from zamba_lab.checkpoints import save\n"
-            "models = [make_model(BASE, seed) for seed in (0, 1)]\n"
-            "save(models[0], sys.argv[1]); print('ready', flush=True)\n"
-            "while True:\n    for model in models: save(model, sys.argv[1], max_shard_bytes=3000)")
+    code = (
+        "import sys; from variants import *; from zamba_lab.checkpoints import save\n"
+        "models = [make_model(BASE, seed) for seed in (0, 1)]\n"
+        "save(models[0], sys.argv[1]); print('ready', flush=True)\n"
+        "while True:\n    for model in models: save(model, sys.argv[1], max_shard_bytes=3000)"
+    )
     here = Path(__file__).parents[1]
     path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
-    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE,
-                             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    )
     try:
         assert child.stdout.readline() == b"ready\n"
         time.sleep(0.3)

@@ -1,4 +1,5 @@
 """What finding duplicates promises, on planted text."""
+
 import random
 from collections import Counter
 
@@ -31,7 +32,7 @@ def test_near_duplicates_are_found_and_others_are_kept():
     assert abs(recall - expected) < 4 * np.sqrt(expected * (1 - expected) / len(pairs)), (recall, expected)
     dropped = [number for number in range(2 * len(pairs), len(texts)) if number in found]
     assert len(dropped) <= 0.01 * (len(negatives) + len(unrelated)), dropped
-    assert not any(2 * k in found for k in range(len(pairs)))          # of a pair the first stays
+    assert not any(2 * k in found for k in range(len(pairs)))  # of a pair the first stays
 
 
 @pytest.mark.parametrize("kind", ["words changed", "truncated", "header changed"])
@@ -45,18 +46,20 @@ def test_of_a_chain_only_the_first_in_order_stays():
     rng = random.Random(4)
     words = vocabulary(rng)
     base = document(rng, words, 3000)
-    texts = [base[:int(len(base) * share)] for share in (0.9, 0.95, 1.0)]       # the ends of the chain are less alike
+    texts = [base[: int(len(base) * share)] for share in (0.9, 0.95, 1.0)]  # the ends of the chain are less alike
     assert similarity(texts[0], texts[2]) < 0.92
     for first in range(3):
         order = [first, *(k for k in range(3) if k != first)]
         found = found_among(texts, order, threshold=0.94)
-        assert first not in found and {k: keeper for k, (keeper, _) in found.near.items()} == {
-            k: first for k in range(3) if k != first}
+        assert first not in found and {k: keeper for k, (keeper, _) in found.near.items()} == {k: first for k in range(3) if k != first}
 
 
 def test_exact_copies_go_to_the_first_in_order():
-    texts = ["the same text, long enough to be one of its own", "another text that is quite different from it",
-             "the same text, long enough to be one of its own"]
+    texts = [
+        "the same text, long enough to be one of its own",
+        "another text that is quite different from it",
+        "the same text, long enough to be one of its own",
+    ]
     assert found_among(texts).exact == {2: 0}
     assert found_among(texts, order=[2, 1, 0]).exact == {0: 2}
     assert not found_among(texts).near
@@ -69,7 +72,7 @@ def test_the_similarity_of_a_link_is_at_least_the_threshold():
     assert found.near
     for document_, (keeper, alike) in found.near.items():
         assert alike >= THRESHOLD
-        assert similarity(texts[document_], texts[keeper]) == pytest.approx(alike)      # pairs: each link is to the keeper
+        assert similarity(texts[document_], texts[keeper]) == pytest.approx(alike)  # pairs: each link is to the keeper
 
 
 def test_many_pages_of_one_template_stay_cheap():
@@ -77,9 +80,8 @@ def test_many_pages_of_one_template_stay_cheap():
     words = vocabulary(rng)
     page, looked_at = document(rng, words, 400), []
     texts = [page[:200] + document(rng, words, 60) + page[200:] for _ in range(200)]
-    keys = np.tile(band_keys(signatures(texts[:1], 1)), (len(texts), 1))        # the worst case: all in one bucket
-    find_duplicates([text.encode() for text in texts], keys, range(len(texts)),
-                    lambda k: looked_at.append(k) or texts[k], threshold=0.99)
+    keys = np.tile(band_keys(signatures(texts[:1], 1)), (len(texts), 1))  # the worst case: all in one bucket
+    find_duplicates([text.encode() for text in texts], keys, range(len(texts)), lambda k: looked_at.append(k) or texts[k], threshold=0.99)
     assert len(looked_at) < 30 * len(texts), len(looked_at)
 
 

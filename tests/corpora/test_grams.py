@@ -1,4 +1,5 @@
 """Laws of grams and signatures."""
+
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ from zamba_lab.corpora import grams
 
 
 def by_definition(a: str, b: str) -> float:
-    sets = [{whole[at:at + 25] for at in range(len(whole) - 24)} for whole in map(grams.normal, (a, b))]
+    sets = [{whole[at : at + 25] for at in range(len(whole) - 24)} for whole in map(grams.normal, (a, b))]
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 

@@ -1,4 +1,5 @@
 """Laws of the pipeline: nothing is lost but what is counted, and the bytes do not depend on how the work was done."""
+
 import csv
 import json
 import os
@@ -78,7 +79,8 @@ def test_every_dropped_document_is_counted_under_its_reason(texts, tmp_path):
     read, kept, unique, left = corpus.manifest["stages"]
     assert (read["documents"], kept["documents"], unique["documents"], left["documents"]) == (44, 42, 41, 40)
     assert kept["dropped"]["not UTF-8"]["examples"] == [
-        {"path": "texts/latin.txt", "why": "byte 0xe9 at 3", "text": ("caf\N{REPLACEMENT CHARACTER} " * 30)[:160]}]
+        {"path": "texts/latin.txt", "why": "byte 0xe9 at 3", "text": ("caf\N{REPLACEMENT CHARACTER} " * 30)[:160]}
+    ]
     assert kept["dropped"]["characters"]["examples"][0]["why"] == "characters 5, at least 50"
     (copy,) = unique["dropped"]["exact duplicate"]["examples"]
     assert copy["path"] == "texts/040.txt" and copy["why"] == "the same text as texts/000.txt"
@@ -105,8 +107,9 @@ def uninterrupted(texts, tmp_path_factory):
     return source, content(corpora.build(source, folder / "corpus", **SMALL).folder)
 
 
-@pytest.mark.parametrize("stage, count", [("filter_batch", 0), ("filter_batch", 3), ("tokenise_shard", 2), ("assemble", 0),
-                                          ("file_hash", 2), ("rmtree", 0)])
+@pytest.mark.parametrize(
+    "stage, count", [("filter_batch", 0), ("filter_batch", 3), ("tokenise_shard", 2), ("assemble", 0), ("file_hash", 2), ("rmtree", 0)]
+)
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(stage, count, uninterrupted, tmp_path, monkeypatch):
     source, expected = uninterrupted
     home = {"file_hash": "assemble", "rmtree": "assemble"}.get(stage, "pipeline")
@@ -147,10 +150,12 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(uninterrupted, tmp_pat
 
 def test_killed_it_goes_on_to_the_same_bytes(uninterrupted, tmp_path):
     source, expected = uninterrupted
-    code = ("import sys, time; from zamba_lab import corpora; from zamba_lab.corpora import pipeline, shards\n"
-            "def slow(*given):\n    time.sleep(0.05); return shards.filter_batch(*given)\n"
-            "pipeline.filter_batch = slow\n"
-            f"corpora.build(corpora.Folder({source.path!r}), sys.argv[1], tokenizer=300, shard_size=4000)")
+    code = (
+        "import sys, time; from zamba_lab import corpora; from zamba_lab.corpora import pipeline, shards\n"
+        "def slow(*given):\n    time.sleep(0.05); return shards.filter_batch(*given)\n"
+        "pipeline.filter_batch = slow\n"
+        f"corpora.build(corpora.Folder({source.path!r}), sys.argv[1], tokenizer=300, shard_size=4000)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "corpus")], stderr=subprocess.DEVNULL)
     work, until = tmp_path / "corpus" / "work", time.monotonic() + 60
     while not (work / "00002.json").is_file() and time.monotonic() < until:
@@ -183,11 +188,14 @@ def test_a_document_longer_than_all_else_is_one_document(tmp_path, monkeypatch):
     assert paths_and_texts(corpus) == {"texts/000.txt": long, "texts/001.txt": "a small one beside it\n"}
 
 
-@pytest.mark.parametrize("files, sentence", [
-    ({}, "texts gave 0$"),
-    ({"empty.txt": b""}, r"gave 1, and the rules dropped them all \(characters\)"),
-    ({"latin.txt": b"caf\xe9"}, r"the rules dropped them all \(not UTF-8\)"),
-])
+@pytest.mark.parametrize(
+    "files, sentence",
+    [
+        ({}, "texts gave 0$"),
+        ({"empty.txt": b""}, r"gave 1, and the rules dropped them all \(characters\)"),
+        ({"latin.txt": b"caf\xe9"}, r"the rules dropped them all \(not UTF-8\)"),
+    ],
+)
 def test_an_empty_corpus_is_refused(files, sentence, tmp_path):
     (tmp_path / "texts").mkdir()
     for name, data in files.items():
@@ -237,13 +245,13 @@ def test_what_would_give_another_corpus_is_refused(uninterrupted, texts, tmp_pat
         corpora.build([source, source], tmp_path / "other", **SMALL)
     with pytest.raises(ValueError, match="at work in"):
         from filelock import FileLock
+
         with FileLock(tmp_path / "corpus" / ".lock"):
             corpora.build(source, tmp_path / "corpus", **SMALL)
 
 
 def test_half_characters_of_a_stream_are_dropped_not_raised(tmp_path):
-    good = ("A text that is long enough for the rules of pages; it goes on a little, says what it has to say, and ends "
-            "where it began.")
+    good = "A text that is long enough for the rules of pages; it goes on a little, says what it has to say, and ends where it began."
 
     class Stream:
         name, rules = "stream", WEB

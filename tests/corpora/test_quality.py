@@ -1,4 +1,5 @@
 """Every rule drops what it is for, and the profiles keep what they are for."""
+
 from dataclasses import fields
 
 import pytest
@@ -7,9 +8,11 @@ from zamba_lab.corpora import CODE, PLAIN, WEB, Rules, broken_rule
 from zamba_lab.corpora.quality import MEASURES, Measured
 from zamba_lab.corpora.stdlib import stdlib_sources
 
-PROSE = ("The lake lies between two hills, and in the morning nobody is there. A path goes round it; whoever takes it "
-         "comes, after an hour, to a house without windows. My grandfather said that a miller had lived there, or perhaps "
-         "a painter: he told it differently every time. What remained of the garden is a pear tree, and every second autumn it bears fruit.\n")
+PROSE = (
+    "The lake lies between two hills, and in the morning nobody is there. A path goes round it; whoever takes it "
+    "comes, after an hour, to a house without windows. My grandfather said that a miller had lived there, or perhaps "
+    "a painter: he told it differently every time. What remained of the garden is a pear tree, and every second autumn it bears fruit.\n"
+)
 TRASH = {
     "characters": "Home | About",
     "control": PROSE + "\x00\x01\x02" * 10,

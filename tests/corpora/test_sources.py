@@ -1,4 +1,5 @@
 """Sources: the same documents in the same order, from any place on; what is wrong is said."""
+
 import builtins
 import json
 import sys
@@ -15,16 +16,26 @@ NO_DATASETS = "DATASETS IS NOT INSTALLED: streaming by the library itself was no
 
 @pytest.fixture
 def folder(tmp_path):
-    for path, content in {"b.txt": b"second", "a.txt": b"first", "deep/c.md": b"third", ".hidden": b"no", ".git/x": b"no",
-                          "bytes.bin": b"\xff\xfe"}.items():
+    for path, content in {
+        "b.txt": b"second",
+        "a.txt": b"first",
+        "deep/c.md": b"third",
+        ".hidden": b"no",
+        ".git/x": b"no",
+        "bytes.bin": b"\xff\xfe",
+    }.items():
         (tmp_path / "texts" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "texts" / path).write_bytes(content)
     return tmp_path / "texts"
 
 
 def test_a_folder_gives_its_files_by_path(folder):
-    assert list(Folder(folder).read()) == [("texts/a.txt", b"first"), ("texts/b.txt", b"second"),
-                                           ("texts/bytes.bin", b"\xff\xfe"), ("texts/deep/c.md", b"third")]
+    assert list(Folder(folder).read()) == [
+        ("texts/a.txt", b"first"),
+        ("texts/b.txt", b"second"),
+        ("texts/bytes.bin", b"\xff\xfe"),
+        ("texts/deep/c.md", b"third"),
+    ]
     assert [path for path, _ in Folder(folder, "*.txt", name="mine").read()] == ["mine/a.txt", "mine/b.txt"]
 
 
@@ -65,10 +76,13 @@ def test_short_names_are_those_of_published_data_sets():
     assert set(KNOWN) == {"zyda-2", "tinystories", "fineweb-edu"}
 
 
-@pytest.mark.parametrize("make, sentence", [
-    (lambda: Folder("nothing-here"), "must be there: got 'nothing-here'"),
-    (lambda: Hub("x/y", documents=0), "documents must be at least 1"),
-])
+@pytest.mark.parametrize(
+    "make, sentence",
+    [
+        (lambda: Folder("nothing-here"), "must be there: got 'nothing-here'"),
+        (lambda: Hub("x/y", documents=0), "documents must be at least 1"),
+    ],
+)
 def test_what_cannot_be_a_source_is_refused(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
@@ -103,8 +117,7 @@ def test_a_data_set_is_streamed_from_any_row(hub):
     one = Hub("zyda-2", documents=3)
     assert list(one.read()) == [(f"zyda-2/{k}", f"story {k}") for k in range(3)]
     assert list(one.read(2)) == [("zyda-2/2", "story 2")] and list(one.read(3)) == []
-    assert hub.asked[0] == (("Zyphra/Zyda-2", "sample-100BT"),
-                            {"split": "train", "data_files": None, "revision": None, "streaming": True})
+    assert hub.asked[0] == (("Zyphra/Zyda-2", "sample-100BT"), {"split": "train", "data_files": None, "revision": None, "streaming": True})
 
 
 def test_a_column_that_is_not_there_is_named(hub):
@@ -121,9 +134,11 @@ def test_without_a_network_it_says_what_to_do(hub):
 def test_without_the_library_it_says_what_to_install(monkeypatch):
     real = builtins.__import__
     monkeypatch.delitem(sys.modules, "datasets", raising=False)
-    monkeypatch.setattr(builtins, "__import__",
-                        lambda name, *rest: (_ for _ in ()).throw(ModuleNotFoundError(name=name)) if name == "datasets"
-                        else real(name, *rest))
+    monkeypatch.setattr(
+        builtins,
+        "__import__",
+        lambda name, *rest: (_ for _ in ()).throw(ModuleNotFoundError(name=name)) if name == "datasets" else real(name, *rest),
+    )
     with pytest.raises(ModuleNotFoundError, match="zamba-lab\\[data\\]"):
         next(Hub("tinystories").read())
 
@@ -131,7 +146,7 @@ def test_without_the_library_it_says_what_to_install(monkeypatch):
 def test_the_library_itself_says_that_there_is_no_network():
     pytest.importorskip("datasets", reason=NO_DATASETS)
     with pytest.raises(ValueError, match="'roneneldan/TinyStories' cannot be streamed: .*Without a network"):
-        next(Hub("tinystories").read())                             # tests run with HF_HUB_OFFLINE
+        next(Hub("tinystories").read())  # tests run with HF_HUB_OFFLINE
 
 
 def test_local_files_are_streamed_by_the_library_itself(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 """Laws of the corpus: on a small made-up library, and once on the real one."""
+
 import json
 
 import pytest
@@ -15,11 +16,20 @@ def lines(word: str, n: int = 12) -> str:
 @pytest.fixture
 def library(tmp_path):
     files = {
-        "alpha.py": "# Copyright of nobody\n#\n\n" + lines("alpha"), "beta.py": "# a comment\n" + lines("beta"),
-        "beta_copy.py": "# a comment\n" + lines("beta"), "near.py": lines("alpha", 8), "package/gamma.py": lines("gamma"),
-        "package/tests/test_gamma.py": lines("case"), "test/test_alpha.py": lines("other case"), "encodings/table.py": lines("table"),
-        "site-packages/x/y.py": lines("other"), "_sysconfigdata_linux.py": lines("machine"), "empty.py": "\n",
-        "config-3.11/build.py": lines("build"), "html/entities.py": lines("entity"), "windows.py": lines("window").replace("\n", "\r\n"),
+        "alpha.py": "# Copyright of nobody\n#\n\n" + lines("alpha"),
+        "beta.py": "# a comment\n" + lines("beta"),
+        "beta_copy.py": "# a comment\n" + lines("beta"),
+        "near.py": lines("alpha", 8),
+        "package/gamma.py": lines("gamma"),
+        "package/tests/test_gamma.py": lines("case"),
+        "test/test_alpha.py": lines("other case"),
+        "encodings/table.py": lines("table"),
+        "site-packages/x/y.py": lines("other"),
+        "_sysconfigdata_linux.py": lines("machine"),
+        "empty.py": "\n",
+        "config-3.11/build.py": lines("build"),
+        "html/entities.py": lines("entity"),
+        "windows.py": lines("window").replace("\n", "\r\n"),
     }
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -33,8 +43,7 @@ def read(library):
 
 
 def test_only_sources_and_prose_are_kept(library):
-    assert [document.path for document in read(library)] == [
-        "alpha.py", "beta.py", "package/gamma.py", "topics/with", "windows.py"]
+    assert [document.path for document in read(library)] == ["alpha.py", "beta.py", "package/gamma.py", "topics/with", "windows.py"]
 
 
 def test_licence_goes_and_comment_stays(library):

@@ -1,4 +1,5 @@
 """Laws of the vocabulary and of packing."""
+
 import numpy as np
 import pytest
 

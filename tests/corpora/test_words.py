@@ -1,4 +1,5 @@
 """Fast encoding gives the ids that the library gives."""
+
 import random
 import unicodedata
 
@@ -18,8 +19,12 @@ def gpt2_like(texts) -> Tokenizer:
     inner = Inner(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    inner.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=600, special_tokens=["<|endoftext|>"], show_progress=False,
-                                                         initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    inner.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=600, special_tokens=["<|endoftext|>"], show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        ),
+    )
     return Tokenizer(inner)
 
 
@@ -38,7 +43,7 @@ def assert_same(tokenizer, text):
 
 def test_real_text_has_the_ids_of_the_library(tokenizer):
     encoder = words.WordEncoder(tokenizer)
-    assert words.word_rule(tokenizer)[0] is not None                # the fast way is taken
+    assert words.word_rule(tokenizer)[0] is not None  # the fast way is taken
     for text, ids in zip(TEXTS, tokenizer.encode_batch(TEXTS, add_bos=False)):
         np.testing.assert_array_equal(encoder.encode(text), ids)
 
@@ -49,9 +54,9 @@ def test_every_character_of_the_plane_cuts_words_as_in_the_library(tokenizer):
     rule, inner = words.word_rule(tokenizer)
     library = tokenizer._vocabulary._inner.pre_tokenizer
     for at in range(0, len(codes), 2000):
-        text = "".join(f"a{c} {c}{c}1{c}\n" for c in codes[at:at + 2000])
+        text = "".join(f"a{c} {c}{c}1{c}\n" for c in codes[at : at + 2000])
         cut, start = [], 0
-        for _, (_, end) in library.pre_tokenize_str(text):          # byte-level pieces: offsets in characters
+        for _, (_, end) in library.pre_tokenize_str(text):  # byte-level pieces: offsets in characters
             cut.append(text[start:end]) if end > start else None
             start = max(start, end)
         assert [word for word in rule.findall(text)] == cut
@@ -88,9 +93,9 @@ def test_what_an_expression_leaves_between_its_words_is_not_lost():
 
     inner = Inner.from_str(TOKENIZERS["ours"].to_bytes().decode())
     assert isinstance(inner.model, models.BPE)
-    inner.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(r"\p{L}+"), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"\p{L}+"), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     assert_same(Tokenizer(inner), "words, and 12 signs: between them\n")
 
 
@@ -101,7 +106,7 @@ def test_a_long_text_is_cut_where_no_word_is(tokenizer, size, longest, monkeypat
     text = "".join(TEXTS[:12])
     found = list(words.pieces(text, size, longest))
     assert len(found) > 3 and "".join(found) == text and max(map(len, found)) <= longest
-    if longest > 150:                                   # else some piece of a table has no border in it
+    if longest > 150:  # else some piece of a table has no border in it
         assert_same(tokenizer, text)
 
 

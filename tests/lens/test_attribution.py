@@ -42,8 +42,9 @@ def test_contributions_and_remainder_sum_to_the_logits(model, ids, direct):
     torch.testing.assert_close(found.parts.sum(0) + found.remainder, logits, rtol=0, atol=1e-9)
     assert len(found.sources) == len(found.parts) == 1 + model.config.n_invocations + direct * model.config.n_layers
     one = lens.attribution(model, ids, of=ids.roll(-1, 1), direct=direct)
-    torch.testing.assert_close(one.parts, found.parts.gather(-1, ids.roll(-1, 1)[None, ..., None].expand(
-        len(found.parts), -1, -1, 1))[..., 0], rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        one.parts, found.parts.gather(-1, ids.roll(-1, 1)[None, ..., None].expand(len(found.parts), -1, -1, 1))[..., 0], rtol=0, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("config", MAMBAS.values(), ids=MAMBAS.keys())
@@ -86,10 +87,11 @@ def test_a_silenced_invocation_has_no_share_and_a_speaking_one_has(model, ids):
 @torch.no_grad()
 def test_the_direct_share_of_the_last_invocation_is_its_total_share():
     """Behind the last layer there is no other path."""
-    model, ids = CASES["base"]                                         # its last layer is hybrid
+    model, ids = CASES["base"]  # its last layer is hybrid
     total, direct = (lens.attribution(model, ids, direct=d) for d in (False, True))
-    torch.testing.assert_close(dict(zip(total.sources, total.parts))["invocation.2"],
-                               dict(zip(direct.sources, direct.parts))["invocation.2"], rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        dict(zip(total.sources, total.parts))["invocation.2"], dict(zip(direct.sources, direct.parts))["invocation.2"], rtol=0, atol=1e-10
+    )
     assert not torch.allclose(total.parts[1], dict(zip(direct.sources, direct.parts))["invocation.0"])
 
 
@@ -103,7 +105,7 @@ def test_a_share_is_the_gradient_along_a_source_where_nothing_selects():
     scale = torch.rsqrt((u + t).square().mean(-1, keepdim=True) + 1e-5) * layer.norm.weight
     x = torch.nn.functional.pad((scale * t) @ layer.mamba.in_proj.weight[32:64].T, (0, 0, 3, 0))
     raw = torch.nn.functional.pad(held["layers.4.mamba.projected"][..., 32:64], (0, 0, 3, 0))
-    mixed, pre = (sum(v[:, j:j + 19] * layer.mamba.conv_weight[:32, j] for j in range(4)) for v in (x, raw))
+    mixed, pre = (sum(v[:, j : j + 19] * layer.mamba.conv_weight[:32, j] for j in range(4)) for v in (x, raw))
     x = (mixed * torch.sigmoid(pre)).view(2, 19, 8, 4)
     dt, B, C = (held[f"layers.4.mamba.{name}"] for name in ("dt", "B", "C"))
     state, ys = torch.zeros(2, 8, 4, 6, dtype=torch.float64), []
@@ -145,8 +147,9 @@ def held(monkeypatch):
         yield
 
 
-@pytest.mark.parametrize("model, ids", [*CASES.values(), (zl.load("zamba1-nano", dtype=torch.float64), nano_ids(2))],
-                         ids=[*CASES, "zamba1-nano"])
+@pytest.mark.parametrize(
+    "model, ids", [*CASES.values(), (zl.load("zamba1-nano", dtype=torch.float64), nano_ids(2))], ids=[*CASES, "zamba1-nano"]
+)
 def test_every_total_share_is_the_gradient_along_its_source_and_the_remainder_that_along_the_biases(model, ids, held):
     """Through the model itself, from wherever a source comes in: a later invocation, and what selects, are constants."""
     leaves: dict[str, Tensor] = {}
@@ -157,7 +160,8 @@ def test_every_total_share_is_the_gradient_along_its_source_and_the_remainder_th
 
     sources = ["embed", *(f"invocation.{k}.link_out" for k in range(model.config.n_invocations))]
     edit = {f"*.mamba.{name}": Tensor.detach for name in ("z", "dt", "B", "C")} | {
-        name: lambda value, name=name: leaf(name, value) for name in sources}
+        name: lambda value, name=name: leaf(name, value) for name in sources
+    }
     with torch.no_grad():
         logits = model(ids)
     spoken = model(ids, trace=zl.Trace(edit=edit))
@@ -167,9 +171,9 @@ def test_every_total_share_is_the_gradient_along_its_source_and_the_remainder_th
     for t in (0, 7, 18):
         at = [*(leaves[name] for name in sources), *biases]
         along = torch.autograd.grad(spoken[:, t].gather(-1, of[:, t]).sum(), at, retain_graph=True, materialize_grads=True)
-        shares = [(slope * value).sum((1, 2)).detach() for slope, value in zip(along, at[:len(sources)])]
+        shares = [(slope * value).sum((1, 2)).detach() for slope, value in zip(along, at[: len(sources)])]
         torch.testing.assert_close(found.parts[:, :, t], torch.stack(shares), rtol=0, atol=1e-9)
-        told = sum((slope * value).sum().detach() for slope, value in zip(along[len(sources):], biases)) + torch.zeros(()).double()
+        told = sum((slope * value).sum().detach() for slope, value in zip(along[len(sources) :], biases)) + torch.zeros(()).double()
         torch.testing.assert_close(found.remainder[:, t].sum(), told, rtol=0, atol=1e-9)
 
 
@@ -183,7 +187,10 @@ def test_a_model_without_mixers_and_a_wrong_shape_are_refused():
 
 def test_a_link_that_stays_in_the_stream_is_refused():
     config = VARIANTS["link into the stream"]
-    for ask in (lambda model, ids: lens.attribution(model, ids), lambda model, ids: lens.layer_flow(model, ids, 1),
-                lambda model, ids: lens.effect(model, ids, lens.path(0, "z"))):
+    for ask in (
+        lambda model, ids: lens.attribution(model, ids),
+        lambda model, ids: lens.layer_flow(model, ids, 1),
+        lambda model, ids: lens.effect(model, ids, lens.path(0, "z")),
+    ):
         with pytest.raises(ValueError, match="speak through a mixer only: it has link_into='stream'"):
             ask(make_model(config), random_ids(config))

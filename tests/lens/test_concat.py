@@ -78,7 +78,7 @@ def test_shares_by_depth_are_those_of_each_invocation(name):
     for k, block in enumerate(c.blocks_by_invocation):
         torch.testing.assert_close(found.scores[:, :, k], lens.score_parts(model, ids, k).shares)
         squares = model.shared_blocks[block].norm_in(trace[f"invocation.{k}.input"]).detach().square()
-        torch.testing.assert_close(found.loudness[k], squares[..., c.d_model:].sum(-1) / squares.sum(-1))
+        torch.testing.assert_close(found.loudness[k], squares[..., c.d_model :].sum(-1) / squares.sum(-1))
 
 
 def test_a_part_that_is_the_same_for_every_key_moves_nothing():

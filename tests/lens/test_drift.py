@@ -32,7 +32,7 @@ def test_rows_are_inputs_and_columns_are_adapters():
     found = lens.drift(model, ids, 0, "link_out")
     stand_in = copy.deepcopy(model)
     first, last = (stand_in.layers[depth].invocation for depth in found.depths)
-    first.load_state_dict(last.state_dict())                              # the first use, adapted as the last
+    first.load_state_dict(last.state_dict())  # the first use, adapted as the last
     trace = lens.run(stand_in, ids, keep=["*.link_out"])
     torch.testing.assert_close(found.values[0, 1], trace[f"layers.{found.depths[0]}.shared.link_out"])
     expected = (found.values[0, 1] - found.values[0, 0]).flatten(1).norm(dim=1) / found.values[0, 0].flatten(1).norm(dim=1)
@@ -75,8 +75,7 @@ def test_a_block_used_once_does_not_drift():
     assert found.values.shape[:2] == (1, 1) and found.total.abs().max() == 0
 
 
-@pytest.mark.parametrize("arguments, message", [((3,), "got 3, n_shared_blocks 2"),
-                                                ((0, "q"), "point must be one of .*: got 'q'")])
+@pytest.mark.parametrize("arguments, message", [((3,), "got 3, n_shared_blocks 2"), ((0, "q"), "point must be one of .*: got 'q'")])
 def test_a_block_or_point_that_is_not_there_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         lens.drift(*case("base"), *arguments)

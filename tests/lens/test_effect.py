@@ -8,15 +8,32 @@ from variants import BASE, VARIANTS, make_model, random_ids
 from zamba_lab import lens
 from zamba_lab.lens.effect import Nudge, _pass
 
-HYBRID = [lens.zero("invocation", 1), lens.zero("head", 0, head=1), lens.zero("adapter"), lens.drop_concat(2),
-          lens.swap_blocks(), lens.path(1, "dt"), lens.wipe("kv", 1, at=9), lens.freeze("kv", None, at=9)]
-ANY = [lens.zero("mixer", 2), lens.zero("convolution", 0), lens.wipe("ssm", 3, at=9), lens.freeze("ssm", None, at=9),
-       lens.wipe("conv", 1, at=9), lens.freeze("conv", 1, at=9)]
+HYBRID = [
+    lens.zero("invocation", 1),
+    lens.zero("head", 0, head=1),
+    lens.zero("adapter"),
+    lens.drop_concat(2),
+    lens.swap_blocks(),
+    lens.path(1, "dt"),
+    lens.wipe("kv", 1, at=9),
+    lens.freeze("kv", None, at=9),
+]
+ANY = [
+    lens.zero("mixer", 2),
+    lens.zero("convolution", 0),
+    lens.wipe("ssm", 3, at=9),
+    lens.freeze("ssm", None, at=9),
+    lens.wipe("conv", 1, at=9),
+    lens.freeze("conv", 1, at=9),
+]
 
 
 def models():
-    return [("random", make_model(BASE), random_ids(BASE, b=3)), ("nano", nano(), nano_ids(3, 19)),
-            ("mamba1", make_model(VARIANTS["mamba1"]), random_ids(BASE, b=3))]
+    return [
+        ("random", make_model(BASE), random_ids(BASE, b=3)),
+        ("nano", nano(), nano_ids(3, 19)),
+        ("mamba1", make_model(VARIANTS["mamba1"]), random_ids(BASE, b=3)),
+    ]
 
 
 @pytest.mark.parametrize("one", [one for one in (*HYBRID, *ANY)], ids=lambda one: one.name)
@@ -139,11 +156,11 @@ def test_the_intervals_of_padded_prompts_are_those_of_the_prompts(left, measure)
     one_by_one = torch.stack([found(prompt[None], None).change.mean() for prompt in prompts])
     torch.testing.assert_close(one.by_prompt(one.change), one_by_one)
     torch.testing.assert_close(other.by_prompt(other.control_change.mean(0)), one.by_prompt(one.control_change.mean(0)))
-    near = dict(abs=0.02)                                      # what is equal but for rounding ties otherwise among the draws
+    near = dict(abs=0.02)  # what is equal but for rounding ties otherwise among the draws
     low, high = map(float, lens.bootstrap(one_by_one))
     assert one.interval() == pytest.approx((low, high), **near) and high - low > 0.2
     assert one.control_interval() == pytest.approx(other.control_interval(), **near)
-    ends = (3, 0) if left else (0, 3)                          # of one length, and padding behind or before
+    ends = (3, 0) if left else (0, 3)  # of one length, and padding behind or before
     same, ones = (torch.nn.functional.pad(t, ends, value=value) for t, value in ((ids, 5), (torch.ones_like(ids), 0)))
     assert found(same, ones).interval() == pytest.approx(found(ids, None).interval(), **near)
 
@@ -161,8 +178,9 @@ def test_a_prompt_of_padding_says_nothing_and_a_measure_of_a_prompt_has_left_its
 def test_switching_off_each_is_each_effect_alone_then_all():
     model, ids = make_model(BASE), random_ids(BASE)
     effects = lens.switch_off_each(model, ids)
-    assert [one.name for one in effects] == [f"{part} {k} off" if k != 3 else f"every {part} off"
-                                             for part in lens.SWITCHED for k in range(4)]
+    assert [one.name for one in effects] == [
+        f"{part} {k} off" if k != 3 else f"every {part} off" for part in lens.SWITCHED for k in range(4)
+    ]
     assert torch.equal(effects[1].changed, lens.effect(model, ids, lens.zero("invocation", 1), controls=0).changed)
     assert all(one.control.shape == (0, *ids[:, 1:].shape) for one in effects)
     assert lens.switch_off_each(make_model(VARIANTS["pure mamba2"]), ids) == []
@@ -191,7 +209,7 @@ def test_a_bootstrap_interval_of_thirty_holds_the_mean_nine_times_of_ten():
     draws = torch.randn(200, 30, generator=torch.Generator().manual_seed(0))
     low, high = lens.bootstrap(draws.T, level=0.95)
     assert low.shape == (200,) and ((low < 0) & (high > 0)).float().mean() > 0.9
-    assert (high - low).mean() == pytest.approx(2 * 1.96 / 30 ** 0.5, rel=0.1)
+    assert (high - low).mean() == pytest.approx(2 * 1.96 / 30**0.5, rel=0.1)
     narrow = lens.bootstrap(draws.T, level=0.5)
     assert (narrow[0] > low).all() and (narrow[1] < high).all()
     for level in (0, 1, 95):
@@ -215,7 +233,7 @@ def test_a_bootstrap_interval_scales_and_mirrors_and_each_number_has_that_of_its
     low, high = lens.bootstrap(values)
     assert low.shape == high.shape == (4, 2)
     torch.testing.assert_close(torch.stack(lens.bootstrap(4 * values)), torch.stack([4 * low, 4 * high]))
-    near = dict(rtol=0, atol=0.02)                             # a shift rounds, and ties between draws fall otherwise
+    near = dict(rtol=0, atol=0.02)  # a shift rounds, and ties between draws fall otherwise
     torch.testing.assert_close(torch.stack(lens.bootstrap(values + 1)), torch.stack([low + 1, high + 1]), **near)
     torch.testing.assert_close(torch.stack(lens.bootstrap(-values)), torch.stack([-high, -low]), **near)
     torch.testing.assert_close(torch.stack(lens.bootstrap(values[:, 1, 1])), torch.stack([low[1, 1], high[1, 1]]))

@@ -41,8 +41,13 @@ def test_everything_wiped_is_a_fresh_start_but_for_positions():
     torch.testing.assert_close(lens.intervene(model, *everything)(ids)[:, 8:], model(ids[:, 8:]), rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("model, ids", [(nano(), nano_ids(2, 19)), *[
-    (make_model(VARIANTS[name]), random_ids(BASE)) for name in ("base", "one kv head, wide head", "transformer")]])
+@pytest.mark.parametrize(
+    "model, ids",
+    [
+        (nano(), nano_ids(2, 19)),
+        *[(make_model(VARIANTS[name]), random_ids(BASE)) for name in ("base", "one kv head, wide head", "transformer")],
+    ],
+)
 @torch.no_grad()
 def test_wiped_keys_are_not_there_and_frozen_keys_are_all_there_is(model, ids):
     config = model.config
@@ -50,7 +55,7 @@ def test_wiped_keys_are_not_there_and_frozen_keys_are_all_there_is(model, ids):
     depth = 1 if config.mixer == "attention" else config.hybrid_layers[1]
     for make, seen in ((lens.wipe, lambda t: slice(8, t + 1)), (lens.freeze, lambda t: [*range(8), t])):
         changed = lens.intervene(model, make("kv", 1, 8))
-        assert not any(one.cut(t) for one in changed.interventions for t in range(19))        # the pass stays in one piece
+        assert not any(one.cut(t) for one in changed.interventions for t in range(19))  # the pass stays in one piece
         probs = lens.run(changed, ids, keep=[f"{where}.attn_probs"])[f"{where}.attn_probs"]
         torch.testing.assert_close(probs.sum(-1), torch.ones_like(probs.sum(-1)))
         for t in range(8, 19):
@@ -61,8 +66,9 @@ def test_wiped_keys_are_not_there_and_frozen_keys_are_all_there_is(model, ids):
     _, cache = model.extend(ids[:, :8])
     layer = cache.layers[depth]
     gone = with_layer(cache, depth, k=layer.k[:, :, :0], v=layer.v[:, :, :0])
-    torch.testing.assert_close(lens.intervene(model, lens.wipe("kv", 1, 8))(ids)[:, 8:9], model.extend(ids[:, 8:9], gone)[0],
-                               rtol=0, atol=1e-11)
+    torch.testing.assert_close(
+        lens.intervene(model, lens.wipe("kv", 1, 8))(ids)[:, 8:9], model.extend(ids[:, 8:9], gone)[0], rtol=0, atol=1e-11
+    )
 
 
 @each_mixer
@@ -81,16 +87,21 @@ def test_a_frozen_window_shows_each_token_beside_the_same_inputs(config):
     model, ids = make_model(config), random_ids(config)
     changed = lens.intervene(model, lens.freeze("conv", 0, at=8))
     x = lens.run(changed, ids, keep=["layers.0.mamba.x"])["layers.0.mamba.x"]
-    for t in (8, 12, 18):                       # layer 0 sees nothing but its tokens: put t behind the first eight
-        beside = torch.cat([ids[:, :8], ids[:, t:t + 1]], dim=1)
+    for t in (8, 12, 18):  # layer 0 sees nothing but its tokens: put t behind the first eight
+        beside = torch.cat([ids[:, :8], ids[:, t : t + 1]], dim=1)
         torch.testing.assert_close(x[:, t], lens.run(model, beside, keep=["layers.0.mamba.x"])["layers.0.mamba.x"][:, 8])
     _, cache = changed.extend(ids)
     assert torch.equal(cache.layers[0].conv, model.extend(ids[:, :8])[1].layers[0].conv)
 
 
-@pytest.mark.parametrize("model, ids, other", [
-    *[(make_model(c), random_ids(c), random_ids(c, seed=7)) for c in (BASE, VARIANTS["mamba1"], VARIANTS["no rope"])],
-    (nano(), nano_ids(2, 19), nano_ids(2, 24)[:, 5:])], ids=["mamba2", "mamba1", "no rope", "nano"])
+@pytest.mark.parametrize(
+    "model, ids, other",
+    [
+        *[(make_model(c), random_ids(c), random_ids(c, seed=7)) for c in (BASE, VARIANTS["mamba1"], VARIANTS["no rope"])],
+        (nano(), nano_ids(2, 19), nano_ids(2, 24)[:, 5:]),
+    ],
+    ids=["mamba2", "mamba1", "no rope", "nano"],
+)
 @torch.no_grad()
 def test_overwriting_all_with_another_texts_memory_continues_that_text_bitwise_and_ones_own_changes_nothing(model, ids, other):
     _, own = model.extend(ids[:, :8])
@@ -112,12 +123,16 @@ def test_one_part_overwritten_equals_the_transplant():
         assert not torch.allclose(changed[:, 8:], model.extend(ids[:, 8:], own)[0])
 
 
-@pytest.mark.parametrize("part, where, cut, message", [
-    ("kv", 1, 7, r"kv 1 at token 8 must have shape \(batch, 4, 8, 8\): the donor has \(2, 4, 7, 8\)"),
-    ("ssm", 4, None, r"ssm 4 at token 8 must have shape \(batch, 8, 4, 6\): the donor has none")])
+@pytest.mark.parametrize(
+    "part, where, cut, message",
+    [
+        ("kv", 1, 7, r"kv 1 at token 8 must have shape \(batch, 4, 8, 8\): the donor has \(2, 4, 7, 8\)"),
+        ("ssm", 4, None, r"ssm 4 at token 8 must have shape \(batch, 8, 4, 6\): the donor has none"),
+    ],
+)
 def test_a_donor_that_does_not_fit_is_refused_before_anything_runs(part, where, cut, message):
     model, ids = make_model(BASE), random_ids(BASE)
-    _, donor = model.extend(ids[:, :cut or 8])
+    _, donor = model.extend(ids[:, : cut or 8])
     donors = [donor]
     if cut is None:
         donors = [replace(donor, layers=(*donor.layers[:4], *more)) for more in ((), (LayerCache(),))]
@@ -138,15 +153,18 @@ def test_a_memory_changed_past_the_text_is_refused_before_anything_runs_and_may_
     one = make(part, 1, 8, *more)
     changed = lens.intervene(model, one)
     whole = changed(ids)
-    read, cache = changed.extend(ids[:, :7])                            # 8 lies ahead
+    read, cache = changed.extend(ids[:, :7])  # 8 lies ahead
     torch.testing.assert_close(torch.cat([read, changed.extend(ids[:, 7:], cache)[0]], 1), whole, rtol=0, atol=1e-10)
     assert not torch.allclose(whole, model(ids))
-    assert changed(ids[:, :9]).shape[1] == 9                            # the last token is the first that it is in force for
-    monkeypatch.setattr(type(model), "extend", None)                    # whatever runs now fails otherwise
+    assert changed(ids[:, :9]).shape[1] == 9  # the last token is the first that it is in force for
+    monkeypatch.setattr(type(model), "extend", None)  # whatever runs now fails otherwise
     monkeypatch.setattr(type(model), "forward", None)
     for l in (8, 5):
-        for ask in (lambda: changed(ids[:, :l]), lambda: lens.run(changed, ids[:, :l], keep=["logits"]),
-                    lambda: lens.effect(model, ids[:, :l], [lens.untie(), one])):
+        for ask in (
+            lambda: changed(ids[:, :l]),
+            lambda: lens.run(changed, ids[:, :l], keep=["logits"]),
+            lambda: lens.effect(model, ids[:, :l], [lens.untie(), one]),
+        ):
             with pytest.raises(ValueError, match=f"{part} 1 .* at token 8, a text of {l} tokens"):
                 ask()
 

@@ -20,9 +20,9 @@ def constant(name: str, dt: float = 0.05):
         for layer in model.layers:
             m = layer.mamba
             if model.config.mixer == "mamba2":
-                m.in_proj.weight[-model.config.ssm_heads:] = 0
+                m.in_proj.weight[-model.config.ssm_heads :] = 0
                 if m.in_proj.bias is not None:
-                    m.in_proj.bias[-model.config.ssm_heads:] = 0
+                    m.in_proj.bias[-model.config.ssm_heads :] = 0
             else:
                 m.dt_proj.zero_()
                 m.A_log.copy_(m.A_log.mean((1, 2), keepdim=True).expand_as(m.A_log))
@@ -38,7 +38,7 @@ def test_with_a_constant_step_the_measured_half_life_is_the_formula_s(name, dt):
     for i, layer in enumerate(model.layers):
         rate = layer.mamba.A_log.detach().exp().flatten(1)[:, 0] if model.config.mixer == "mamba1" else layer.mamba.A_log.exp()
         expected = (math.log(2) / (dt * rate.detach())).expand_as(found.measured[i])
-        torch.testing.assert_close(found.measured[i], expected, rtol=1e-6, atol=0)        # a thousand times better than 1 %
+        torch.testing.assert_close(found.measured[i], expected, rtol=1e-6, atol=0)  # a thousand times better than 1 %
         torch.testing.assert_close(found.analytic[i], expected, rtol=1e-6, atol=0)
         assert torch.equal(found.halved[i], expected <= found.window)
     assert found.discrepancy.abs().max() < 1e-5
@@ -50,14 +50,14 @@ def test_left_alone_a_state_is_what_a_change_of_it_leaves_in_the_model_s_own_pas
     t, window, depth = 4, 5, model.config.n_layers - 1
 
     def doubled(states):
-        return torch.cat([states[:, :t], 2 * states[:, t:t + 1], states[:, t + 1:]], dim=1)
+        return torch.cat([states[:, :t], 2 * states[:, t : t + 1], states[:, t + 1 :]], dim=1)
 
     point = f"layers.{depth}.mamba.state"
     plain = lens.run(model, ids, keep=[*names_of_inputs([depth]), point])
     changed = lens.run(model, ids, keep=[point], edit={point: doubled})
-    difference = torch.linalg.matrix_norm(changed[point] - plain[point])                  # (b, l, h)
+    difference = torch.linalg.matrix_norm(changed[point] - plain[point])  # (b, l, h)
     norms = norms_left_alone(model, plain, depth, (2, t), window)[:, 1]
-    torch.testing.assert_close(norms.movedim(0, 1), difference[:, t:t + window + 1])
+    torch.testing.assert_close(norms.movedim(0, 1), difference[:, t : t + window + 1])
     assert difference[:, :t].abs().max() == 0
 
 
@@ -70,7 +70,7 @@ def test_horizons_of_every_model_are_positive_and_the_last_possible_token_is_loo
     shape = (c.n_layers, 4, len(ids), c.ssm_heads)
     for part in (found.analytic, found.measured, found.reach, found.discrepancy, found.halved):
         assert part.shape == shape
-    half_life = lens.decay(model, ids).half_life                                          # (i, b, l, h)
+    half_life = lens.decay(model, ids).half_life  # (i, b, l, h)
     for m, t in enumerate(found.positions):
         torch.testing.assert_close(found.analytic[:, m], half_life[:, :, t + 1])
         assert (found.reach[:, m] > 0).all() and (found.reach[:, m] <= t + 1).all()
@@ -119,10 +119,16 @@ def test_reach_is_the_number_of_latest_tokens_with_half_of_the_weight():
     assert float(reach(found, 0)) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(window=0), r"window must be in 1..10 \(the text has 11 tokens\): got 0"), (dict(window=11), "got 11"),
-    (dict(window=4, positions=[2, 7]), r"positions must be some of 0..6 \(length 11 - window 4\): got \(2, 7\)"),
-    (dict(positions=[-1]), r"got \(-1,\)"), (dict(positions=[]), r"got \(\)")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(window=0), r"window must be in 1..10 \(the text has 11 tokens\): got 0"),
+        (dict(window=11), "got 11"),
+        (dict(window=4, positions=[2, 7]), r"positions must be some of 0..6 \(length 11 - window 4\): got \(2, 7\)"),
+        (dict(positions=[-1]), r"got \(-1,\)"),
+        (dict(positions=[]), r"got \(\)"),
+    ],
+)
 def test_positions_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         lens.horizons(*case("base"), **arguments)

@@ -23,8 +23,7 @@ def all_interventions(model, ids, cache) -> list[lens.Intervention]:
     other = (ids + 1) % c.vocab_size
     for part in lens.parts(c):
         head = 1 if part == "head" else None
-        found += [lens.zero(part, 0, head=head), lens.mean(part, None, other, head=head),
-                  lens.resample(part, 0, other, head=head)]
+        found += [lens.zero(part, 0, head=head), lens.mean(part, None, other, head=head), lens.resample(part, 0, other, head=head)]
     for part in ("ssm", "conv", "kv"):
         if any(part in layer.tensors() or (part == "kv" and layer.k is not None) for layer in cache.layers):
             found += [lens.wipe(part, 0, at), lens.freeze(part, None, at), lens.overwrite(part, 0, at, cache)]
@@ -63,7 +62,7 @@ def test_pieces_of_any_length_are_the_same_under_every_intervention():
     model, ids = make_model(BASE), random_ids(BASE, l=11)
     for one in all_interventions(model, ids, model.extend((ids[:, :7] + 2) % 29)[1]):
         changed = lens.intervene(model, one)
-        for cut in (6, 7, 9):                           # one before the other text's memory comes in, there, and behind
+        for cut in (6, 7, 9):  # one before the other text's memory comes in, there, and behind
             first, cache = changed.extend(ids[:, :cut])
             rest, _ = changed.extend(ids[:, cut:], cache)
             torch.testing.assert_close(torch.cat([first, rest], 1), changed(ids), rtol=0, atol=1e-10)
@@ -124,11 +123,11 @@ def test_a_head_zeroed_equals_its_columns_of_the_output_projection_zeroed(name):
     config = model.config
     without, p = copy.deepcopy(model), config.head_dim
     if config.mixer == "attention":
-        without.layers[1].attention.o.weight[:, 2 * p:3 * p] = 0
+        without.layers[1].attention.o.weight[:, 2 * p : 3 * p] = 0
         one = lens.zero("head", 1, head=2)
     else:
         for block in without.shared_blocks:
-            block.attention.o.weight[:, 2 * p:3 * p] = 0
+            block.attention.o.weight[:, 2 * p : 3 * p] = 0
         one = lens.zero("head", head=2)
     torch.testing.assert_close(lens.intervene(model, one)(ids), without(ids), rtol=0, atol=1e-11)
 
@@ -150,8 +149,10 @@ def test_the_mean_is_that_of_the_reference_and_a_sample_is_of_the_same_position(
     other = random_ids(model.config, b=1, l=37, seed=5)
     points = ["layers.3.mamba.x"]
     given = lens.run(model, other, keep=points)[points[0]]
-    for one, expected in ((lens.mean("convolution", 3, other), given.mean((0, 1)).expand(*ids.shape, -1, -1)),
-                          (lens.resample("convolution", 3, other), given[:, :ids.shape[1]].expand(len(ids), -1, -1, -1))):
+    for one, expected in (
+        (lens.mean("convolution", 3, other), given.mean((0, 1)).expand(*ids.shape, -1, -1)),
+        (lens.resample("convolution", 3, other), given[:, : ids.shape[1]].expand(len(ids), -1, -1, -1)),
+    ):
         found = lens.run(lens.intervene(model, one), ids, keep=points)[points[0]]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
@@ -228,7 +229,7 @@ def test_padding_changes_nothing_under_an_intervention_and_the_last_real_logits_
     model, ids = make_model(config), random_ids(config, b=2, l=12)
     mask = torch.tensor([[0, 0, 0] + [1] * 9, [1] * 9 + [0, 0, 0]])
     part, head = ("head", 1) if config.mixer == "attention" else ("mixer", None)
-    memory = "kv" if config.mixer == "attention" else "ssm"                # states are wiped between two pieces
+    memory = "kv" if config.mixer == "attention" else "ssm"  # states are wiped between two pieces
     for one in (lens.zero(part, 1, head=head), lens.wipe(memory, 0, at=5)):
         changed = lens.intervene(model, one)
         logits, _ = changed.extend(ids, mask=mask)
@@ -236,8 +237,8 @@ def test_padding_changes_nothing_under_an_intervention_and_the_last_real_logits_
         torch.testing.assert_close(last[:, 0], torch.stack([logits[0, 11], logits[1, 8]]), rtol=0, atol=1e-11)
     logits = lens.intervene(model, lens.zero(part, 1, head=head))(ids, mask)
     for row in range(2):
-        alone = lens.intervene(model, lens.zero(part, 1, head=head))(ids[row:row + 1, mask[row].bool()])
-        torch.testing.assert_close(logits[row:row + 1, mask[row].bool()], alone, rtol=0, atol=1e-11)
+        alone = lens.intervene(model, lens.zero(part, 1, head=head))(ids[row : row + 1, mask[row].bool()])
+        torch.testing.assert_close(logits[row : row + 1, mask[row].bool()], alone, rtol=0, atol=1e-11)
 
 
 @torch.no_grad()
@@ -252,32 +253,35 @@ def test_generation_goes_on_under_the_interventions():
 PURE, TRANSFORMER = VARIANTS["pure mamba2"], VARIANTS["transformer"]
 
 
-@pytest.mark.parametrize("config, one, message", [
-    (PURE, lens.zero("invocation", 0), "got 'invocation', the model has mixer, convolution, steps"),
-    (VARIANTS["no lora"], lens.zero("adapter"), "got 'adapter', the model has invocation, head, concat"),
-    (VARIANTS["no concat"], lens.drop_concat(), "got 'concat', the model has invocation, head, adapter, mixer"),
-    (TRANSFORMER, lens.zero("mixer", 0), "got 'mixer', the model has head"),
-    (BASE, lens.zero("link"), "got 'link', the model has invocation"),
-    (BASE, lens.zero("invocation", 3), "got invocation 3, the model has 3 of them"),
-    (BASE, lens.zero("mixer", -1), "got mixer -1, the model has 5 of them"),
-    (BASE, lens.zero("head", 0), "got part 'head', head None"),
-    (BASE, lens.zero("mixer", 0, head=1), "got part 'mixer', head 1"),
-    (BASE, lens.zero("head", 0, head=4), "head must be in 0..3: got 4"),
-    (PURE, lens.wipe("kv", 0, 3), "the model has no kv: mixer 'mamba2', n_shared_blocks 0"),
-    (TRANSFORMER, lens.freeze("ssm", 0, 3), "the model has no ssm: mixer 'attention'"),
-    (TRANSFORMER, lens.wipe("conv", 0, 3), "the model has no conv: mixer 'attention'"),
-    (BASE, lens.freeze("conv", 5, 3), "got conv 5, the model has 5 of them"),
-    (BASE, lens.wipe("ssm", 1, 0), "at must be 1 or more"),
-    (PURE, lens.swap_blocks(), "blocks 0 and 1 swapped: the model has no shared block"),
-    (VARIANTS["one block"], lens.swap_blocks(), "got 1, n_shared_blocks 1"),
-    (BASE, lens.one_block(2), "got 2, n_shared_blocks 2"),
-    (VARIANTS["no lora"], lens.permute_adapters((2, 1, 0)), "no adapters to permute"),
-    (BASE, lens.permute_adapters((0, 0, 1)), r"each of the 3 invocations once: got \(0, 0, 1\)"),
-    (PURE, lens.path(0, "z"), "no path from attention to a mixer"),
-    (BASE, lens.path(0, ("z", "y")), "leads to z, x, B, C, dt of a mamba2 mixer"),
-    (VARIANTS["mamba1"], lens.path(0, "dt"), "leads to x, z of a mamba1 mixer"),
-    (BASE, lens.path(3, "z"), "got invocation 3"),
-])
+@pytest.mark.parametrize(
+    "config, one, message",
+    [
+        (PURE, lens.zero("invocation", 0), "got 'invocation', the model has mixer, convolution, steps"),
+        (VARIANTS["no lora"], lens.zero("adapter"), "got 'adapter', the model has invocation, head, concat"),
+        (VARIANTS["no concat"], lens.drop_concat(), "got 'concat', the model has invocation, head, adapter, mixer"),
+        (TRANSFORMER, lens.zero("mixer", 0), "got 'mixer', the model has head"),
+        (BASE, lens.zero("link"), "got 'link', the model has invocation"),
+        (BASE, lens.zero("invocation", 3), "got invocation 3, the model has 3 of them"),
+        (BASE, lens.zero("mixer", -1), "got mixer -1, the model has 5 of them"),
+        (BASE, lens.zero("head", 0), "got part 'head', head None"),
+        (BASE, lens.zero("mixer", 0, head=1), "got part 'mixer', head 1"),
+        (BASE, lens.zero("head", 0, head=4), "head must be in 0..3: got 4"),
+        (PURE, lens.wipe("kv", 0, 3), "the model has no kv: mixer 'mamba2', n_shared_blocks 0"),
+        (TRANSFORMER, lens.freeze("ssm", 0, 3), "the model has no ssm: mixer 'attention'"),
+        (TRANSFORMER, lens.wipe("conv", 0, 3), "the model has no conv: mixer 'attention'"),
+        (BASE, lens.freeze("conv", 5, 3), "got conv 5, the model has 5 of them"),
+        (BASE, lens.wipe("ssm", 1, 0), "at must be 1 or more"),
+        (PURE, lens.swap_blocks(), "blocks 0 and 1 swapped: the model has no shared block"),
+        (VARIANTS["one block"], lens.swap_blocks(), "got 1, n_shared_blocks 1"),
+        (BASE, lens.one_block(2), "got 2, n_shared_blocks 2"),
+        (VARIANTS["no lora"], lens.permute_adapters((2, 1, 0)), "no adapters to permute"),
+        (BASE, lens.permute_adapters((0, 0, 1)), r"each of the 3 invocations once: got \(0, 0, 1\)"),
+        (PURE, lens.path(0, "z"), "no path from attention to a mixer"),
+        (BASE, lens.path(0, ("z", "y")), "leads to z, x, B, C, dt of a mamba2 mixer"),
+        (VARIANTS["mamba1"], lens.path(0, "dt"), "leads to x, z of a mamba1 mixer"),
+        (BASE, lens.path(3, "z"), "got invocation 3"),
+    ],
+)
 def test_what_the_config_lacks_is_refused_before_anything_runs(config, one, message):
     with pytest.raises(ValueError, match=message):
         lens.intervene(make_model(config), one)

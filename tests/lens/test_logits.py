@@ -10,7 +10,6 @@ from zamba_lab import lens
 from zamba_lab.lens.tuned import SHARES, TunedLens, translated
 
 
-
 @pytest.mark.parametrize("name", [*VARIANTS, TRAINED])
 @torch.no_grad()
 def test_the_last_site_reads_what_the_model_says_and_every_site_a_distribution(name):
@@ -26,15 +25,16 @@ def test_the_last_site_reads_what_the_model_says_and_every_site_a_distribution(n
     probs = model(ids).softmax(-1)
     torch.testing.assert_close(probs.gather(-1, found.tokens[-1]), found.probs[-1])
     assert (found.probs[..., :-1] >= found.probs[..., 1:]).all()
-    said = torch.zeros_like(found.probs[0]).scatter(-1, found.tokens[0], found.probs[0])             # by the embedding
+    said = torch.zeros_like(found.probs[0]).scatter(-1, found.tokens[0], found.probs[0])  # by the embedding
     torch.testing.assert_close(found.divergence[0], (probs * (probs / said).log()).sum(-1))
 
 
 @torch.no_grad()
 def test_the_stream_before_a_layer_is_that_after_the_one_before():
     model, ids = make_model(BASE), random_ids(BASE)
-    ins, outs = (lens.logit_lens(model, ids, [f"layers.{i + shift}.resid_{end}" for i in range(4)])
-                 for shift, end in ((1, "in"), (0, "out")))
+    ins, outs = (
+        lens.logit_lens(model, ids, [f"layers.{i + shift}.resid_{end}" for i in range(4)]) for shift, end in ((1, "in"), (0, "out"))
+    )
     assert torch.equal(ins.divergence, outs.divergence)
     assert torch.equal(lens.logit_lens(model, ids, ["layers.0.resid_in"]).probs, lens.logit_lens(model, ids, ["embed"]).probs)
 
@@ -54,16 +54,23 @@ def test_unembedding_the_end_of_the_stream_gives_the_logits():
         assert torch.equal(lens.unembed(model, end), model(ids))
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(top=0), "top must be in 1..29"), (dict(top=30), "got 30"),
-    (dict(sites=["layers.0.mamba.z"]), r"layers.0.mamba.z has shape \(2, 19, 32\), d_model is 16"),
-    (dict(sites=["layers.9.resid_out"]), "no trace point"), (dict(sites=()), "one trace point or more: got none")])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(top=0), "top must be in 1..29"),
+        (dict(top=30), "got 30"),
+        (dict(sites=["layers.0.mamba.z"]), r"layers.0.mamba.z has shape \(2, 19, 32\), d_model is 16"),
+        (dict(sites=["layers.9.resid_out"]), "no trace point"),
+        (dict(sites=()), "one trace point or more: got none"),
+    ],
+)
 def test_what_is_no_site_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         lens.logit_lens(make_model(BASE), random_ids(BASE), **options)
 
 
 # --- tuned ---------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("variant", ["base", "mamba1", "transformer", "untied"])
 def test_on_held_out_text_no_site_is_worse_than_the_logit_lens_and_the_numbers_are_those_of_the_lens(variant):
@@ -80,7 +87,7 @@ def test_fitting_longer_fits_the_text_better_and_the_same_seed_fits_the_same():
     model, ids = make_model(BASE), random_ids(BASE, b=3)
     found = [lens.fit_tuned_lens(model, ids, ids, ["embed"], steps=steps, rate=3e-3) for steps in (1, 60, 60)]
     assert found[0].after > found[1].after and torch.equal(found[1].weight, found[2].weight)
-    assert found[1].share.tolist() == [1]                                # on the text it was fitted to nothing is taken back
+    assert found[1].share.tolist() == [1]  # on the text it was fitted to nothing is taken back
     seeded = [lens.fit_tuned_lens(model, ids, ids, ["embed"], steps=1, tokens=2, seed=seed).weight for seed in (0, 1)]
     assert torch.equal(lens.fit_tuned_lens(model, ids, ids, ["embed"], steps=1, tokens=2).weight, seeded[0])
     assert not torch.equal(*seeded)
@@ -134,7 +141,7 @@ def test_a_translation_is_affine():
 def test_a_fit_of_no_step_or_token_is_refused_and_of_one_is_none():
     model, ids = make_model(BASE), random_ids(BASE)
     assert lens.fit_tuned_lens(model, ids, ids, ["embed"], steps=1, tokens=1).sites == ("embed",)
-    assert lens.fit_tuned_lens(model, ids[:1, :9], ids, ["embed"], steps=1).bias.shape == (1, 16)    # fewer tokens than width
+    assert lens.fit_tuned_lens(model, ids[:1, :9], ids, ["embed"], steps=1).bias.shape == (1, 16)  # fewer tokens than width
     for options, message in ((dict(steps=0), "0 and 256"), (dict(tokens=0), "200 and 0")):
         with pytest.raises(ValueError, match=f"1 or more: got {message}"):
             lens.fit_tuned_lens(model, ids, ids, **options)

@@ -26,7 +26,7 @@ def test_spectrum_norm_and_stable_rank_are_those_of_the_dense_product(name):
             base = (shared.mlp.gate_up if part == "mlp" else getattr(shared.attention, part)).weight.detach()
             dense = (adapter.up.weight @ adapter.down.weight).detach()
             assert dense.shape == base.shape
-            values = torch.linalg.svdvals(dense)[:found.spectrum.shape[1]]
+            values = torch.linalg.svdvals(dense)[: found.spectrum.shape[1]]
             torch.testing.assert_close(found.spectrum[k], values)
             torch.testing.assert_close(found.norm[k], dense.norm() / base.norm())
             torch.testing.assert_close(found.stable_rank[k], dense.norm() ** 2 / values[0] ** 2)
@@ -38,9 +38,11 @@ def test_angles_are_between_what_is_read_and_what_is_written(name):
     part = lens.lora_parts(model.config)[0]
     found = lens.lora_change(model, part)
     one, other = (model.layers[depth].invocation.adapters[part] for depth in found.depths[:2])
-    for cosines, width, bases in ((found.reads, "reads_by_chance", (one.down.weight.mT, other.down.weight.mT)),
-                                  (found.writes, "writes_by_chance", (one.up.weight, other.up.weight))):
-        first, second = (basis.detach() @ torch.linalg.pinv(basis.detach()) for basis in bases)     # projections
+    for cosines, width, bases in (
+        (found.reads, "reads_by_chance", (one.down.weight.mT, other.down.weight.mT)),
+        (found.writes, "writes_by_chance", (one.up.weight, other.up.weight)),
+    ):
+        first, second = (basis.detach() @ torch.linalg.pinv(basis.detach()) for basis in bases)  # projections
         torch.testing.assert_close(cosines[0, 1].sum(), torch.trace(first @ second))
         torch.testing.assert_close(cosines.diagonal().min(), torch.tensor(1.0, dtype=torch.float64))
         torch.testing.assert_close(cosines, cosines.transpose(0, 1))
@@ -53,8 +55,7 @@ def test_angles_are_between_what_is_read_and_what_is_written(name):
 def test_the_mean_of_what_is_read_is_over_each_kind_of_pair_and_only_over_kinds_that_there_are():
     found = {name: lens.lora_change(case(name)[0]) for name in ("AAB", "one block", "unshared")}
     r = found["AAB"].reads.mean(-1)
-    assert found["AAB"].mean_reads() == pytest.approx({"of one block": float(r[0, 1]),
-                                                       "of different blocks": float(r[0, 2] + r[1, 2]) / 2})
+    assert found["AAB"].mean_reads() == pytest.approx({"of one block": float(r[0, 1]), "of different blocks": float(r[0, 2] + r[1, 2]) / 2})
     r = found["one block"].reads.mean(-1)
     assert found["one block"].mean_reads() == pytest.approx({"of one block": float(r[0, 1] + r[0, 2] + r[1, 2]) / 3})
     assert list(found["unshared"].mean_reads()) == ["of different blocks"]
@@ -62,7 +63,7 @@ def test_the_mean_of_what_is_read_is_over_each_kind_of_pair_and_only_over_kinds_
 
 def test_principal_angles_of_known_subspaces():
     axes = torch.eye(5, dtype=torch.float64)
-    tilted = torch.stack([axes[0], (axes[1] + axes[3]) / 2 ** 0.5], dim=1)
+    tilted = torch.stack([axes[0], (axes[1] + axes[3]) / 2**0.5], dim=1)
     found = overlaps([axes[:, :2], axes[:, 2:4], tilted])
     torch.testing.assert_close(found[0], torch.tensor([[1.0, 1], [0, 0], [1, 0.5]], dtype=torch.float64))
     torch.testing.assert_close(found[1, 2], torch.tensor([0.5, 0], dtype=torch.float64))
@@ -72,7 +73,7 @@ def test_principal_angles_of_known_subspaces():
 def test_the_spectrum_of_a_product_comes_from_its_factors(d_out, d_in, rank):
     out_of, into = rand(d_out, rank), rand(d_in, rank, seed=1)
     found = product_spectrum(out_of, into)
-    torch.testing.assert_close(found, torch.linalg.svdvals(out_of @ into.mT)[:len(found)])
+    torch.testing.assert_close(found, torch.linalg.svdvals(out_of @ into.mT)[: len(found)])
     assert len(found) == min(rank, d_out, d_in)
 
 
@@ -121,8 +122,15 @@ def test_exchanges_leave_the_model_as_it_is_bit_by_bit():
 def test_the_exchanges_stay_within_a_block():
     model, _ = case(TRAINED)
     assert orders(model.config) == {
-        "zero 0": (None, 1, 2, 3), "zero 1": (0, None, 2, 3), "zero 2": (0, 1, None, 3), "zero 3": (0, 1, 2, None),
-        "zero all": (None,) * 4, "swap 0 and 2": (2, 1, 0, 3), "swap 1 and 3": (0, 3, 2, 1), "permute": (2, 3, 0, 1)}
+        "zero 0": (None, 1, 2, 3),
+        "zero 1": (0, None, 2, 3),
+        "zero 2": (0, 1, None, 3),
+        "zero 3": (0, 1, 2, None),
+        "zero all": (None,) * 4,
+        "swap 0 and 2": (2, 1, 0, 3),
+        "swap 1 and 3": (0, 3, 2, 1),
+        "permute": (2, 3, 0, 1),
+    }
     one = orders(case("one block")[0].config)
     assert one["permute"] == (1, 2, 0)
     assert [name for name in one if name.startswith("swap")] == ["swap 0 and 1", "swap 0 and 2", "swap 1 and 2"]
@@ -135,13 +143,16 @@ def test_blocks_used_once_have_nobody_to_exchange_with():
     assert torch.equal(effects["permute"].changed, effects["permute"].whole)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: lens.lora_change(case("no lora")[0]), "got 'mlp', this config has none"),
-    (lambda: lens.lora_change(case("base")[0], "q"), r"got 'q', this config has mlp \(lora_rank 3, lora_rank_qkv 0\)"),
-    (lambda: lens.lora_effects(*case("no lora")), "lora_rank 0 and lora_rank_qkv 0"),
-    (lambda: lens.lora_effects(*case("pure mamba2")), "no shared block"),
-    (lambda: lens.chance_overlaps(4, 5), r"rank must be in 1..4 \(the dimension d\): got 5"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: lens.lora_change(case("no lora")[0]), "got 'mlp', this config has none"),
+        (lambda: lens.lora_change(case("base")[0], "q"), r"got 'q', this config has mlp \(lora_rank 3, lora_rank_qkv 0\)"),
+        (lambda: lens.lora_effects(*case("no lora")), "lora_rank 0 and lora_rank_qkv 0"),
+        (lambda: lens.lora_effects(*case("pure mamba2")), "no shared block"),
+        (lambda: lens.chance_overlaps(4, 5), r"rank must be in 1..4 \(the dimension d\): got 5"),
+    ],
+)
 def test_what_is_not_there_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -29,6 +29,7 @@ def test_the_factors_rebuild_the_output(name):
 
 def test_the_error_says_how_far_off_a_matrix_is():
     from dataclasses import replace
+
     found = lens.mixer_matrix(*case("base"), 2)
     assert replace(found, out=found.rebuilt / 2).error == pytest.approx(1)
     assert replace(found, out=found.out * 1.25).error == pytest.approx(0.2)
@@ -41,7 +42,7 @@ def test_the_matrix_is_the_jacobian_of_the_mixer_with_its_steering_held(name):
     found = lens.mixer_matrix(model, ids, 2)
     frozen = frozen_mixer(model, ids, 2)
     torch.testing.assert_close(frozen(found.u), found.out)
-    expected = torch.autograd.functional.jacobian(frozen, found.u, vectorize=True)[0, :, :, 0]      # (l, d, s, d)
+    expected = torch.autograd.functional.jacobian(frozen, found.u, vectorize=True)[0, :, :, 0]  # (l, d, s, d)
     torch.testing.assert_close(found.jacobian()[0], expected)
 
 
@@ -65,8 +66,7 @@ def test_shares_and_constants_sum_to_one_and_along_any_direction_to_the_output(n
         total = found.shares().sum((1, 3)) + found.constant_share()
         torch.testing.assert_close(total, torch.ones_like(total))
         toward = rand(found.out, 1)
-        torch.testing.assert_close(found.shares(toward).sum((1, 3)) + found.constant_share(toward),
-                                   (toward * found.out).sum(-1))
+        torch.testing.assert_close(found.shares(toward).sum((1, 3)) + found.constant_share(toward), (toward * found.out).sum(-1))
         assert found.shares().triu(1).abs().max() == 0
 
 
@@ -94,7 +94,7 @@ def test_a_head_s_matrix_is_the_dual_form_with_the_skip_on_its_diagonal():
     dt, B, C = (trace[f"layers.3.mamba.{name}"] for name in ("dt", "B", "C"))
     mixer, h, t, s = model.layers[3].mamba, 5, 7, 2
     g = h // (model.config.ssm_heads // model.config.n_groups)
-    decay = torch.exp(-mixer.A_log[h].exp() * dt[0, s + 1:t + 1, h].sum())
+    decay = torch.exp(-mixer.A_log[h].exp() * dt[0, s + 1 : t + 1, h].sum())
     found = lens.mixer_matrix(model, ids, 3).ssm[0, h, 0]
     torch.testing.assert_close(found[t, s], ((C[0, t, g] @ B[0, s, g]) * decay * dt[0, s, h]).detach())
     torch.testing.assert_close(found[t, t], ((C[0, t, g] @ B[0, t, g]) * dt[0, t, h] + mixer.D[h]).detach())

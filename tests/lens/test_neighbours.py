@@ -12,7 +12,7 @@ from zamba_lab import lens
 from zamba_lab.checkpoints import save
 from zamba_lab.lens.terms import names_of_inputs, ssm_rows, terms
 
-TOLERANCE = 1e-5              # of the largest value: they calculate in float32
+TOLERANCE = 1e-5  # of the largest value: they calculate in float32
 
 
 @torch.no_grad()
@@ -38,18 +38,21 @@ def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE * float(theirs.abs().max()))
 
 
-@pytest.mark.filterwarnings("default")                # theirs are not ours to mend
-@pytest.mark.parametrize("make", [lambda: (nano(torch.float32), nano_ids(2)),
-                                  lambda: (make_model(VARIANTS["pure mamba2"]).float(), random_ids(BASE))],
-                         ids=["zamba2-nano", "pure mamba2"])
+@pytest.mark.filterwarnings("default")  # theirs are not ours to mend
+@pytest.mark.parametrize(
+    "make",
+    [lambda: (nano(torch.float32), nano_ids(2)), lambda: (make_model(VARIANTS["pure mamba2"]).float(), random_ids(BASE))],
+    ids=["zamba2-nano", "pure mamba2"],
+)
 @torch.no_grad()
 def test_transformer_lens_makes_the_same_matrices_and_states_of_the_same_weights(make, tmp_path):
     bridges = pytest.importorskip("transformer_lens.model_bridge", reason="transformer_lens is not installed")
     from parity.reference import reopen
+
     model, ids = make()
     save(model, tmp_path)
     bridge = bridges.TransformerBridge.boot_transformers(str(tmp_path), hf_model=reopen(tmp_path), device="cpu")
-    depths = [i for i in range(model.config.n_layers) if i not in model.config.hybrid_layers]   # it sees no other mixers
+    depths = [i for i in range(model.config.n_layers) if i not in model.config.hybrid_layers]  # it sees no other mixers
     for depth in depths:
         # On its other route transformers reads the convolution's weights past the module that would be recorded.
         bridge.blocks[depth].mixer.eager_scan = True

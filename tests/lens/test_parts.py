@@ -23,7 +23,14 @@ def test_every_part_counted_shows_in_a_trace_and_none_that_is_not(name):
 
 def test_the_parts_of_a_small_hybrid_are_counted_by_hand():
     assert {part: lens.count(BASE, part) for part in PARTS} == {
-        "invocation": 3, "head": 3, "adapter": 3, "concat": 3, "mixer": 5, "convolution": 5, "steps": 5}
+        "invocation": 3,
+        "head": 3,
+        "adapter": 3,
+        "concat": 3,
+        "mixer": 5,
+        "convolution": 5,
+        "steps": 5,
+    }
     assert {part: lens.count(VARIANTS["transformer"], part) for part in PARTS} == dict.fromkeys(PARTS, 0) | {"head": 5}
 
 

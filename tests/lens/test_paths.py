@@ -7,10 +7,12 @@ from variants import BASE, VARIANTS, make_model, random_ids
 
 from zamba_lab import lens
 
-CASES = {"mamba2": (make_model(BASE), random_ids(BASE), ("z", "x", "B", "C", "dt")),
-         "mamba1": (make_model(VARIANTS["mamba1"]), random_ids(BASE), ("x", "z")),
-         "biases": (make_model(VARIANTS["biases"]), random_ids(BASE), ("z", "x", "B", "C", "dt")),
-         "nano": (nano(), nano_ids(2, 19), ("z", "x", "B", "C", "dt"))}
+CASES = {
+    "mamba2": (make_model(BASE), random_ids(BASE), ("z", "x", "B", "C", "dt")),
+    "mamba1": (make_model(VARIANTS["mamba1"]), random_ids(BASE), ("x", "z")),
+    "biases": (make_model(VARIANTS["biases"]), random_ids(BASE), ("z", "x", "B", "C", "dt")),
+    "nano": (nano(), nano_ids(2, 19), ("z", "x", "B", "C", "dt")),
+}
 each_case = pytest.mark.parametrize("model, ids, edges", CASES.values(), ids=CASES.keys())
 
 
@@ -19,8 +21,10 @@ each_case = pytest.mark.parametrize("model, ids, edges", CASES.values(), ids=CAS
 def test_all_edges_together_are_the_invocation_replaced(model, ids, edges):
     other = ids.flip(1)
     for k in (0, 2):
-        for path, whole in ((lens.path(k, edges), lens.zero("invocation", k)),
-                            (lens.path(k, edges, other), lens.resample("invocation", k, other))):
+        for path, whole in (
+            (lens.path(k, edges), lens.zero("invocation", k)),
+            (lens.path(k, edges, other), lens.resample("invocation", k, other)),
+        ):
             torch.testing.assert_close(lens.intervene(model, path)(ids), lens.intervene(model, whole)(ids), rtol=0, atol=1e-10)
 
 
@@ -33,7 +37,7 @@ def test_an_edge_changes_its_own_term_to_what_the_whole_patch_makes_of_it_and_no
     for edge in edges:
         found = lens.run(lens.intervene(model, lens.path(1, edge)), ids, keep=points)
         for point in points:
-            follows = model.config.mixer == "mamba1" and edge == "x" and not point.endswith("z")      # made of x
+            follows = model.config.mixer == "mamba1" and edge == "x" and not point.endswith("z")  # made of x
             expected = whole if follows or point.endswith(f".{edge}") else own
             torch.testing.assert_close(found[point], expected[point], rtol=0, atol=1e-10)
 

@@ -18,7 +18,7 @@ def test_where_a_layer_has_no_such_memory_nothing_is_lost_and_elsewhere_somethin
     assert found.loss.shape == (2, 3, 5, 4) and found.parts == ("ssm", "conv", "kv")
     mixers = range(5) if config.mixer != "attention" else ()
     holders = range(5) if config.mixer == "attention" else config.hybrid_layers
-    windows = mixers if config.d_conv > 1 else ()                       # one tap remembers nothing
+    windows = mixers if config.d_conv > 1 else ()  # one tap remembers nothing
     for row, depths in enumerate((mixers, windows, holders)):
         for i in range(5):
             assert bool((found.loss[:, row, i] != 0).any()) == (i in depths), (found.parts[row], i)
@@ -38,8 +38,9 @@ def test_the_loss_is_that_of_the_intervention_on_the_prompt_read_at_once():
         torch.testing.assert_close(found.wiped[0, row, depth], changed)
     torch.testing.assert_close(found.whole[0], lens.next_token_loss(model, ids)[:, -1])
     torch.testing.assert_close(found.never[0], lens.next_token_loss(model, other)[:, -1])
-    torch.testing.assert_close(found.never_wiped[0, 0, 2], lens.token_losses(
-        lens.intervene(model, lens.wipe("ssm", 2, asked))(other), other)[:, -1])
+    torch.testing.assert_close(
+        found.never_wiped[0, 0, 2], lens.token_losses(lens.intervene(model, lens.wipe("ssm", 2, asked))(other), other)[:, -1]
+    )
     assert torch.equal(found.loss[0, 0, 2], (found.never - found.whole)[0] - (found.never_wiped - found.wiped)[0, 0, 2])
     assert torch.equal(ids[:, -1], other[:, -1])
 
@@ -52,16 +53,23 @@ def test_a_needle_is_told_once_at_its_distance_and_asked_for_at_the_end():
     assert differs[:, 5].all() and differs.sum() == 9
     assert torch.equal(ids, lens.needles(FILLER, 5, 9, 4, seed=3)[0])
     assert not torch.equal(ids, lens.needles(FILLER, 5, 9, 4, seed=4)[0])
-    assert lens.needles(FILLER, 5, 1, lead=0)[0].shape == (1, 9)           # no text before it, and
-    assert lens.needles(FILLER[:9], 5, 1, lead=4)[0].shape == (1, 13)      # just enough filler
-    assert lens.needles(torch.arange(3).repeat(2), 1, 1, lead=0)[0].shape == (1, 5)        # three kinds are enough
-    starts = torch.cat([ids[:, :4], ids[:, 6:11]], dim=1)               # the filler goes on behind the needle
+    assert lens.needles(FILLER, 5, 1, lead=0)[0].shape == (1, 9)  # no text before it, and
+    assert lens.needles(FILLER[:9], 5, 1, lead=4)[0].shape == (1, 13)  # just enough filler
+    assert lens.needles(torch.arange(3).repeat(2), 1, 1, lead=0)[0].shape == (1, 5)  # three kinds are enough
+    starts = torch.cat([ids[:, :4], ids[:, 6:11]], dim=1)  # the filler goes on behind the needle
     assert ((starts[:, 1:] - starts[:, :-1]) % 29 == 1).all()
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(distance=0), "got 0, 1 and 4"), (dict(count=0), "got 5, 0 and 4"), (dict(lead=-1), "got 5, 1 and -1"),
-    (dict(distance=300), r"n >= lead \+ distance = 304"), (dict(filler=torch.ones(90, dtype=torch.long)), "1 kinds")])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(distance=0), "got 0, 1 and 4"),
+        (dict(count=0), "got 5, 0 and 4"),
+        (dict(lead=-1), "got 5, 1 and -1"),
+        (dict(distance=300), r"n >= lead \+ distance = 304"),
+        (dict(filler=torch.ones(90, dtype=torch.long)), "1 kinds"),
+    ],
+)
 def test_a_needle_without_room_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         lens.needles(**{**dict(filler=FILLER, distance=5, count=1, lead=4), **options})

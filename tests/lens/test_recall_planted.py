@@ -10,13 +10,27 @@ import torch
 import zamba_lab as zl
 from zamba_lab import lens
 
-V = 29                                                                  # words
+V = 29  # words
 TOKEN, BEFORE, ANSWER = (slice(i * V, (i + 1) * V) for i in range(3))
-X, GATE = (slice(start, start + 3 * V) for start in (3 * V, 0))         # columns of the mixer's projection, B and C after them
+X, GATE = (slice(start, start + 3 * V) for start in (3 * V, 0))  # columns of the mixer's projection, B and C after them
 B, C = slice(6 * V, 7 * V), slice(7 * V, 8 * V)
-CONFIG = zl.ZambaConfig(vocab_size=V, d_model=3 * V, n_layers=2, d_state=V, d_conv=2, expand=1, headdim=3 * V, n_shared_blocks=1,
-                        hybrid_layers=(1,), attn_heads=1, attn_head_dim=V, rope_theta=None, d_mlp=V, lora_rank=0,
-                        tie_embeddings=False)
+CONFIG = zl.ZambaConfig(
+    vocab_size=V,
+    d_model=3 * V,
+    n_layers=2,
+    d_state=V,
+    d_conv=2,
+    expand=1,
+    headdim=3 * V,
+    n_shared_blocks=1,
+    hybrid_layers=(1,),
+    attn_heads=1,
+    attn_head_dim=V,
+    rope_theta=None,
+    d_mlp=V,
+    lora_rank=0,
+    tie_embeddings=False,
+)
 ONE = torch.eye(V, dtype=torch.float64)
 
 
@@ -32,8 +46,8 @@ def bare() -> zl.Zamba:
     model.embedding.weight.data[:, TOKEN] += ONE
     model.head.weight.data[:, ANSWER] += 2 * ONE
     for layer in model.layers:
-        layer.mamba.A_log.data.fill_(-6.0)                              # a state hardly fades
-        layer.mamba.in_proj.weight.data[GATE, TOKEN] += 1.0             # and every gate is open
+        layer.mamba.A_log.data.fill_(-6.0)  # a state hardly fades
+        layer.mamba.in_proj.weight.data[GATE, TOKEN] += 1.0  # and every gate is open
     return model
 
 
@@ -69,8 +83,8 @@ def remembers_by_attention() -> zl.Zamba:
     first, second, block = model.layers[0].mamba, model.layers[1].mamba, model.shared_blocks[0]
     hears(first, within(BEFORE), TOKEN, before=True)
     first.D.data.fill_(1.0)
-    says(first, BEFORE, loud=0.1)                                       # the norms after it are to be as without it
-    x0 = slice(3 * V, 4 * V)                                            # the embeddings' stretch of [x, x0]
+    says(first, BEFORE, loud=0.1)  # the norms after it are to be as without it
+    x0 = slice(3 * V, 4 * V)  # the embeddings' stretch of [x, x0]
     block.attention.q.weight.data[:, x0] += 3 * ONE
     block.attention.k.weight.data[:, BEFORE] += ONE
     block.attention.v.weight.data[:, x0] += ONE
@@ -84,14 +98,15 @@ def remembers_by_attention() -> zl.Zamba:
     return model
 
 
-@pytest.mark.parametrize("make, part, depth", [(remembers_by_state, "ssm", 0), (remembers_by_attention, "kv", 1)],
-                         ids=["state", "attention"])
+@pytest.mark.parametrize(
+    "make, part, depth", [(remembers_by_state, "ssm", 0), (remembers_by_attention, "kv", 1)], ids=["state", "attention"]
+)
 def test_a_needle_is_lost_with_the_memory_that_it_was_put_into_and_with_no_other(make, part, depth):
     found = lens.who_remembers(make(), torch.arange(V).repeat(3), distances=(3, 12), count=8, lead=6)
     recall = found.recall.mean(-1)
     assert (recall > 3).all(), recall
     row = found.parts.index(part)
-    lost = found.loss.mean(-1) / recall[:, None, None]                  # (distance, part, depth)
+    lost = found.loss.mean(-1) / recall[:, None, None]  # (distance, part, depth)
     torch.testing.assert_close(lost[:, row, depth], torch.ones(2).double(), rtol=0, atol=0.1)
     lost[:, row, depth] = 0
     assert lost.abs().max() < 0.1, lost

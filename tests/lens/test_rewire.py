@@ -75,8 +75,7 @@ def test_permuting_adapters_and_back_is_the_identity_and_only_the_adapters_move(
     changed = lens.intervene(model, forth)
     assert not torch.allclose(changed(ids), model(ids))
     for place, owner in enumerate(order):
-        mine, theirs, before = (m.layers[config.hybrid_layers[i]].invocation for m, i in (
-            (changed, place), (model, owner), (model, place)))
+        mine, theirs, before = (m.layers[config.hybrid_layers[i]].invocation for m, i in ((changed, place), (model, owner), (model, place)))
         assert mine.adapters is theirs.adapters and mine.link is before.link
 
 

@@ -78,7 +78,7 @@ def test_through_attention_is_the_gradient_at_frozen_steering_times_the_values(n
     toward = (out / out.square().sum(-1, keepdim=True)).detach()
     (gradient,) = torch.autograd.grad((out * toward)[:, at].sum(), v)
     torch.testing.assert_close(found, (gradient * v).sum((1, 3)).detach())
-    torch.testing.assert_close(found[:, at + 1:], torch.zeros_like(found[:, at + 1:]))
+    torch.testing.assert_close(found[:, at + 1 :], torch.zeros_like(found[:, at + 1 :]))
 
 
 @pytest.mark.parametrize("name", [name for name in HYBRID if name in LISTENING and name != "biases"] + [TRAINED])
@@ -121,10 +121,14 @@ def test_mixers_that_write_nothing_leave_every_token_where_it_was():
     torch.testing.assert_close(found.cancellation, torch.ones_like(found.cancellation))
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda m, ids: lens.through_attention(m, ids, 0, 3), r"hybrid_layers \(1, 2, 4\): got 0"),
-    (lambda m, ids: lens.through_attention(m, ids, 1, 11), "at must be in 0..10: got 11"),
-    (lambda m, ids: lens.layer_flow(m, ids, 5), "depth must be in 0..4: got 5")])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda m, ids: lens.through_attention(m, ids, 0, 3), r"hybrid_layers \(1, 2, 4\): got 0"),
+        (lambda m, ids: lens.through_attention(m, ids, 1, 11), "at must be in 0..10: got 11"),
+        (lambda m, ids: lens.layer_flow(m, ids, 5), "depth must be in 0..4: got 5"),
+    ],
+)
 def test_a_layer_or_token_that_is_not_there_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(*case("base"))

@@ -43,7 +43,7 @@ def test_matrices_rebuild_the_mixers_and_contents_the_states(name):
 def test_an_attribution_leaves_over_what_the_biases_add_and_without_them_nothing(name, direct):
     model = copy.deepcopy(shipped(name))
     assert lens.attribution(model, IDS, direct=direct).remainder.abs().max() > 1e-3
-    for layer in model.layers:                                          # all that these models have in their mixers
+    for layer in model.layers:  # all that these models have in their mixers
         layer.mamba.conv_bias.data.zero_()
     assert lens.attribution(model, IDS, direct=direct).remainder.abs().max() < 1e-9
 

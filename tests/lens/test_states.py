@@ -30,7 +30,7 @@ def test_the_last_norm_and_dimension_are_those_of_the_cached_state(name):
     assert norms.shape == dimensions.shape == (model.config.n_layers, *ids.shape, model.config.ssm_heads)
     with torch.no_grad():
         _, cache = model.extend(ids)
-    cached = torch.stack([layer.ssm for layer in cache.layers])                          # (i, b, h, p, n)
+    cached = torch.stack([layer.ssm for layer in cache.layers])  # (i, b, h, p, n)
     torch.testing.assert_close(norms[:, :, -1], cached.flatten(-2).norm(dim=-1))
     squares = torch.linalg.svdvals(cached).square()
     torch.testing.assert_close(dimensions[:, :, -1], squares.sum(-1).square() / squares.square().sum(-1))
@@ -39,7 +39,7 @@ def test_the_last_norm_and_dimension_are_those_of_the_cached_state(name):
 @pytest.mark.parametrize("name", ["base", "mamba1", "pure mamba2"])
 def test_layers_that_step_together_give_what_each_gives_alone(name):
     model, _ = case(name)
-    ids = random_ids(model.config, b=2, l=67)                                            # two at a time, of five
+    ids = random_ids(model.config, b=2, l=67)  # two at a time, of five
     trace = lens.run(model, ids, keep=names_of_inputs("*"))
     states = torch.stack([lens.ssm_states(model, trace, depth) for depth in range(model.config.n_layers)])
     torch.testing.assert_close(lens.state_norms(model, ids), torch.linalg.matrix_norm(states))
@@ -67,8 +67,13 @@ def test_unequal_ones_count_for_less_and_nothing_counts_for_nothing():
 def toy(B: torch.Tensor, rate: float = 1e-12, seed: int = 0) -> tuple[Terms, torch.Tensor]:
     """One head that writes a token with each key; its terms and the state after the last. B: (l, n)"""
     l = len(B)
-    found = Terms(rand(1, l, 1, 6, seed=seed), torch.full((1, l, 1, 1), 0.5, dtype=torch.float64),
-                  torch.full((1, 1, 1), -rate, dtype=torch.float64), B[None, :, None], B[None, :, None])
+    found = Terms(
+        rand(1, l, 1, 6, seed=seed),
+        torch.full((1, l, 1, 1), 0.5, dtype=torch.float64),
+        torch.full((1, 1, 1), -rate, dtype=torch.float64),
+        B[None, :, None],
+        B[None, :, None],
+    )
     x, dt, A = found.x, found.dt[..., 0], found.A[:, 0, 0]
     return found, ssd_recurrence(x, dt, A, found.B, found.C)[1][:, -1]
 
@@ -123,7 +128,7 @@ def test_the_contents_of_a_state_sum_to_it(name, at):
     assert found.at == at % ids.shape[1] and found.error < 1e-9
     assert found.left.shape[1] == found.share.shape[2] == found.at + 1
     with torch.no_grad():
-        _, cache = model.extend(ids[:, :found.at + 1])
+        _, cache = model.extend(ids[:, : found.at + 1])
     torch.testing.assert_close(found.left.sum(1), cache.layers[depth].ssm)
     torch.testing.assert_close(found.share.sum(-1), torch.ones_like(found.share[..., 0]))
     assert found.recall.abs().max() <= 1 + 1e-9
@@ -150,19 +155,29 @@ def test_the_ssm_s_matrix_gives_its_output_from_its_input_row_by_row(name):
     torch.testing.assert_close(y + (D if D.ndim == 2 else D[:, None]) * found.x, trace["layers.1.mamba.y"])
     assert M.triu(1).abs().max() == 0
     for t in (0, 4, ids.shape[1] - 1):
-        torch.testing.assert_close(ssm_rows(found, slice(t, t + 1)), M[..., t:t + 1, :])
+        torch.testing.assert_close(ssm_rows(found, slice(t, t + 1)), M[..., t : t + 1, :])
 
 
-@pytest.mark.parametrize("call", [lens.state_norms, lens.state_dimensions, lens.decay, lens.horizons, lens.rollout,
-                                  *(lambda model, ids, f=f: f(model, ids, 0)
-                                    for f in (lens.contents, lens.mixer_matrix, lens.layer_flow))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lens.state_norms,
+        lens.state_dimensions,
+        lens.decay,
+        lens.horizons,
+        lens.rollout,
+        *(lambda model, ids, f=f: f(model, ids, 0) for f in (lens.contents, lens.mixer_matrix, lens.layer_flow)),
+    ],
+)
 def test_a_model_without_states_is_refused(call):
     with pytest.raises(ValueError, match="mixer='attention'"):
         call(*case("transformer"))
 
 
-@pytest.mark.parametrize("arguments, message", [((5,), r"depth must be in 0..4: got 5"), ((-1,), "got -1"),
-                                                ((0, 11), r"at must be in 0..10: got 11"), ((0, -12), "got -1")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [((5,), r"depth must be in 0..4: got 5"), ((-1,), "got -1"), ((0, 11), r"at must be in 0..10: got 11"), ((0, -12), "got -1")],
+)
 def test_a_layer_or_token_that_is_not_there_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         lens.contents(*case("base"), *arguments)

@@ -24,7 +24,7 @@ def test_a_rewound_text_goes_on_as_it_did_bitwise(model, ids, other):
     again, _ = later.rewind(8).extend(ids[:, 8:11])
     assert torch.equal(again, logits)
     assert later.rewind(11).cache is then.cache and later.ids.shape == (2, 19) and start.ids.shape == (2, 8)
-    between = later.rewind(10)                                        # not kept: read again from 8
+    between = later.rewind(10)  # not kept: read again from 8
     assert between.cache.length == 10 and torch.equal(between.ids, ids[:, :10])
     torch.testing.assert_close(between.extend(ids[:, 10:])[0], model(ids)[:, 10:], rtol=0, atol=1e-9)
     for position in (1, 3):
@@ -116,13 +116,16 @@ def test_a_transplant_during_decoding_leaves_both_texts_to_go_on():
         assert torch.equal(model.extend(ids[:, 9:10], one)[0], expected[name]), name
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(d_state=5), r"layer 0's conv cannot be transplanted: here \(2, 3, 56\).*the donor's \(2, 3, 52\)"),
-    (dict(d_conv=3), r"layer 0's conv cannot be transplanted"),
-    (dict(attn_kv_heads=2), r"layer 1's k cannot be transplanted: here \(2, 4, 8, 8\).*the donor's \(2, 2, 8, 8\)"),
-    (dict(hybrid_layers=(1, 2, 3)), r"layer 3's k cannot be transplanted: here none, the donor's"),
-    (dict(n_layers=6), "caches of 5 and 6 layers"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(d_state=5), r"layer 0's conv cannot be transplanted: here \(2, 3, 56\).*the donor's \(2, 3, 52\)"),
+        (dict(d_conv=3), r"layer 0's conv cannot be transplanted"),
+        (dict(attn_kv_heads=2), r"layer 1's k cannot be transplanted: here \(2, 4, 8, 8\).*the donor's \(2, 2, 8, 8\)"),
+        (dict(hybrid_layers=(1, 2, 3)), r"layer 3's k cannot be transplanted: here none, the donor's"),
+        (dict(n_layers=6), "caches of 5 and 6 layers"),
+    ],
+)
 def test_sizes_that_do_not_fit_are_refused(change, message):
     model, ids = make_model(BASE), random_ids(BASE)
     other = make_model(replace(BASE, **change))
@@ -136,13 +139,14 @@ def test_other_batches_types_lengths_names_and_absent_parts_are_refused():
     cache = model.extend(ids[:, :8])[1]
     longer, single = model.extend(ids[:, :9])[1], model.extend(ids[:1, :8])[1]
     for donor, options, message in (
-            (single, {}, r"here \(2, .*the donor's \(1, "),
-            (cache.map(lambda t: t.float()), {}, r"float64 cpu, the donor's .*float32"),
-            (longer, dict(parts=("kv",), depths=(1,)), "got 8 here and 9 in the donor"),
-            (longer, dict(parts=("state",)), r"parts must be of conv, ssm, kv: got \('state',\)"),
-            (longer, dict(parts=()), r"got \(\)"),
-            (longer, dict(depths=(5,)), r"depths must be in 0..4"),
-            (longer, dict(parts=("kv",), depths=(0,)), r"there is no kv at depths \(0,\)")):
+        (single, {}, r"here \(2, .*the donor's \(1, "),
+        (cache.map(lambda t: t.float()), {}, r"float64 cpu, the donor's .*float32"),
+        (longer, dict(parts=("kv",), depths=(1,)), "got 8 here and 9 in the donor"),
+        (longer, dict(parts=("state",)), r"parts must be of conv, ssm, kv: got \('state',\)"),
+        (longer, dict(parts=()), r"got \(\)"),
+        (longer, dict(depths=(5,)), r"depths must be in 0..4"),
+        (longer, dict(parts=("kv",), depths=(0,)), r"there is no kv at depths \(0,\)"),
+    ):
         with pytest.raises(ValueError, match=message):
             lens.transplant(cache, donor, **options)
     for position in (0, 9):

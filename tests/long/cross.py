@@ -25,8 +25,9 @@ def main() -> int:
     failed = 0
     for compiler in COMPILERS:
         for processor in PROCESSORS if shutil.which(compiler[0]) else ():
-            commands = [[*compiler, *FLAGS, processor, "-c", str(source), "-o", "/dev/null"]
-                        for source in sorted(build.SOURCES.glob("*.c"))]
+            commands = [
+                [*compiler, *FLAGS, processor, "-c", str(source), "-o", "/dev/null"] for source in sorted(build.SOURCES.glob("*.c"))
+            ]
             wrong = sum(subprocess.run(command).returncode != 0 for command in commands)
             print(f"{compiler[0]} {processor}: {len(commands) - wrong} of {len(commands)} files", flush=True)
             failed += wrong

@@ -24,7 +24,7 @@ import torch  # noqa: E402
 import zamba_lab  # noqa: E402
 
 READING = tuple(str(Path(zamba_lab.__file__).parent / part) for part in ("checkpoints", "config"))
-SECONDS = 20                # longer is a hang: the sound ones take a few hundredths of a second
+SECONDS = 20  # longer is a hang: the sound ones take a few hundredths of a second
 
 
 class Hang(BaseException):
@@ -72,7 +72,7 @@ def run(inputs: int, seed: int, folder: Path) -> tuple[Counter, dict[str, Path],
                 result = fuzzing.outcome(files, folder / "input")
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:      # a panic of the file format's library is no Exception
+            except BaseException as error:  # a panic of the file format's library is no Exception
                 result = "escaped"
                 keep(error, escapes, folder / "input")
         signal.alarm(0)
@@ -108,9 +108,11 @@ def main() -> int:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         counts, escapes, steps = run(given.inputs, given.seed, Path(folder))
-    print(f"{given.inputs} spoiled checkpoints of seed {given.seed}, guided by coverage ({steps} steps between lines), "
-          f"in {time.monotonic() - begin:.0f} s: {counts['refused']} refused, {counts['opened']} opened whole, "
-          f"{counts['escaped']} escaped in {len(escapes)} ways")
+    print(
+        f"{given.inputs} spoiled checkpoints of seed {given.seed}, guided by coverage ({steps} steps between lines), "
+        f"in {time.monotonic() - begin:.0f} s: {counts['refused']} refused, {counts['opened']} opened whole, "
+        f"{counts['escaped']} escaped in {len(escapes)} ways"
+    )
     return 1 if escapes else 0
 
 

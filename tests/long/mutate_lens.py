@@ -42,7 +42,7 @@ from random import Random
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"                  # loading them takes longer than most tests
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # loading them takes longer than most tests
 
 import pytest  # noqa: E402
 import scipy.stats  # noqa: E402,F401  the bootstrap's: half a second in each fork otherwise
@@ -52,25 +52,59 @@ from lens_cases import ADAPTED, SSM, TRAINED, case  # noqa: E402  it loads the p
 import zamba_lab  # noqa: E402
 
 # files whose laws are held by tests of other names, or of more than one
-TESTS = {"terms": ("states", "horizons", "attention"), "passes": ("effect",), "tuned": ("logits",),
-         "hold": ("hold", "effect", "interventions"), "parts": ("parts", "effect", "interventions"),
-         "replace": ("effect", "interventions"), "rewire": ("rewire", "effect", "interventions"),
-         "paths": ("paths", "interventions")}
-SECONDS = 300                 # of CPU time; a mutant that takes more hangs: killed
+TESTS = {
+    "terms": ("states", "horizons", "attention"),
+    "passes": ("effect",),
+    "tuned": ("logits",),
+    "hold": ("hold", "effect", "interventions"),
+    "parts": ("parts", "effect", "interventions"),
+    "replace": ("effect", "interventions"),
+    "rewire": ("rewire", "effect", "interventions"),
+    "paths": ("paths", "interventions"),
+}
+SECONDS = 300  # of CPU time; a mutant that takes more hangs: killed
 Change = tuple[str, Callable[[ast.AST], None]]
 
-OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Mod: ast.Mult, ast.BitAnd: ast.BitOr,
-             ast.BitOr: ast.BitAnd}
-COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-               ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is}
-METHODS = {"tril": "triu", "triu": "tril", "argmax": "argmin", "argmin": "argmax", "any": "all", "all": "any", "sum": "mean",
-           "mean": "sum", "amax": "amin", "amin": "amax"}
-DROPPED = {"abs", "flip", "masked_fill", "clamp", "square", "exp", "log", "sqrt", "detach_"}     # x.abs() becomes x
-LETTERS = re.compile(r"[a-zA-Z]+(,[a-zA-Z]+)+->[a-zA-Z]*")                                        # torch.einsum
-PAIR = re.compile(r"\((\w) (\w)\)")                                                               # einops
+OPERATORS = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.Mod: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+}
+COMPARISONS = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+}
+METHODS = {
+    "tril": "triu",
+    "triu": "tril",
+    "argmax": "argmin",
+    "argmin": "argmax",
+    "any": "all",
+    "all": "any",
+    "sum": "mean",
+    "mean": "sum",
+    "amax": "amin",
+    "amin": "amax",
+}
+DROPPED = {"abs", "flip", "masked_fill", "clamp", "square", "exp", "log", "sqrt", "detach_"}  # x.abs() becomes x
+LETTERS = re.compile(r"[a-zA-Z]+(,[a-zA-Z]+)+->[a-zA-Z]*")  # torch.einsum
+PAIR = re.compile(r"\((\w) (\w)\)")  # einops
 
 
 # --- what can be changed ------------------------------------------------------------------------------------------
+
 
 def parts_of(tree: ast.AST) -> Iterator[ast.AST]:
     """The nodes that calculate: none of docstrings, messages of errors, annotations, decorators, imports."""
@@ -124,7 +158,7 @@ def changes(node: ast.AST) -> list[Change]:
 def constant_changes(value) -> list[Change]:
     if isinstance(value, bool):
         return [(str(not value), lambda n: put(n, value=not n.value))]
-    if isinstance(value, int) and abs(value) <= 4:                                      # larger ones are sizes, not indices
+    if isinstance(value, int) and abs(value) <= 4:  # larger ones are sizes, not indices
         return [(str(value + 1), lambda n: put(n, value=n.value + 1))]
     if isinstance(value, float):
         return [(str(value + 1), lambda n: put(n, value=n.value + 1))]
@@ -136,7 +170,7 @@ def constant_changes(value) -> list[Change]:
 
 
 def swap_letters(pattern: str) -> str:
-    """"blhp,dhp->bld" to "blhp,dph->bld": the last operand's last two axes."""
+    """ "blhp,dhp->bld" to "blhp,dph->bld": the last operand's last two axes."""
     operands, result = pattern.split("->")
     *first, last = operands.split(",")
     return ",".join([*first, last[:-2] + last[-1] + last[-2]]) + "->" + result
@@ -167,6 +201,7 @@ def mutants(source: str) -> list[tuple[str, ast.Module]]:
 
 
 # --- running the tests on one -------------------------------------------------------------------------------------
+
 
 class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Gives one module another syntax tree."""
@@ -254,8 +289,10 @@ def try_file(path: Path, sample: int | None, seed: int, last: dict[str, float]) 
         if in_fork(lambda: timed(path, tree, tests, last, SECONDS)):
             survivors += 1
             print(f"    survived: {path.name}:{what}", flush=True)
-    print(f"{path.name}: {len(chosen) - survivors} of {len(chosen)} killed"
-          f" ({len(every)} possible, {time.monotonic() - start:.0f} s)", flush=True)
+    print(
+        f"{path.name}: {len(chosen) - survivors} of {len(chosen)} killed ({len(every)} possible, {time.monotonic() - start:.0f} s)",
+        flush=True,
+    )
     return len(chosen) - survivors, len(chosen)
 
 

@@ -12,14 +12,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch                                 # noqa: F401  before the kernels, as everywhere
+import torch  # noqa: F401  before the kernels, as everywhere
 
 from zamba_lab.ops.kernels import build
 
 HERE = Path(__file__).parents[1]
 OTHERS = ("ops/test_finite.py", "ops/test_gate.py", "ops/test_attention.py", "blocks/test_replay.py")
-TESTS = sorted(str(file) for file in [*(HERE / "ops").glob("test_kernels*.py"), *(HERE / name for name in OTHERS)]
-               if file.stem not in ("test_kernels_build", "test_kernels_gpu"))
+TESTS = sorted(
+    str(file)
+    for file in [*(HERE / "ops").glob("test_kernels*.py"), *(HERE / name for name in OTHERS)]
+    if file.stem not in ("test_kernels_build", "test_kernels_gpu")
+)
 # Tiles in plain C: a sanitizer does not see what a matrix unit reads.
 SANITIZE = "-O1 -g -DPLAIN_TILES -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 # Narrower vectors and tiles are other paths through the same source; -march=native comes first, so these take away from it.
@@ -30,8 +33,7 @@ def run(name: str, flags: str, **more: str) -> bool:
     print(f"--- {name}: {flags}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "ZAMBA_LAB_CACHE": folder, "ZAMBA_LAB_CFLAGS": flags, "OMP_NUM_THREADS": "2", **more}
-        command = [sys.executable, "-X", "faulthandler", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", "error",
-                   *TESTS]
+        command = [sys.executable, "-X", "faulthandler", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", "error", *TESTS]
         passed = subprocess.run(command, env=environment).returncode == 0
         built = b"".join(file.read_bytes() for file in Path(folder).glob("*.so"))
         if not built or ("sanitize" in flags) != (b"__asan_report" in built):
@@ -58,8 +60,9 @@ def main() -> int:
     if None in preload:
         print("*** SKIPPED: this compiler has no address sanitizer to load ***")
     else:
-        results["sanitizers"] = run("sanitizers", SANITIZE, LD_PRELOAD=" ".join(preload),
-                                    ASAN_OPTIONS="detect_leaks=0:verify_asan_link_order=0")
+        results["sanitizers"] = run(
+            "sanitizers", SANITIZE, LD_PRELOAD=" ".join(preload), ASAN_OPTIONS="detect_leaks=0:verify_asan_link_order=0"
+        )
     for name, flags in PROCESSORS.get(os.uname().machine, {}).items():
         results[name] = run(name, flags)
     print("\n".join(f"{name}: {'passed' if passed else 'FAILED'}" for name, passed in results.items()))

@@ -60,13 +60,17 @@ def test_rotation_turns_each_pair_by_its_angle_and_scores_depend_on_distance_onl
 
 
 native = pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
-LAYOUTS = {"as projected": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), "plain": lambda x: x,
-           "gaps": lambda x: x.mT.contiguous().mT, "columns": lambda x: torch.cat([x, x], -1)[..., :x.shape[-1]]}
+LAYOUTS = {
+    "as projected": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+    "plain": lambda x: x,
+    "gaps": lambda x: x.mT.contiguous().mT,
+    "columns": lambda x: torch.cat([x, x], -1)[..., : x.shape[-1]],
+}
 
 
 def pure(*arguments):
     with kernels.off():
-        return turn(*arguments),
+        return (turn(*arguments),)
 
 
 @native
@@ -89,8 +93,9 @@ def test_the_native_rotation_in_other_types_rounds_once(dtype, tolerance):
 @native
 def test_the_native_rotation_keeps_torchs_contract(monkeypatch):
     x, (cos, sin) = draw(2, 3, 9, 6).requires_grad_(), angles(torch.arange(9)[None], torch.float64, 6, 100.0)
-    torch.library.opcheck(torch.ops.zamba_lab.turn.default, [x, cos, sin, False],
-                          test_utils=("test_schema", "test_autograd_registration", "test_faketensor"))
+    torch.library.opcheck(
+        torch.ops.zamba_lab.turn.default, [x, cos, sin, False], test_utils=("test_schema", "test_autograd_registration", "test_faketensor")
+    )
     compiled = torch.compile(partial(turn, cos=cos, sin=sin), backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(x), turn(x, cos, sin))
     assert_same_bits(monkeypatch, lambda x: (turn(x, cos, sin),), [x.detach()])

@@ -26,19 +26,26 @@ def int8(x, weight, *more):
 
 X, W, B = draw(2, 1, 12), draw(5, 12, seed=1), draw(5, seed=2)
 REFUSED = {
-    "linear, a wider weight": (linear, X, draw(5, 16)), "linear, a narrower weight": (linear, X, draw(5, 8)),
-    "linear, a longer bias": (linear, X, W, draw(7)), "linear, a bias of another type": (linear, X, W, B.double()),
+    "linear, a wider weight": (linear, X, draw(5, 16)),
+    "linear, a narrower weight": (linear, X, draw(5, 8)),
+    "linear, a longer bias": (linear, X, W, draw(7)),
+    "linear, a bias of another type": (linear, X, W, B.double()),
     "linear, more to add": (linear, X, W, B, draw(2, 3, 7)),
-    "int8, a wider weight": (int8, X, draw(5, 16)), "int8, a longer bias": (int8, X, W, draw(7)),
-    "norm, a shorter weight": (rms_norm, X, draw(6), 1e-5), "norm, a longer weight": (rms_norm, X, draw(24), 1e-5),
+    "int8, a wider weight": (int8, X, draw(5, 16)),
+    "int8, a longer bias": (int8, X, W, draw(7)),
+    "norm, a shorter weight": (rms_norm, X, draw(6), 1e-5),
+    "norm, a longer weight": (rms_norm, X, draw(24), 1e-5),
     "gated norm, a longer weight": (gated_rms_norm, X, X, draw(24), 1e-5, 2),
     "gated norm, another gate": (gated_rms_norm, X, draw(2, 3, 6), draw(12), 1e-5, 2),
-    "concat, other leading axes": (concat, X, draw(2, 2, 12)), "concat, fewer rows": (concat, X, draw(1, 1, 12)),
+    "concat, other leading axes": (concat, X, draw(2, 2, 12)),
+    "concat, fewer rows": (concat, X, draw(1, 1, 12)),
     "gate, an odd width": (gated, draw(2, 1, 7), "gelu"),
 }
 BROADCAST = {
-    "linear, one row to add": (linear, X, W, B, draw(1, 5)), "linear, rows to add to": (linear, X, W, None, draw(2, 3, 5)),
-    "linear, one output for all": (linear, X, W, None, draw(2, 1, 1)), "linear, a vector": (linear, X, draw(12)),
+    "linear, one row to add": (linear, X, W, B, draw(1, 5)),
+    "linear, rows to add to": (linear, X, W, None, draw(2, 3, 5)),
+    "linear, one output for all": (linear, X, W, None, draw(2, 1, 1)),
+    "linear, a vector": (linear, X, draw(12)),
     "int8, one row to add": (int8, X, W, B, draw(5)),
     "norm, one weight": (rms_norm, X, draw(1), 1e-5),
     "gated norm, one gate": (gated_rms_norm, X, draw(2, 1, 1), draw(12), 1e-5, 2),
@@ -95,14 +102,15 @@ def profiled(run):
 @pytest.mark.parametrize("mixer", ["mamba1", "mamba2"])
 @torch.no_grad()
 def test_an_operator_is_passed_by_where_nobody_looks_and_only_there(mixer, looked_at, monkeypatch):
-    config = ZambaConfig(vocab_size=50, d_model=16, n_layers=3, hybrid_layers=(1,), n_shared_blocks=1, mixer=mixer, headdim=8,
-                         attn_heads=2, d_mlp=32)
+    config = ZambaConfig(
+        vocab_size=50, d_model=16, n_layers=3, hybrid_layers=(1,), n_shared_blocks=1, mixer=mixer, headdim=8, attn_heads=2, d_mlp=32
+    )
     torch.manual_seed(0)
     model, ids = Zamba(config), torch.arange(20)[None]
     want, names = looked_at(lambda: model(ids))
     assert {"zamba_lab::rms_norm", f"zamba_lab::{mixer}"} <= names
     for file in (mixer1, mixer2, norm):
-        monkeypatch.setattr(file, "_operator", None)                            # to call it would fail
+        monkeypatch.setattr(file, "_operator", None)  # to call it would fail
     assert torch.equal(model(ids), want)
     with torch.enable_grad(), pytest.raises(TypeError, match="not callable"):
         model(ids)
@@ -130,7 +138,7 @@ def test_operators_read_parameters_of_another_type_as_what_they_are(stored, othe
         assert torch.equal(operator(other), operator(stored))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")          # torch's own, at its first forward-mode gradient
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch's own, at its first forward-mode gradient
 def test_forward_mode_gradients_are_seen():
     with torch.no_grad(), torch.autograd.forward_ad.dual_level():
         assert not direct.unseen()

@@ -23,7 +23,7 @@ def defined(both, activation):
 def test_the_native_gate_equals_the_definition_with_gradients(activation, shape):
     form = partial(kernels.gated, kind=list(ACTIVATION).index(activation))
     assert_same(lambda x: (form(x),), lambda x: (defined(x, activation),), [3 * draw(*shape)], 1e-12)
-    apart = draw(*reversed(shape)).permute(*reversed(range(len(shape))))                # no rows at all: copied
+    apart = draw(*reversed(shape)).permute(*reversed(range(len(shape))))  # no rows at all: copied
     assert_same(lambda x: (form(x),), lambda x: (defined(x, activation),), [apart], 1e-12)
 
 
@@ -70,8 +70,9 @@ def test_the_same_bits_on_any_number_of_threads(monkeypatch):
 @native
 def test_the_operator_keeps_torch_s_contract_and_compiles():
     both = draw(2, 9, 6).requires_grad_()
-    torch.library.opcheck(torch.ops.zamba_lab.gated.default, [both, 0],
-                          test_utils=("test_schema", "test_autograd_registration", "test_faketensor"))
+    torch.library.opcheck(
+        torch.ops.zamba_lab.gated.default, [both, 0], test_utils=("test_schema", "test_autograd_registration", "test_faketensor")
+    )
     compiled = torch.compile(partial(gated, activation="silu"), backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(both), gated(both, "silu"))
 

@@ -41,7 +41,7 @@ def assert_same(native, pure, inputs, tolerance=1e-10):
 
 def assert_same_bits(monkeypatch, form, inputs):
     """Values and gradients, on 1, 2 and 3 threads, and on 2 again."""
-    monkeypatch.setattr(call, "WORTH_A_THREAD", 1)          # or work as small as a test's stays on one
+    monkeypatch.setattr(call, "WORTH_A_THREAD", 1)  # or work as small as a test's stays on one
     threads, results = torch.get_num_threads(), []
     try:
         for count in (1, 2, 3, 2):
@@ -62,9 +62,21 @@ def native_ssd(x, dt, A, B, C, state, D):
     return kernels.ssd(x, dt, A, B, C, D, state)
 
 
-@pytest.mark.parametrize("sizes", [dict(l=1), dict(l=2), dict(l=37), dict(l=64), dict(l=65), dict(l=200, p=16, n=16),
-                                   dict(b=3, h=6, g=3, p=33, n=17), dict(b=1, h=20, g=1, p=2, n=40),
-                                   dict(h=4, g=4, p=64, n=1)], ids=str)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        dict(l=1),
+        dict(l=2),
+        dict(l=37),
+        dict(l=64),
+        dict(l=65),
+        dict(l=200, p=16, n=16),
+        dict(b=3, h=6, g=3, p=33, n=17),
+        dict(b=1, h=20, g=1, p=2, n=40),
+        dict(h=4, g=4, p=64, n=1),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("whole", [True, False], ids=["state and D", "neither"])
 def test_ssd_equals_the_recurrence_with_gradients(sizes, whole):
     *inputs, state = ssd_inputs(**sizes)
@@ -99,8 +111,9 @@ def silu_conv(x, weight, bias, state):
     return F.silu(y), last
 
 
-@pytest.mark.parametrize("b, l, e, taps", [(2, 37, 5, 4), (1, 1, 3, 4), (3, 2, 17, 4), (2, 64, 16, 1), (1, 65, 300, 3),
-                                           (2, 200, 33, 7), (1, 130, 257, 16)])
+@pytest.mark.parametrize(
+    "b, l, e, taps", [(2, 37, 5, 4), (1, 1, 3, 4), (3, 2, 17, 4), (2, 64, 16, 1), (1, 65, 300, 3), (2, 200, 33, 7), (1, 130, 257, 16)]
+)
 @pytest.mark.parametrize("whole", [True, False], ids=["state and bias", "neither"])
 def test_conv_equals_the_definition_with_gradients(b, l, e, taps, whole):
     bias, state = (draw(e, seed=2), draw(b, taps - 1, e, seed=3)) if whole else (None, None)
@@ -124,7 +137,7 @@ def test_a_norm_rounds_where_the_released_code_does():
     x, weight = draw(50, 64).bfloat16(), draw(64, seed=1).bfloat16()
     with kernels.off():
         expected = rms_norm(x, weight, 1e-5)
-    assert (rms_norm(x, weight, 1e-5) == expected).float().mean() > 0.999      # a sum's last digit may turn a rounding
+    assert (rms_norm(x, weight, 1e-5) == expected).float().mean() > 0.999  # a sum's last digit may turn a rounding
 
 
 @pytest.mark.parametrize("l", [1, 70])
@@ -143,8 +156,15 @@ def test_the_whole_mixer_equals_its_parts(l, dtype, tolerance):
         z, xBC, dt = zxBCdt.split((e, channels, h), dim=-1)
         xBC, last_inputs = silu_conv(xBC, weight, bias, conv_state)
         x, B, C = xBC.split((e, g * n, g * n), dim=-1)
-        y, last = defined_ssd(x.unflatten(-1, (h, e // h)), F.softplus(dt.to(state.dtype) + dt_bias),
-                              -torch.exp(A_log.to(state.dtype)), B.unflatten(-1, (g, n)), C.unflatten(-1, (g, n)), state, D)
+        y, last = defined_ssd(
+            x.unflatten(-1, (h, e // h)),
+            F.softplus(dt.to(state.dtype) + dt_bias),
+            -torch.exp(A_log.to(state.dtype)),
+            B.unflatten(-1, (g, n)),
+            C.unflatten(-1, (g, n)),
+            state,
+            D,
+        )
         with kernels.off():
             return gated_rms_norm(y.flatten(2).to(z.dtype), z, norm_weight, 1e-5, g), last_inputs, last
 
@@ -154,12 +174,12 @@ def test_the_whole_mixer_equals_its_parts(l, dtype, tolerance):
 def test_columns_of_a_wider_tensor_are_read_where_they_lie():
     x, dt, A, B, C, state = ssd_inputs()
     packed = torch.cat([x.flatten(2), B.flatten(2), C.flatten(2)], dim=-1)
-    x2, B2, C2 = (part.unflatten(-1, t.shape[2:]) for part, t in
-                  zip(packed.split([t.shape[2] * t.shape[3] for t in (x, B, C)], dim=-1), (x, B, C)))
+    x2, B2, C2 = (
+        part.unflatten(-1, t.shape[2:]) for part, t in zip(packed.split([t.shape[2] * t.shape[3] for t in (x, B, C)], dim=-1), (x, B, C))
+    )
     assert torch.equal(kernels.ssd(x2, dt, A, B2, C2, None, state)[0], kernels.ssd(x, dt, A, B, C, None, state)[0])
-    apart = [t.transpose(-1, -2).contiguous().transpose(-1, -2) for t in (x, B, C)]      # no rows at all: copied
-    assert torch.equal(kernels.ssd(apart[0], dt, A, apart[1], apart[2], None, state)[0],
-                       kernels.ssd(x, dt, A, B, C, None, state)[0])
+    apart = [t.transpose(-1, -2).contiguous().transpose(-1, -2) for t in (x, B, C)]  # no rows at all: copied
+    assert torch.equal(kernels.ssd(apart[0], dt, A, apart[1], apart[2], None, state)[0], kernels.ssd(x, dt, A, B, C, None, state)[0])
 
 
 def native_norm(y, z, weight):
@@ -170,12 +190,17 @@ def native_mamba2(*tensors):
     return kernels.mamba2(*tensors, None, None, 2, 5, 1e-5, 0.0)
 
 
-@pytest.mark.parametrize("form, inputs", [
-    (native_ssd, [*ssd_inputs(b=4, l=100), draw(8)]),
-    (kernels.conv_silu, [draw(3, 100, 300), draw(300, 4), draw(300), None]),
-    (native_norm, [draw(3, 50, 36), draw(3, 50, 36), draw(36)]), (native_norm, [draw(3, 50, 36), None, draw(36)]),
-    (native_mamba2, [draw(3, 50, 24 + 44 + 6), draw(44, 4), draw(44), draw(6), draw(6), draw(6), draw(24)])],
-    ids=["ssd", "conv", "gated norm", "norm", "mamba2"])
+@pytest.mark.parametrize(
+    "form, inputs",
+    [
+        (native_ssd, [*ssd_inputs(b=4, l=100), draw(8)]),
+        (kernels.conv_silu, [draw(3, 100, 300), draw(300, 4), draw(300), None]),
+        (native_norm, [draw(3, 50, 36), draw(3, 50, 36), draw(36)]),
+        (native_norm, [draw(3, 50, 36), None, draw(36)]),
+        (native_mamba2, [draw(3, 50, 24 + 44 + 6), draw(44, 4), draw(44), draw(6), draw(6), draw(6), draw(24)]),
+    ],
+    ids=["ssd", "conv", "gated norm", "norm", "mamba2"],
+)
 def test_the_same_bits_on_any_number_of_threads(monkeypatch, form, inputs):
     assert_same_bits(monkeypatch, form, inputs)
 
@@ -224,17 +249,22 @@ def test_exp_keeps_its_digits():
     assert error.max() < 6e-7, f"largest relative error {error.max():.1e} at {v[error.argmax()]}"
 
 
-@pytest.mark.parametrize("name, inputs", [
-    ("ssd", [*ssd_inputs(l=5)[:5], draw(8), ssd_inputs()[5]]),
-    ("ssd", [*ssd_inputs(l=5)[:5], None, None]),
-    ("conv_silu", [draw(2, 5, 3), draw(3, 4), draw(3), draw(2, 3, 3)]),
-    ("rms_norm", [draw(2, 5, 6), draw(2, 5, 6), draw(6), 1e-5, 2, False]),
-    ("mamba2", [draw(2, 5, 24 + 44 + 6), draw(44, 4), draw(44), draw(6), draw(6), draw(6), draw(24), None, None, 2, 5, 1e-5,
-                0.0])], ids=["ssd", "ssd bare", "conv_silu", "rms_norm", "mamba2"])
+@pytest.mark.parametrize(
+    "name, inputs",
+    [
+        ("ssd", [*ssd_inputs(l=5)[:5], draw(8), ssd_inputs()[5]]),
+        ("ssd", [*ssd_inputs(l=5)[:5], None, None]),
+        ("conv_silu", [draw(2, 5, 3), draw(3, 4), draw(3), draw(2, 3, 3)]),
+        ("rms_norm", [draw(2, 5, 6), draw(2, 5, 6), draw(6), 1e-5, 2, False]),
+        ("mamba2", [draw(2, 5, 24 + 44 + 6), draw(44, 4), draw(44), draw(6), draw(6), draw(6), draw(24), None, None, 2, 5, 1e-5, 0.0]),
+    ],
+    ids=["ssd", "ssd bare", "conv_silu", "rms_norm", "mamba2"],
+)
 def test_the_operators_keep_torch_s_contract(name, inputs):
     inputs = [t.requires_grad_() if isinstance(t, torch.Tensor) else t for t in inputs]
-    torch.library.opcheck(getattr(torch.ops.zamba_lab, name).default, inputs,
-                          test_utils=("test_schema", "test_autograd_registration", "test_faketensor"))
+    torch.library.opcheck(
+        getattr(torch.ops.zamba_lab, name).default, inputs, test_utils=("test_schema", "test_autograd_registration", "test_faketensor")
+    )
 
 
 def test_flops_are_counted():
@@ -251,8 +281,9 @@ def test_compiled_code_calls_the_operators():
         assert torch.equal(got, want)
 
 
-@pytest.mark.parametrize("form, pure, given", [(ssd, ssd_chunked, ssd_inputs), (selective_scan, scan_chunked, scan_inputs)],
-                         ids=["ssd", "selective scan"])
+@pytest.mark.parametrize(
+    "form, pure, given", [(ssd, ssd_chunked, ssd_inputs), (selective_scan, scan_chunked, scan_inputs)], ids=["ssd", "selective scan"]
+)
 @pytest.mark.parametrize("sizes", [dict(b=0), dict(l=0), dict(p=0)], ids=str)
 def test_of_nothing_the_pure_form_makes_nothing(form, pure, given, sizes):
     inputs = given(**sizes)
@@ -260,7 +291,7 @@ def test_of_nothing_the_pure_form_makes_nothing(form, pure, given, sizes):
     got, want = form(*inputs), pure(*inputs)
     assert got[0].shape == inputs[0].shape and torch.equal(got[1], want[1])
     if "l" in sizes:
-        assert torch.equal(got[1], inputs[5])                                 # no token: the state is as it was
+        assert torch.equal(got[1], inputs[5])  # no token: the state is as it was
 
 
 @pytest.mark.filterwarnings("always")
@@ -270,8 +301,9 @@ def test_float16_is_computed_by_the_pure_forms_and_said_once(recwarn):
     for _ in range(2):
         assert all(torch.equal(a, b) for a, b in zip(ssd(*half), ssd_chunked(*half)))
     x, weight, bias = draw(2, 9, 6).half(), draw(6, 4).half(), draw(6).half()
-    torch.testing.assert_close(conv_silu(x, weight, bias)[0].double(), conv_silu(x.double(), weight.double(), bias.double())[0],
-                               rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(
+        conv_silu(x, weight, bias)[0].double(), conv_silu(x.double(), weight.double(), bias.double())[0], rtol=2e-2, atol=2e-2
+    )
     (said,) = [one for one in recwarn if "float16" in str(one.message)]
     assert "pure PyTorch" in str(said.message) and said.category is RuntimeWarning
 

@@ -14,10 +14,24 @@ from zamba_lab.ops.kernels import call, unit
 pytestmark = pytest.mark.skipif(not kernels.available() or unit.matrix_unit() < 0, reason="no native kernels, or tiles refused")
 
 # b, h, h', l, s, p: of a tile and one more or less, of the keys taken at once, of the queries of a task; positions before the first
-SIZES = [(1, 1, 1, 1, 1, 32), (2, 2, 2, 32, 32, 64), (1, 2, 1, 33, 33, 32), (1, 4, 2, 31, 31, 160), (3, 2, 2, 128, 128, 32),
-         (1, 6, 2, 129, 300, 96), (2, 1, 1, 1, 70, 32), (1, 2, 2, 70, 1000, 64), (1, 1, 1, 513, 530, 32), (1, 3, 3, 1030, 1030, 32)]
-LAYOUTS = {"as projected": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), "plain": lambda x: x,
-           "columns": lambda x: torch.cat([x, x], -1)[..., :x.shape[-1]], "room behind": lambda x: torch.cat([x, x], 2)[:, :, :x.shape[2]]}
+SIZES = [
+    (1, 1, 1, 1, 1, 32),
+    (2, 2, 2, 32, 32, 64),
+    (1, 2, 1, 33, 33, 32),
+    (1, 4, 2, 31, 31, 160),
+    (3, 2, 2, 128, 128, 32),
+    (1, 6, 2, 129, 300, 96),
+    (2, 1, 1, 1, 70, 32),
+    (1, 2, 2, 70, 1000, 64),
+    (1, 1, 1, 513, 530, 32),
+    (1, 3, 3, 1030, 1030, 32),
+]
+LAYOUTS = {
+    "as projected": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+    "plain": lambda x: x,
+    "columns": lambda x: torch.cat([x, x], -1)[..., : x.shape[-1]],
+    "room behind": lambda x: torch.cat([x, x], 2)[:, :, : x.shape[2]],
+}
 
 
 def given(b: int, h: int, kv: int, l: int, s: int, p: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -39,24 +53,26 @@ def test_it_equals_attention_in_float64_but_for_two_roundings(sizes, layout, sca
     q, k, v = map(layout, given(*sizes))
     got, (want, size) = native.attend(q, k, v, scale), exact(q, k, v, scale)
     assert got.dtype == torch.bfloat16 and got.shape == want.shape and got.transpose(1, 2).is_contiguous()
-    half = 2**-8                                            # of a unit of bfloat16, relative: of a probability and of the result
+    half = 2**-8  # of a unit of bfloat16, relative: of a probability and of the result
     assert ((got.double() - want).abs() <= half * want.abs() + 1.02 * half * size).all()
 
 
 def test_it_is_no_further_from_float64_than_torch_is():
     q, k, v = given(2, 4, 4, 512, 512, 64)
     want, _ = exact(q, k, v, 0.125)
-    ours, torchs = (y.double().sub(want).square().mean() for y in (
-        native.attend(q, k, v, 0.125), F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.125)))
+    ours, torchs = (
+        y.double().sub(want).square().mean()
+        for y in (native.attend(q, k, v, 0.125), F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.125))
+    )
     assert ours < 1.05 * torchs
 
 
 def test_neither_threads_nor_pieces_nor_what_comes_later_change_a_bit(monkeypatch):
-    monkeypatch.setattr(call, "WORTH_A_THREAD", 1)          # or work as small as this stays on five threads
+    monkeypatch.setattr(call, "WORTH_A_THREAD", 1)  # or work as small as this stays on five threads
     q, k, v = given(1, 3, 3, 700, 700, 32)
     whole, before = native.attend(q, k, v, 0.2), torch.get_num_threads()
     try:
-        for threads in (1, 2, 5, 24):                       # with many the queries of a head are divided
+        for threads in (1, 2, 5, 24):  # with many the queries of a head are divided
             torch.set_num_threads(threads)
             assert torch.equal(native.attend(q, k, v, 0.2), whole)
     finally:
@@ -78,11 +94,11 @@ def test_what_is_not_finite_shows_where_it_is_read_and_a_little_before(value, pa
         at = row + (0 if part is parts[0] else past)
         before, part[0, 0, at] = part[0, 0, at].clone(), value
         got = native.attend(*parts, 0.2)
-        assert torch.equal(got[:, 1], want[:, 1])                                   # no other head
-        assert torch.equal(got[:, 0, :row - reach], want[:, 0, :row - reach])
+        assert torch.equal(got[:, 1], want[:, 1])  # no other head
+        assert torch.equal(got[:, 0, : row - reach], want[:, 0, : row - reach])
         assert not got[0, 0, row].isfinite().any()
         if part is parts[0]:
-            assert got[0, 0, row + 1:].isfinite().all()
+            assert got[0, 0, row + 1 :].isfinite().all()
         part[0, 0, at] = before
 
 
@@ -98,7 +114,7 @@ def test_it_is_taken_for_many_queries_in_inference_and_for_nothing_else(monkeypa
         torch.testing.assert_close(y.double(), exact(q, k, v, scale)[0], rtol=0.02, atol=0.02)
         return bool(taken)
 
-    assert not took()                                       # gradients may be wanted
+    assert not took()  # gradients may be wanted
     with torch.no_grad():
         assert took() and took(layout=LAYOUTS["as projected"])
         assert took(layout=lambda x: x[:, :, :1].expand(x.shape))

@@ -36,7 +36,7 @@ def quick(monkeypatch):
 
     def copy(compiler, file):
         asked.append(file)
-        file.unlink(missing_ok=True)                    # never into a file that this process may have open
+        file.unlink(missing_ok=True)  # never into a file that this process may have open
         file.with_suffix(".sha256").unlink(missing_ok=True)
         shutil.copyfile(built, file)
         build._seal(file)
@@ -60,11 +60,14 @@ def compiler_script(folder, text):
     return str(script)
 
 
-@pytest.mark.parametrize("compiler, words", [
-    ("no-such-compiler", "named by CC is not there"),
-    ("false", "does not compile them"),
-    ("echo 'bad.c:1: error: this processor is unknown' >&2; exit 1", "error: this processor is unknown"),
-])
+@pytest.mark.parametrize(
+    "compiler, words",
+    [
+        ("no-such-compiler", "named by CC is not there"),
+        ("false", "does not compile them"),
+        ("echo 'bad.c:1: error: this processor is unknown' >&2; exit 1", "error: this processor is unknown"),
+    ],
+)
 def test_without_a_working_compiler_the_pure_form_answers_and_one_warning_says_why(fresh, monkeypatch, compiler, words):
     monkeypatch.setenv("CC", compiler_script(fresh, compiler) if " " in compiler else compiler)
     inputs = ssd_inputs()
@@ -74,7 +77,7 @@ def test_without_a_working_compiler_the_pure_form_answers_and_one_warning_says_w
     assert all(torch.equal(a, b) for a, b in zip(got, ssd_chunked(*inputs)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ssd(*inputs)                                    # once is enough
+        ssd(*inputs)  # once is enough
 
 
 def test_no_compiler_at_all(fresh, monkeypatch):
@@ -98,10 +101,17 @@ def test_what_was_built_is_found_again(quick, fresh, monkeypatch):
 
 
 @has_compiler
-@pytest.mark.parametrize("spoil", [lambda f: replace(f, f.read_bytes()[:5000]), lambda f: replace(f, b""),
-                                   lambda f: f.with_suffix(".sha256").unlink(), lambda f: f.unlink(),
-                                   lambda f: f.with_suffix(".sha256").write_bytes(b"\xff\xfe")],
-                         ids=["cut short", "empty", "no hash", "gone", "no text for a hash"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda f: replace(f, f.read_bytes()[:5000]),
+        lambda f: replace(f, b""),
+        lambda f: f.with_suffix(".sha256").unlink(),
+        lambda f: f.unlink(),
+        lambda f: f.with_suffix(".sha256").write_bytes(b"\xff\xfe"),
+    ],
+    ids=["cut short", "empty", "no hash", "gone", "no text for a hash"],
+)
 def test_a_spoiled_cache_is_built_again(quick, fresh, monkeypatch, spoil):
     kernels.available()
     spoil(quick[0])

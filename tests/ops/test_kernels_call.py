@@ -23,7 +23,7 @@ def test_off_means_off_and_only_there():
 
 def test_off_ends_with_the_last_of_several_threads_that_asked_for_it():
     x = torch.ones(2)
-    one, other = kernels.off(), kernels.off()               # as two threads hold them: the first to begin ends first
+    one, other = kernels.off(), kernels.off()  # as two threads hold them: the first to begin ends first
     with one:
         other.__enter__()
         assert not kernels.serves(x)

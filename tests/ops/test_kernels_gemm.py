@@ -15,8 +15,18 @@ pytestmark = pytest.mark.skipif(not kernels.available() or unit.matrix_unit() < 
 product = native.gemm
 
 # rows, in, out, rank: of a tile, of a panel, of the columns taken at once, of a piece of rows, and one more or less than them
-SIZES = [(1, 1, 1, 0), (16, 32, 32, 0), (17, 33, 31, 1), (31, 255, 33, 257), (33, 257, 289, 32), (64, 513, 40, 0), (3, 640, 300, 128),
-         (511, 40, 20, 0), (513, 34, 37, 5), (1025, 20, 34, 0)]
+SIZES = [
+    (1, 1, 1, 0),
+    (16, 32, 32, 0),
+    (17, 33, 31, 1),
+    (31, 255, 33, 257),
+    (33, 257, 289, 32),
+    (64, 513, 40, 0),
+    (3, 640, 300, 128),
+    (511, 40, 20, 0),
+    (513, 34, 37, 5),
+    (1025, 20, 34, 0),
+]
 
 
 def given(rows: int, width: int, out: int, rank: int = 0, seed: int = 0) -> list[torch.Tensor]:
@@ -28,7 +38,7 @@ def given(rows: int, width: int, out: int, rank: int = 0, seed: int = 0) -> list
 
 def exact(x, weight, bias=None, down=None, up=None, add=None):
     y = x.double() @ weight.double().T + sum(t.double() for t in (bias, add) if t is not None)
-    return y if down is None else y + product(x, down).double() @ up.double().T     # to the bit: where it is rounded is a matter of bits
+    return y if down is None else y + product(x, down).double() @ up.double().T  # to the bit: where it is rounded is a matter of bits
 
 
 def assert_rounded_once(got, want):
@@ -92,7 +102,7 @@ def test_it_is_taken_for_many_rows_in_inference_and_for_nothing_else(monkeypatch
         call(*arguments, **more)
         return bool(taken)
 
-    assert not takes(ops.linear, x, weight, bias)                                           # gradients are on
+    assert not takes(ops.linear, x, weight, bias)  # gradients are on
     with torch.no_grad():
         assert takes(ops.linear, x, weight, bias) and takes(ops.linear, x.view(2, -1, 8), weight)
         assert takes(ops.linear, x, weight, None, add)

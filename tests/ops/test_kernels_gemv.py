@@ -11,10 +11,10 @@ from zamba_lab.ops.linear import dequantised, linear, linear_int8, quantised
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
 
-SHAPES = [(1, 1), (3, 31), (7, 33), (65, 100), (584, 128), (130, 1000)]     # (out, in)
-LARGE = (1041, 2049)            # more than a cache is taken to hold (CACHED in gemv.c), in bfloat16, too: one row at a time
+SHAPES = [(1, 1), (3, 31), (7, 33), (65, 100), (584, 128), (130, 1000)]  # (out, in)
+LARGE = (1041, 2049)  # more than a cache is taken to hold (CACHED in gemv.c), in bfloat16, too: one row at a time
 # of the size of a result: rounding of sums, and of the result itself
-TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 2 ** -8}
+TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 2**-8}
 
 
 def draw(*shape, dtype=torch.float32, seed=0):
@@ -75,10 +75,16 @@ def test_gradients_modes_strides_and_many_rows_go_to_torch(monkeypatch):
 
     monkeypatch.setattr(native, "gemv", never)
     x, weight = draw(2, 64), draw(32, 64)
-    assert torch.equal(linear(x, weight), F.linear(x, weight))                              # gradients are on
+    assert torch.equal(linear(x, weight), F.linear(x, weight))  # gradients are on
     with torch.no_grad():
-        for a, w in ((x.double(), weight.double()), (x[:, ::2], weight[:, :32]), (draw(9, 64), weight), (x[:0], weight),
-                     (x.half(), weight.half()), (x.to("meta"), weight.to("meta"))):
+        for a, w in (
+            (x.double(), weight.double()),
+            (x[:, ::2], weight[:, :32]),
+            (draw(9, 64), weight),
+            (x[:0], weight),
+            (x.half(), weight.half()),
+            (x.to("meta"), weight.to("meta")),
+        ):
             assert linear(a, w).shape == (len(a), len(w))
         with FlopCounterMode(display=False) as counter:
             linear(x, weight)

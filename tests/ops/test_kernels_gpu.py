@@ -22,9 +22,24 @@ from zamba_lab.ops.ssd import ssd, ssd_chunked, ssd_recurrence
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: the CUDA kernels were not run")
 
 
-def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None, seq_idx=None,
-                              cu_seqlens=None, dt_softplus=False, dt_limit=(0.0, float("inf")), return_final_states=False,
-                              return_varlen_states=False):
+def mamba_chunk_scan_combined(
+    x,
+    dt,
+    A,
+    B,
+    C,
+    chunk_size,
+    D=None,
+    z=None,
+    dt_bias=None,
+    initial_states=None,
+    seq_idx=None,
+    cu_seqlens=None,
+    dt_softplus=False,
+    dt_limit=(0.0, float("inf")),
+    return_final_states=False,
+    return_varlen_states=False,
+):
     y, states = ssd_recurrence(x, dt, A, B, C, initial_states)
     return y + D[:, None] * x, states[:, -1]
 
@@ -33,13 +48,15 @@ def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_
     groups = B.shape[1]
     assert B.is_contiguous() and A.dtype == torch.float32
     x, dt = (rearrange(part, "b (h p) l -> b l h p", h=groups) for part in (u, delta))
-    y, states = scan_recurrence(x, dt, rearrange(A.to(u.dtype), "(h p) n -> h p n", h=groups),
-                                *(rearrange(part, "b h n l -> b l h n") for part in (B, C)))
+    y, states = scan_recurrence(
+        x, dt, rearrange(A.to(u.dtype), "(h p) n -> h p n", h=groups), *(rearrange(part, "b h n l -> b l h n") for part in (B, C))
+    )
     return rearrange(y, "b l h p -> b (h p) l") + D[:, None] * u, rearrange(states[:, -1], "b h p n -> b (h p) n")
 
 
-def causal_conv1d_fn(x, weight, bias=None, seq_idx=None, initial_states=None, return_final_states=False,
-                     final_states_out=None, activation=None):
+def causal_conv1d_fn(
+    x, weight, bias=None, seq_idx=None, initial_states=None, return_final_states=False, final_states_out=None, activation=None
+):
     assert activation == "silu" and x.stride(1) == 1 and initial_states.stride(1) == 1
     assert x.stride(0) % 8 == x.stride(2) % 8 == 0
     y, _ = causal_conv(x.mT, weight, bias, initial_states.mT)
@@ -95,7 +112,7 @@ def test_the_convolution_kernel_is_called_as_documented(packages, taps, l):
 def test_the_convolution_kernel_is_given_the_channels_and_taps_it_is_made_for(packages, monkeypatch, e, taps, taken):
     called = []
     monkeypatch.setattr(kernels, "serves", lambda *tensors: False)
-    monkeypatch.setattr(gpu, "serves", lambda *given: True)                    # as if this were a CUDA device
+    monkeypatch.setattr(gpu, "serves", lambda *given: True)  # as if this were a CUDA device
     monkeypatch.setattr(gpu, "conv_silu", lambda *given, by=gpu.conv_silu: called.append(given) or by(*given))
     x, weight = torch.randn(2, 9, e), torch.randn(e, taps)
     for got, want in zip(conv_silu(x, weight, None), causal_conv(x, weight, None)):

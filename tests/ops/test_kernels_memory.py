@@ -37,8 +37,18 @@ def test_what_nobody_holds_is_used_again():
     assert memory.empty(LIKE, 100).data_ptr() == place
 
 
-@pytest.mark.parametrize("keep", [lambda t: t[3:], lambda t: t.view(10, 10).T, lambda t: t.numpy(), lambda t: [t],
-                                  lambda t: t.detach(), lambda t: t.untyped_storage(), lambda t: t.view(torch.int32)])
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda t: t[3:],
+        lambda t: t.view(10, 10).T,
+        lambda t: t.numpy(),
+        lambda t: [t],
+        lambda t: t.detach(),
+        lambda t: t.untyped_storage(),
+        lambda t: t.view(torch.int32),
+    ],
+)
 def test_a_view_of_any_kind_keeps_it(keep):
     t = memory.empty(LIKE, 100).fill_(7)
     place, held = t.data_ptr(), keep(t)
@@ -66,12 +76,12 @@ def test_what_is_kept_is_bounded(monkeypatch):
     held = [memory.empty(LIKE, 100) for _ in range(20)]
     assert sum(len(queue) for queue in memory._kept.values()) == 5 and len({t.data_ptr() for t in held}) == 20
     del held
-    memory.empty(LIKE, 400)                         # another size pushes out what nobody uses
+    memory.empty(LIKE, 400)  # another size pushes out what nobody uses
     assert sum(size * len(queue) for size, queue in memory._kept.items()) <= 2000 and len(memory._kept[1600]) == 1
 
 
 def test_making_room_bears_that_another_thread_takes_what_was_there(monkeypatch):
-    assert len([memory.empty(LIKE, 100) for _ in range(3)]) == 3                # and nobody holds them
+    assert len([memory.empty(LIKE, 100) for _ in range(3)]) == 3  # and nobody holds them
     (queue,), count = memory._kept.values(), memory._references
 
     def meanwhile(one):
@@ -84,7 +94,7 @@ def test_making_room_bears_that_another_thread_takes_what_was_there(monkeypatch)
 
 
 def test_blocks_of_one_size_share_huge_pages_and_none_overlaps():
-    held = [memory.empty(LIKE, 400_000).fill_(k) for k in range(15)]                       # 1.6 MB each, 10 to a slab
+    held = [memory.empty(LIKE, 400_000).fill_(k) for k in range(15)]  # 1.6 MB each, 10 to a slab
     assert all((t == k).all() for k, t in enumerate(held))
     starts = [t.data_ptr() for t in held]
     assert starts[0] % memory._HUGE_PAGE == starts[10] % memory._HUGE_PAGE == 0
@@ -105,7 +115,7 @@ def test_a_slab_goes_with_the_last_that_looks_at_it(monkeypatch):
     monkeypatch.setattr(memory, "MOST", t.nbytes + 4_000)
     other = memory.empty(LIKE, 1_000)
     assert other.nbytes in memory._kept and (t == 3).all()
-    memory.empty(LIKE, 2_000)                                                               # no room: what is uncut goes
+    memory.empty(LIKE, 2_000)  # no room: what is uncut goes
     assert not memory._uncut and slab() is not None
     del t
     memory.empty(LIKE, 2_000)

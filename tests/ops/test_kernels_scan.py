@@ -17,8 +17,16 @@ from zamba_lab.ops.scan import scan_chunked, scan_recurrence, selective_scan
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
 
-SIZES = [dict(l=1), dict(l=2, p=1, n=1), dict(l=37, p=33, n=17), dict(l=65, p=33, n=16), dict(l=200, p=5, n=4),
-         dict(b=3, h=1, p=70, n=16), dict(b=1, h=2, l=70, p=150, n=3), dict(b=1, h=1, l=64, p=300, n=5)]
+SIZES = [
+    dict(l=1),
+    dict(l=2, p=1, n=1),
+    dict(l=37, p=33, n=17),
+    dict(l=65, p=33, n=16),
+    dict(l=200, p=5, n=4),
+    dict(b=3, h=1, p=70, n=16),
+    dict(b=1, h=2, l=70, p=150, n=3),
+    dict(b=1, h=1, l=64, p=300, n=5),
+]
 
 
 def recurrence(*inputs):
@@ -68,14 +76,14 @@ def test_the_skip_is_added_and_its_gradient_is_right():
 @pytest.mark.parametrize("output", [0, 1])
 def test_without_a_first_state_and_with_one_output_unused(keep, output):
     *inputs, C, _ = scan_inputs(l=70)
-    one = lambda form: lambda *inputs: form(*inputs, C)[output:output + 1]
+    one = lambda form: lambda *inputs: form(*inputs, C)[output : output + 1]
     for got, want in zip(gradients(one(partial(native, keep=keep)), inputs), gradients(one(recurrence), inputs)):
         close(got, want, 1e-13)
 
 
 def test_views_of_wider_tensors_give_the_same_bits():
     x, dt, A, B, C, state = scan_inputs(b=3, h=2, p=33, n=16)
-    wide = torch.cat([torch.ones_like(x), x, dt], dim=2)                # heads of three tensors side by side
+    wide = torch.cat([torch.ones_like(x), x, dt], dim=2)  # heads of three tensors side by side
     packed = torch.cat([torch.ones(3, 37, 2, 5).double(), B, C], dim=-1)
     views = (wide[:, :, 2:4], wide[:, :, 4:], A, *packed.split((5, 16, 16), dim=-1)[1:], state)
     backwards = tuple(t.mT.contiguous().mT for t in (x, dt, A, B, C, state))
@@ -108,11 +116,11 @@ def test_bfloat16_inputs_are_computed_in_float32():
     wide = [t.float() for t in inputs]
     (y, last), (y_ref, last_ref) = native(*inputs), recurrence(*wide)
     assert y.dtype == torch.bfloat16 and last.dtype == torch.float32
-    close(y.float(), y_ref, 2 ** -8)
+    close(y.float(), y_ref, 2**-8)
     close(last, last_ref, 1e-6)
     for got, given, want in zip(gradients(native, inputs), inputs, gradients(recurrence, wide)):
         assert got.dtype == given.dtype
-        close(got.float(), want, 2 ** -7)
+        close(got.float(), want, 2**-7)
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -149,8 +157,7 @@ def test_the_operation_picks_the_kernel_and_agrees_with_the_pure_form():
     inputs = scan_inputs(l=70)
     with kernels.off():
         pure = *selective_scan(*inputs), *gradients(selective_scan, inputs)
-    for got, want, chunked in zip((*selective_scan(*inputs), *gradients(selective_scan, inputs)), pure,
-                                  scan_chunked(*inputs)):
+    for got, want, chunked in zip((*selective_scan(*inputs), *gradients(selective_scan, inputs)), pure, scan_chunked(*inputs)):
         close(got, want, 1e-13)
         assert torch.equal(want, chunked)
 
@@ -165,7 +172,7 @@ def test_the_exponential_over_all_floats_that_matter():
     exact = x.double().exp()
     y = exponential(x)
     spacing = 2.0 ** (exact.log2().floor() - 23)
-    error = (y.double() - exact).abs() / spacing                        # in units in the last place
+    error = (y.double() - exact).abs() / spacing  # in units in the last place
     assert error.max() < 1.2
     assert (y[x < 0] <= 1).all()
     inf, nan = torch.inf, torch.nan
@@ -178,8 +185,7 @@ def test_the_exponential_over_all_floats_that_matter():
 @pytest.mark.parametrize("whole", [True, False], ids=["bias and states", "neither"])
 def test_the_whole_mixer_equals_its_parts(l, dtype, tolerance, whole):
     b, h, p, n, rank, taps, e = 2, 2, 20, 5, 3, 4, 40
-    sizes = [(b, l, 2 * e), (e, taps), (e,), (h, rank + 2 * n, p), (h, p, rank), (h, p), (h, p, n), (h, p),
-             (b, taps - 1, e), (b, h, p, n)]
+    sizes = [(b, l, 2 * e), (e, taps), (e,), (h, rank + 2 * n, p), (h, p, rank), (h, p), (h, p, n), (h, p), (b, taps - 1, e), (b, h, p, n)]
     inputs = [(draw(*size, seed=i) / 2).to(dtype) for i, size in enumerate(sizes)]
     inputs[-1] = inputs[-1].to(torch.promote_types(dtype, torch.float32))
     inputs = [t if whole or i not in (2, 8, 9) else None for i, t in enumerate(inputs)]
@@ -217,5 +223,6 @@ def test_the_mixer_operator_is_what_torch_expects_of_one():
     sizes = [(1, 5, 24), (12, 4), (12,), (1, 7, 12), (1, 12, 3), (1, 12), (1, 12, 2), (1, 12), (1, 3, 12), (1, 1, 12, 2)]
     inputs = [draw(*size, seed=i).requires_grad_() for i, size in enumerate(sizes)]
     for arguments in (inputs, [t if i not in (2, 8, 9) else None for i, t in enumerate(inputs)]):
-        torch.library.opcheck(torch.ops.zamba_lab.mamba1, (*arguments, 0.0),
-                              test_utils=("test_schema", "test_autograd_registration", "test_faketensor"))
+        torch.library.opcheck(
+            torch.ops.zamba_lab.mamba1, (*arguments, 0.0), test_utils=("test_schema", "test_autograd_registration", "test_faketensor")
+        )

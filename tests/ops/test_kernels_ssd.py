@@ -10,7 +10,7 @@ from ops.test_kernels import defined_ssd, gradients, native_ssd
 from zamba_lab.ops import kernels
 from zamba_lab.ops.kernels import call, unit
 
-scan = sys.modules["zamba_lab.ops.kernels.ssd"]             # in the package, this name is the operator's
+scan = sys.modules["zamba_lab.ops.kernels.ssd"]  # in the package, this name is the operator's
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
 needs_tiles = pytest.mark.skipif(kernels.available() and unit.matrix_unit() < 0, reason="the system refuses the matrix unit")
 
@@ -61,8 +61,8 @@ def test_on_tiles_it_is_the_same_scan(sizes, state, D, monkeypatch):
     wide = [None if t is None else t.double() for t in inputs]
     exact, exact_last = defined_ssd(*wide[:5], wide[6], wide[5])
     size = lambda t: t.double().square().mean().sqrt()
-    assert size(last - exact_last) < 2**-16 * size(exact_last)             # high and low keep 16 bits of 24
-    assert size(y - exact) < 1.01 * size(plain_y - exact) + 1e-6 * size(exact)          # y is rounded to 8
+    assert size(last - exact_last) < 2**-16 * size(exact_last)  # high and low keep 16 bits of 24
+    assert size(y - exact) < 1.01 * size(plain_y - exact) + 1e-6 * size(exact)  # y is rounded to 8
     assert y.dtype == torch.bfloat16 and last.dtype == torch.float32
 
 

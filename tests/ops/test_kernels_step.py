@@ -13,7 +13,7 @@ from zamba_lab.ops.kernels.step import attend_step
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
 
-WIDE = replace(VARIANTS["base"], d_model=128, headdim=32, d_state=40, n_groups=2, d_mlp=64)     # more than one vector
+WIDE = replace(VARIANTS["base"], d_model=128, headdim=32, d_state=40, n_groups=2, d_mlp=64)  # more than one vector
 
 
 def draw(*shape, dtype, seed):
@@ -21,8 +21,11 @@ def draw(*shape, dtype, seed):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 1e-4), (torch.bfloat16, 0.1)], ids=str)
-@pytest.mark.parametrize("config", [WIDE, replace(WIDE, n_groups=1, d_conv=1), replace(WIDE, dt_min=0.1, conv_bias=False)],
-                         ids=["wide", "one group, one tap", "dt clamp"])
+@pytest.mark.parametrize(
+    "config",
+    [WIDE, replace(WIDE, n_groups=1, d_conv=1), replace(WIDE, dt_min=0.1, conv_bias=False)],
+    ids=["wide", "one group, one tap", "dt clamp"],
+)
 @torch.no_grad()
 def test_a_step_is_as_near_to_float64_as_the_pure_forms_are(config, dtype, tolerance):
     """Of bfloat16 and float32: the distance from float64, which rounded weights alone account for in part."""
@@ -55,9 +58,18 @@ def test_attention_of_one_token_equals_attention_over_the_sequence(h, g, p, hidd
     turned = torch.cat([k[:, :, :-1], last], dim=2)
     want = attend(turn(q, *by).double(), turned.double(), v.double(), 0.3, seen)
     K, V = torch.full((b, g, s + 5, p), torch.nan, dtype=dtype), torch.full((b, g, s + 5, p), torch.nan, dtype=dtype)
-    K[:, :, :s - 1], V[:, :, :s - 1] = k[:, :, :-1], v[:, :, :-1]
-    got = attend_step(q.view(b, 1, h * p), k[:, :, -1].reshape(b, 1, g * p).contiguous(), v[:, :, -1].reshape(b, 1, g * p).contiguous(),
-                      by, K, V, s, seen, 0.3)
+    K[:, :, : s - 1], V[:, :, : s - 1] = k[:, :, :-1], v[:, :, :-1]
+    got = attend_step(
+        q.view(b, 1, h * p),
+        k[:, :, -1].reshape(b, 1, g * p).contiguous(),
+        v[:, :, -1].reshape(b, 1, g * p).contiguous(),
+        by,
+        K,
+        V,
+        s,
+        seen,
+        0.3,
+    )
     torch.testing.assert_close(got.double().view(b, h, 1, p), want, rtol=0, atol=tolerance)
     torch.testing.assert_close(K[:, :, :s], turned, rtol=0, atol=tolerance)
     assert torch.equal(V[:, :, s - 1], v[:, :, -1]) and V[:, :, s:].isnan().all()
@@ -68,6 +80,5 @@ def test_a_look_at_a_step_sees_what_the_step_does():
     model, ids = make_model(WIDE), random_ids(WIDE)
     _, cache = model.extend(ids[:, :-1])
     trace = zl.Trace(keep=["logits", "layers.2.shared.attn_probs"])
-    torch.testing.assert_close(model.extend(ids[:, -1:], cache, trace=trace)[0], model.extend(ids[:, -1:], cache)[0],
-                               rtol=0, atol=1e-11)
+    torch.testing.assert_close(model.extend(ids[:, -1:], cache, trace=trace)[0], model.extend(ids[:, -1:], cache)[0], rtol=0, atol=1e-11)
     assert trace["layers.2.shared.attn_probs"].shape[-1] == 19

@@ -40,6 +40,6 @@ def test_gradients_other_types_and_shapes_go_the_usual_way():
     with torch.no_grad():
         assert plus(a, a[:1]).shape == a.shape and plus(a, a.bfloat16()).dtype == torch.float32
         assert concat(a, a.bfloat16()).dtype == torch.float32 and concat(a, a[..., :3]).shape == (2, 20, 20)
-        memory._kept.clear()                                                                # of the last
+        memory._kept.clear()  # of the last
         assert plus(a, a.mT.contiguous().mT).is_contiguous() and plus(a.to("meta"), a.to("meta")).is_meta
     assert not memory._kept

@@ -52,7 +52,7 @@ def test_panels_are_taken_for_many_rows_in_inference_and_for_nothing_else(monkey
         ops.linear(*arguments, **more)
         return bool(taken)
 
-    assert not takes(x, weight, bias)                                                       # gradients are on
+    assert not takes(x, weight, bias)  # gradients are on
     with torch.no_grad():
         assert takes(x, weight, bias) and takes(x.view(2, -1, 64), weight) and takes(x, weight, add=given(ops.MANY, 37)[0])
         assert not takes(x[1:], weight) and not takes(x.float(), weight.float()) and not takes(x, weight[1:])
@@ -85,14 +85,18 @@ def test_a_large_result_is_the_same_where_an_earlier_one_was(dtype, biased, adde
     assert ops.linear(x[:, :0], weight, bias).shape == (2, 0, 17)
 
 
-@pytest.mark.parametrize("processor, faster", [
-    ({}, False),                                                                            # a torch that cannot say
-    ({"cpu_name": "Intel Xeon", "avx2": True, "avx512_bf16": True, "amx_bf16": True}, False),
-    ({"cpu_name": "Intel Xeon", "avx2": True, "avx512_bf16": True, "amx_bf16": False}, True),
-    ({"cpu_name": "Intel Core", "avx2": True}, True),
-    ({"cpu_name": "AMD EPYC", "avx2": True, "avx512_bf16": True}, False),
-    ({"cpu_name": "AMD EPYC", "avx2": True, "avx512_bf16": False}, True),
-    ({"cpu_name": "Neoverse", "architecture": "aarch64"}, False)])
+@pytest.mark.parametrize(
+    "processor, faster",
+    [
+        ({}, False),  # a torch that cannot say
+        ({"cpu_name": "Intel Xeon", "avx2": True, "avx512_bf16": True, "amx_bf16": True}, False),
+        ({"cpu_name": "Intel Xeon", "avx2": True, "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"cpu_name": "Intel Core", "avx2": True}, True),
+        ({"cpu_name": "AMD EPYC", "avx2": True, "avx512_bf16": True}, False),
+        ({"cpu_name": "AMD EPYC", "avx2": True, "avx512_bf16": False}, True),
+        ({"cpu_name": "Neoverse", "architecture": "aarch64"}, False),
+    ],
+)
 def test_the_choice_is_the_processors(processor, faster, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor, raising=False)
     assert ops.float32_is_faster.__wrapped__() is faster

@@ -47,10 +47,10 @@ def test_in_pieces_loss_and_gradients_are_those_of_all_logits(always, monkeypatc
 def test_only_large_logits_of_full_precision_come_in_pieces():
     x, weight = torch.zeros(2, 512, 64), torch.nn.Parameter(torch.zeros(4096, 64))
     assert in_pieces(x, weight)
-    assert not in_pieces(x[:1, :100], weight)                                   # few
+    assert not in_pieces(x[:1, :100], weight)  # few
     assert not in_pieces(x.bfloat16(), weight.bfloat16()) and not in_pieces(x.bfloat16(), weight)
-    assert not in_pieces(torch.zeros(8192, 600), torch.zeros(599, 600))         # a row of them is shorter than one of x
-    assert not in_pieces(x, None)                                               # int8 weights
+    assert not in_pieces(torch.zeros(8192, 600), torch.zeros(599, 600))  # a row of them is shorter than one of x
+    assert not in_pieces(x, None)  # int8 weights
     with torch.autocast("cpu", torch.bfloat16):
         assert not in_pieces(x, weight)
 

@@ -25,5 +25,5 @@ def test_the_gate_comes_before_the_norm():
 
 @pytest.mark.filterwarnings("ignore:float16 on a CPU")
 def test_statistics_are_float32_for_half_precision():
-    x = torch.full((1, 4096), 300.0, dtype=torch.float16)              # its square overflows float16
+    x = torch.full((1, 4096), 300.0, dtype=torch.float16)  # its square overflows float16
     torch.testing.assert_close(rms_norm(x, torch.ones(4096, dtype=torch.float16), 1e-5), torch.ones_like(x))

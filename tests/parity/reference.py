@@ -21,19 +21,48 @@ from zamba_lab.model import Zamba
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import transformers
-    from transformers import (AutoModelForCausalLM, Mamba2Config, MambaConfig, PreTrainedModel, Zamba2Config,
-                              ZambaConfig)
+    from transformers import AutoModelForCausalLM, Mamba2Config, MambaConfig, PreTrainedModel, Zamba2Config, ZambaConfig
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
-TOLERANCE = 2e-5                 # of the largest value compared
-ZAMBA2 = dict(vocab_size=67, hidden_size=32, num_hidden_layers=6, hybrid=(1, 3, 4), num_mem_blocks=2, mamba_d_state=8,
-              n_mamba_heads=4, num_attention_heads=4, intermediate_size=48, adapter_rank=3, chunk_size=32)
-ZAMBA1 = dict(vocab_size=67, hidden_size=32, num_hidden_layers=5, hybrid=(1, 3), mamba_d_state=6, n_mamba_heads=2,
-              num_attention_heads=4, num_key_value_heads=4, intermediate_size=48)
-MAMBA2 = dict(vocab_size=67, hidden_size=32, num_hidden_layers=4, state_size=8, num_heads=4, head_dim=16, n_groups=1,
-              chunk_size=32, pad_token_id=0, tie_word_embeddings=True)
+TOLERANCE = 2e-5  # of the largest value compared
+ZAMBA2 = dict(
+    vocab_size=67,
+    hidden_size=32,
+    num_hidden_layers=6,
+    hybrid=(1, 3, 4),
+    num_mem_blocks=2,
+    mamba_d_state=8,
+    n_mamba_heads=4,
+    num_attention_heads=4,
+    intermediate_size=48,
+    adapter_rank=3,
+    chunk_size=32,
+)
+ZAMBA1 = dict(
+    vocab_size=67,
+    hidden_size=32,
+    num_hidden_layers=5,
+    hybrid=(1, 3),
+    mamba_d_state=6,
+    n_mamba_heads=2,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    intermediate_size=48,
+)
+MAMBA2 = dict(
+    vocab_size=67,
+    hidden_size=32,
+    num_hidden_layers=4,
+    state_size=8,
+    num_heads=4,
+    head_dim=16,
+    n_groups=1,
+    chunk_size=32,
+    pad_token_id=0,
+    tie_word_embeddings=True,
+)
 MAMBA1 = dict(vocab_size=67, hidden_size=32, num_hidden_layers=4, state_size=6)
 BASES = {"zamba2": ZAMBA2, "zamba": ZAMBA1, "mamba2": MAMBA2, "mamba": MAMBA1}
 CONFIGS = {"zamba2": Zamba2Config, "zamba": ZambaConfig, "mamba2": Mamba2Config, "mamba": MambaConfig}
@@ -83,9 +112,9 @@ def randomise(model: PreTrainedModel, seed: int) -> None:
 
     for name, p in model.named_parameters():
         if name.endswith("A_log"):
-            p.copy_(torch.rand(p.shape, generator=generator) * math.log(16))             # A in 1..16
+            p.copy_(torch.rand(p.shape, generator=generator) * math.log(16))  # A in 1..16
         elif name.endswith(("dt_bias", "dt_proj_bias", "dt_proj.bias")):
-            p.copy_(draw(p.shape, -2.5, 1.0))                                            # dt about 0.03..0.3
+            p.copy_(draw(p.shape, -2.5, 1.0))  # dt about 0.03..0.3
         elif name.endswith(("norm.weight", "norm_f.weight", ".D")):
             p.copy_(draw(p.shape, 1.0, 0.3))
         elif name.endswith("bias"):

@@ -14,24 +14,45 @@ from safetensors.torch import load_file, save_file
 
 from zamba_lab.checkpoints import load
 
-HYBRID = (1, 3, 4)                         # blocks 0, 1, 0
+HYBRID = (1, 3, 4)  # blocks 0, 1, 0
 LEGACY_CONFIG = dict(
-    model_type="zamba2", vocab_size=67, hidden_size=32, num_hidden_layers=6, state_size=8, conv_dimension=4,
-    expansion_factor=2, mamba_headdim=16, num_attention_heads=4, num_key_value_heads=4, ffn_hidden_size=48, lora_rank=3,
-    num_mem_blocks=2, use_mem_rope=True, use_shared_block_lora=True, use_shared_attention_lora=True, kv_channels=8,
-    gated_linear_unit=True, add_bias_linear=False, rope_theta=10000, layers_block_type=["m", "g", "m", "g", "g", "m"])
+    model_type="zamba2",
+    vocab_size=67,
+    hidden_size=32,
+    num_hidden_layers=6,
+    state_size=8,
+    conv_dimension=4,
+    expansion_factor=2,
+    mamba_headdim=16,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    ffn_hidden_size=48,
+    lora_rank=3,
+    num_mem_blocks=2,
+    use_mem_rope=True,
+    use_shared_block_lora=True,
+    use_shared_attention_lora=True,
+    kv_channels=8,
+    gated_linear_unit=True,
+    add_bias_linear=False,
+    rope_theta=10000,
+    layers_block_type=["m", "g", "m", "g", "g", "m"],
+)
 
 
 def moved(name: str) -> str:
     """A name of today's layout in the legacy one."""
-    rules = ((r"layers\.(\d+)\.linear\.weight", lambda m: f"linear_layers.{HYBRID.index(int(m[1]))}.weight"),
-             (r"layers\.(\d+)\.shared_transformer\.", lambda m: f"blocks.{HYBRID.index(int(m[1])) % 2}."),
-             (r"layers\.(\d+)\.(mamba_decoder\.)?", lambda m: f"mamba_layers.{m[1]}."),
-             (r"gate_up_proj_adapter_list\.(\d+)\.0", r"linear_fc1_lora_A_list.\1"),
-             (r"gate_up_proj_adapter_list\.(\d+)\.1", r"linear_fc1_lora_B_list.\1"),
-             (r"linear_(.)_adapter_list\.(\d+)\.0", r"linear_\1_lora_A_list.\2"),
-             (r"linear_(.)_adapter_list\.(\d+)\.1", r"linear_\1_lora_B_list.\2"),
-             (r"gate_up_proj\.", "linear_fc1."), (r"down_proj\.", "linear_fc2."))
+    rules = (
+        (r"layers\.(\d+)\.linear\.weight", lambda m: f"linear_layers.{HYBRID.index(int(m[1]))}.weight"),
+        (r"layers\.(\d+)\.shared_transformer\.", lambda m: f"blocks.{HYBRID.index(int(m[1])) % 2}."),
+        (r"layers\.(\d+)\.(mamba_decoder\.)?", lambda m: f"mamba_layers.{m[1]}."),
+        (r"gate_up_proj_adapter_list\.(\d+)\.0", r"linear_fc1_lora_A_list.\1"),
+        (r"gate_up_proj_adapter_list\.(\d+)\.1", r"linear_fc1_lora_B_list.\1"),
+        (r"linear_(.)_adapter_list\.(\d+)\.0", r"linear_\1_lora_A_list.\2"),
+        (r"linear_(.)_adapter_list\.(\d+)\.1", r"linear_\1_lora_B_list.\2"),
+        (r"gate_up_proj\.", "linear_fc1."),
+        (r"down_proj\.", "linear_fc2."),
+    )
     for pattern, new in rules:
         name = re.sub(r"(?<!\w)" + pattern, new, name)
     return name
@@ -59,8 +80,7 @@ def plain(tensors: dict) -> dict:
         name = re.sub(r"^blocks\.(\d)\.feed_forward\.", r"decoder.blocks.\1.mlp.mixer.", name)
         name = re.sub(r"^blocks\.(\d)\.self_attn\.o_proj\.", r"decoder.blocks.\1.sa.mixer.linear_proj.", name)
         name = re.sub(r"^blocks\.(\d)\.self_attn\.", r"decoder.blocks.\1.sa.mixer.", name)
-        found[{"embed_tokens.weight": "embedding.weight",
-               "final_layernorm.weight": "decoder.final_layernorm.weight"}.get(name, name)] = t
+        found[{"embed_tokens.weight": "embedding.weight", "final_layernorm.weight": "decoder.final_layernorm.weight"}.get(name, name)] = t
     for b in "01":
         qkv = [found.pop(f"decoder.blocks.{b}.sa.mixer.{x}_proj.weight") for x in "qkv"]
         found[f"decoder.blocks.{b}.sa.mixer.linear_qkv.weight"] = rearrange(qkv, "x (h p) d -> (h x p) d", h=4)
@@ -91,7 +111,7 @@ def test_zamba2_renamed(layout, tmp_path):
 
 @torch.no_grad()
 def test_zamba_renamed(tmp_path):
-    theirs = build("zamba")                # hybrid depths 1 and 3
+    theirs = build("zamba")  # hybrid depths 1 and 3
     theirs.save_pretrained(tmp_path)
     tensors = {}
     for name, t in load_file(tmp_path / "model.safetensors").items():

@@ -12,12 +12,21 @@ from zamba_lab.trace import Trace
 
 CASES = {
     "mamba": ("mamba", {}),
-    "mamba with other sizes": ("mamba", dict(conv_kernel=3, expand=3, time_step_rank=5, use_conv_bias=False,
-                                             use_bias=True, tie_word_embeddings=False, layer_norm_epsilon=1e-3)),
+    "mamba with other sizes": (
+        "mamba",
+        dict(
+            conv_kernel=3,
+            expand=3,
+            time_step_rank=5,
+            use_conv_bias=False,
+            use_bias=True,
+            tie_word_embeddings=False,
+            layer_norm_epsilon=1e-3,
+        ),
+    ),
     "mamba2": ("mamba2", {}),
     "mamba2 with groups, untied": ("mamba2", dict(n_groups=2, tie_word_embeddings=False)),
-    "mamba2 with other sizes": ("mamba2", dict(conv_kernel=2, expand=3, num_heads=6, use_conv_bias=False, use_bias=True,
-                                               chunk_size=7)),
+    "mamba2 with other sizes": ("mamba2", dict(conv_kernel=2, expand=3, num_heads=6, use_conv_bias=False, use_bias=True, chunk_size=7)),
 }
 
 
@@ -47,21 +56,18 @@ def test_greedy_continuation(pair):
     assert generate(pair.ours, ids, max_new_tokens=8).tolist() == theirs.tolist()
 
 
-ORIGINAL = dict(d_model=32, n_layer=4, vocab_size=61, rms_norm=True, residual_in_fp32=True, fused_add_norm=True,
-                pad_vocab_size_multiple=8)
+ORIGINAL = dict(d_model=32, n_layer=4, vocab_size=61, rms_norm=True, residual_in_fp32=True, fused_add_norm=True, pad_vocab_size_multiple=8)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
-@pytest.mark.parametrize(("model_type", "ssm_cfg"), [
-    ("mamba", dict(d_state=6)), ("mamba2", dict(layer="Mamba2", d_state=8, headdim=16))])
+@pytest.mark.parametrize(("model_type", "ssm_cfg"), [("mamba", dict(d_state=6)), ("mamba2", dict(layer="Mamba2", d_state=8, headdim=16))])
 def test_the_original_files_are_the_same_model(model_type, ssm_cfg, file, tmp_path):
     """Another spelling of the embedding, the tied head stored as well, a vocabulary to be rounded up, no model_type."""
     from safetensors.torch import save_file
 
     theirs = build(model_type, vocab_size=64)
-    tensors = {name.replace("backbone.embeddings", "backbone.embedding"): t.clone()
-               for name, t in theirs.state_dict().items()}
+    tensors = {name.replace("backbone.embeddings", "backbone.embedding"): t.clone() for name, t in theirs.state_dict().items()}
     assert "lm_head.weight" in tensors
     (torch.save if file.endswith(".bin") else save_file)(tensors, tmp_path / file)
     (tmp_path / "config.json").write_text(json.dumps({**ORIGINAL, "ssm_cfg": ssm_cfg}))

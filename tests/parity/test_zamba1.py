@@ -25,8 +25,9 @@ CASES = {
     "one invocation, head untied": dict(hybrid=(2,), tie_word_embeddings=False),
     "convolution of two": dict(mamba_d_conv=2),
     "convolution of three, expansion by three": dict(mamba_d_conv=3, mamba_expand=3),
-    "odd numbers": dict(vocab_size=41, hidden_size=36, n_mamba_heads=3, mamba_d_state=5, num_attention_heads=3,
-                        num_key_value_heads=3, intermediate_size=29),
+    "odd numbers": dict(
+        vocab_size=41, hidden_size=36, n_mamba_heads=3, mamba_d_state=5, num_attention_heads=3, num_key_value_heads=3, intermediate_size=29
+    ),
     "grouped-query attention": dict(num_key_value_heads=2),
     "heads of another width": dict(attention_head_dim=10),
     "another activation and epsilon": dict(hidden_act="silu", rms_norm_eps=1e-2),
@@ -61,7 +62,7 @@ def test_cache_after_a_prompt(pair):
     cache = pair.ours.extend(ids)[1]
     for i, layer in enumerate(cache.layers):
         assert_same(layer.ssm, theirs.get_recurrent_state(i), f"SSM state of depth {i}")
-        window = theirs.get_conv_state(i)[..., -layer.conv.shape[1]:]            # theirs holds one input more
+        window = theirs.get_conv_state(i)[..., -layer.conv.shape[1] :]  # theirs holds one input more
         assert_same(layer.conv, window.mT, f"convolution's state of depth {i}")
         if layer.k is not None:
             assert_same(layer.k, theirs.layers[i].keys, f"keys of depth {i}")
@@ -73,8 +74,8 @@ def test_step_by_step_after_a_prompt(pair):
     ids = prompt(pair.theirs, l=24)
     past, cache = pair.theirs(ids[:, :9], use_cache=True).past_key_values, pair.ours.extend(ids[:, :9])[1]
     for t in range(9, 24):
-        theirs = pair.theirs(ids[:, t:t + 1], past_key_values=past, use_cache=True)
-        ours, cache = pair.ours.extend(ids[:, t:t + 1], cache)
+        theirs = pair.theirs(ids[:, t : t + 1], past_key_values=past, use_cache=True)
+        ours, cache = pair.ours.extend(ids[:, t : t + 1], cache)
         assert_same(ours, theirs.logits, f"logits of token {t}")
 
 
@@ -101,9 +102,9 @@ def test_left_padding(pair):
     mask = torch.stack([(torch.arange(20) >= 20 - n).long() for n in lengths])
     ours = pair.ours(ids, mask=mask)
     for row, n in enumerate(lengths):
-        alone = pair.theirs(ids[row:row + 1, 20 - n:], use_cache=False).logits[0]
-        assert_same(ours[row, 20 - n:], alone, f"row of {n} tokens, against the reference without padding")
-    if not pair.theirs.config.mamba_proj_bias:          # with it the reference lets padding into the convolution
+        alone = pair.theirs(ids[row : row + 1, 20 - n :], use_cache=False).logits[0]
+        assert_same(ours[row, 20 - n :], alone, f"row of {n} tokens, against the reference without padding")
+    if not pair.theirs.config.mamba_proj_bias:  # with it the reference lets padding into the convolution
         theirs = pair.theirs(ids, attention_mask=mask, use_cache=False).logits
         assert_same(ours[mask == 1], theirs[mask == 1], "all rows, against the reference with padding")
 

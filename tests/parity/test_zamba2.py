@@ -16,8 +16,17 @@ CASES = {
     "only the first layer hybrid": dict(hybrid=(0,), num_mem_blocks=1),
     "only the last layer hybrid": dict(hybrid=(5,), num_mem_blocks=1),
     "more blocks than invocations": dict(num_mem_blocks=3, hybrid=(2, 3)),
-    "odd numbers": dict(vocab_size=41, hidden_size=36, num_hidden_layers=5, hybrid=(1, 4), n_mamba_heads=9,
-                        mamba_d_state=5, num_attention_heads=3, intermediate_size=29, adapter_rank=7),
+    "odd numbers": dict(
+        vocab_size=41,
+        hidden_size=36,
+        num_hidden_layers=5,
+        hybrid=(1, 4),
+        n_mamba_heads=9,
+        mamba_d_state=5,
+        num_attention_heads=3,
+        intermediate_size=29,
+        adapter_rank=7,
+    ),
     "two groups": dict(mamba_ngroups=2),
     "four groups of two heads": dict(mamba_ngroups=4, n_mamba_heads=8, hidden_size=48, num_attention_heads=6),
     "one head": dict(n_mamba_heads=1),
@@ -79,7 +88,7 @@ def test_cache_after_a_prompt(pair):
     cache = pair.ours.extend(ids)[1]
     for i, layer in enumerate(cache.layers):
         assert_same(layer.ssm, theirs.get_recurrent_state(i), f"SSM state of depth {i}")
-        window = theirs.get_conv_state(i)[..., -layer.conv.shape[1]:]            # theirs holds one input more
+        window = theirs.get_conv_state(i)[..., -layer.conv.shape[1] :]  # theirs holds one input more
         assert_same(layer.conv, window.mT, f"convolution's state of depth {i}")
         if layer.k is not None:
             assert_same(layer.k, theirs.layers[i].keys, f"keys of depth {i}")
@@ -91,8 +100,8 @@ def test_step_by_step_after_a_prompt(pair):
     ids = prompt(pair.theirs, l=24)
     past, cache = pair.theirs(ids[:, :9], use_cache=True).past_key_values, pair.ours.extend(ids[:, :9])[1]
     for t in range(9, 24):
-        theirs = pair.theirs(ids[:, t:t + 1], past_key_values=past, use_cache=True)
-        ours, cache = pair.ours.extend(ids[:, t:t + 1], cache)
+        theirs = pair.theirs(ids[:, t : t + 1], past_key_values=past, use_cache=True)
+        ours, cache = pair.ours.extend(ids[:, t : t + 1], cache)
         assert_same(ours, theirs.logits, f"logits of token {t}")
     for i, layer in enumerate(cache.layers):
         assert_same(layer.ssm, theirs.past_key_values.get_recurrent_state(i), f"SSM state of depth {i}")
@@ -121,9 +130,9 @@ def test_left_padding(pair):
     mask = torch.stack([(torch.arange(20) >= 20 - n).long() for n in lengths])
     ours = pair.ours(ids, mask=mask)
     for row, n in enumerate(lengths):
-        alone = pair.theirs(ids[row:row + 1, 20 - n:], use_cache=False).logits[0]
-        assert_same(ours[row, 20 - n:], alone, f"row of {n} tokens, against the reference without padding")
-    if pair.theirs.config.add_bias_linear:          # there the reference lets padding into the convolution
+        alone = pair.theirs(ids[row : row + 1, 20 - n :], use_cache=False).logits[0]
+        assert_same(ours[row, 20 - n :], alone, f"row of {n} tokens, against the reference without padding")
+    if pair.theirs.config.add_bias_linear:  # there the reference lets padding into the convolution
         return
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     theirs = pair.theirs(ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
@@ -183,8 +192,8 @@ def test_without_a_clamp_prompt_and_decoding_agree_where_the_reference_does_not(
     ids = prompt(theirs, l=24)
     past, cache = theirs(ids[:, :8], use_cache=True).past_key_values, ours.extend(ids[:, :8])[1]
     for t in range(8, 24):
-        step = theirs(ids[:, t:t + 1], past_key_values=past, use_cache=True).logits
-        ours_step, cache = ours.extend(ids[:, t:t + 1], cache)
+        step = theirs(ids[:, t : t + 1], past_key_values=past, use_cache=True).logits
+        ours_step, cache = ours.extend(ids[:, t : t + 1], cache)
     assert_same(ours_step, ours(ids)[:, -1:], "ours step by step, against ours at once")
     assert distance(step, theirs(ids).logits[:, -1:]) > 100
 

@@ -42,7 +42,7 @@ def test_forgetting_asks_for_the_last_value():
     task = tasks.get("forgetting")
     ids, labels = task.batch(0, 0, 50)
     for row, below in zip(ids.tolist(), labels.tolist()):
-        told = dict(zip(row[0:12:2], row[1:12:2]))                               # a later pair replaces an earlier one
+        told = dict(zip(row[0:12:2], row[1:12:2]))  # a later pair replaces an earlier one
         assert {row[t]: below[t] for t in range(32) if below[t] != ASKED} == told and len(told) == 4
     parts = task.slices(ids, labels)
     assert parts["updated"].sum() == parts["kept"].sum() == 100
@@ -52,9 +52,9 @@ def test_half_a_compositional_key_leaves_a_row_of_the_grid_open():
     task = tasks.get("compositional")
     ids, labels = task.batch(0, 0, 50)
     for row, below in zip(ids.tolist(), labels.tolist()):
-        told = {tuple(row[k:k + 2]): row[k + 2] for k in range(0, 12, 3)}
+        told = {tuple(row[k : k + 2]): row[k + 2] for k in range(0, 12, 3)}
         assert len(told) == 4 and len({a for a, _ in told}) == len({b for _, b in told}) == 2
-        assert {tuple(row[t - 1:t + 1]): below[t] for t in range(32) if below[t] != ASKED} == told
+        assert {tuple(row[t - 1 : t + 1]): below[t] for t in range(32) if below[t] != ASKED} == told
 
 
 def test_noise_takes_its_share_of_the_pairs():
@@ -83,7 +83,7 @@ def test_copying_longer_asks_only_for_strings_that_training_never_had():
 def test_the_products_of_a_group_keep_its_axioms(group, order):
     table = products(group)
     assert elements(group).shape[0] == order == len(table)
-    assert all(sorted(row) == list(range(order)) for row in [*table.tolist(), *table.T.tolist()])       # each solves x g = h
+    assert all(sorted(row) == list(range(order)) for row in [*table.tolist(), *table.T.tolist()])  # each solves x g = h
     a, b, c = np.random.default_rng(0).integers(order, size=(3, 200))
     np.testing.assert_array_equal(table[table[a, b], c], table[a, table[b, c]])
     assert any((table[k] == np.arange(order)).all() for k in range(order))

@@ -45,8 +45,9 @@ def test_how_loud_a_block_is_is_said_before_the_first_step(monkeypatch):
 
 def test_what_is_heard_is_the_ratio_of_the_traced_sizes():
     torch.manual_seed(0)
-    config = zl.ZambaConfig(vocab_size=64, d_model=16, n_layers=4, hybrid_layers=(1, 3), attn_heads=2, d_mlp=16, headdim=16,
-                            d_state=4, lora_rank=2)
+    config = zl.ZambaConfig(
+        vocab_size=64, d_model=16, n_layers=4, hybrid_layers=(1, 3), attn_heads=2, d_mlp=16, headdim=16, d_state=4, lora_rank=2
+    )
     model, ids = zl.Zamba(config), tasks.get("mqar").batch(0, 0, 8).ids
     trace = zl.Trace(keep=["layers.3.shared.link_out", "layers.3.resid_in"])
     model(ids, trace=trace)
@@ -78,8 +79,7 @@ def test_an_arm_that_is_not_there_is_refused():
 
 def test_settings_are_read_by_part():
     found = gate.settings(["task.kv=8", "model.link_gain=4.0", "training.schedule=wsd(warmup=10, decay=0.4)", "task.length=64"])
-    assert found == {"task": {"kv": 8, "length": 64}, "model": {"link_gain": 4.0},
-                     "training": {"schedule": "wsd(warmup=10, decay=0.4)"}}
+    assert found == {"task": {"kv": 8, "length": 64}, "model": {"link_gain": 4.0}, "training": {"schedule": "wsd(warmup=10, decay=0.4)"}}
     arm = gate.arms(256)["hybrid"].changed(found["model"], found["training"])
     assert arm.model.link_gain == 4 and str(arm.training.schedule) == "wsd(warmup=10, decay=0.4, final=0.0)"
     for bad in ("kv=8", "tasks.kv=8", "task.kv", "task.=8"):

@@ -49,9 +49,9 @@ def test_the_oracle_knows_nothing_of_what_comes_later(name, size):
     task = tasks.get(name, size)
     (ids, labels), (others, _) = some(task, n=3), some(task, seed=1, n=3)
     for cut in np.linspace(0, task.length - 2, 5).astype(int):
-        mixed = torch.cat([ids[:, :cut + 1], others[:, cut + 1:]], dim=1)
-        before = labels[:, :cut + 1] != tasks.IGNORE
-        torch.testing.assert_close(task.oracle(mixed)[:, :cut + 1][before], labels[:, :cut + 1][before])
+        mixed = torch.cat([ids[:, : cut + 1], others[:, cut + 1 :]], dim=1)
+        before = labels[:, : cut + 1] != tasks.IGNORE
+        torch.testing.assert_close(task.oracle(mixed)[:, : cut + 1][before], labels[:, : cut + 1][before])
 
 
 @pytest.mark.parametrize("name, size", EVERY)
@@ -129,9 +129,9 @@ def test_an_example_shows_every_token_and_every_answer(name, size):
     below = ["" if label == tasks.IGNORE else task.word(label) for label in labels.tolist()]
     wide, lines = 1 + max(map(len, words + below)), iter(task.draw(ids, labels).split("\n"))
     for at in range(0, task.length, PER_LINE):
-        for row in (words[at:at + PER_LINE], below[at:at + PER_LINE]):
+        for row in (words[at : at + PER_LINE], below[at : at + PER_LINE]):
             line = next(lines) if any(row) else ""
-            assert [line[k * wide:(k + 1) * wide].strip() for k in range(len(row))] == row, (at, line)
+            assert [line[k * wide : (k + 1) * wide].strip() for k in range(len(row))] == row, (at, line)
     assert next(lines, None) is None
 
 
@@ -164,22 +164,25 @@ def test_a_batch_of_this_version_is_what_it_was(name, size):
     assert sha.hexdigest()[:16] == BATCHES.get(f"{name} {size} version {task.VERSION}")
 
 
-@pytest.mark.parametrize("bad, said", [
-    (lambda: tasks.get("mqr"), "no task 'mqr': there are mqar, "),
-    (lambda: tasks.get("mqar", "huge"), "size must be one of ci, laptop, paper: got 'huge'"),
-    (lambda: tasks.get("mqar", pairs=3), "mqar has no field pairs: there are held_out, vocab_size, length, kv"),
-    (lambda: tasks.get("mqar", kv=9), "pairs and queries take 4 * kv tokens: got kv=9, length=32"),
-    (lambda: tasks.get("mqar", kv=40), "kv must be in 1..vocab_size / 2 - 1: got 40, vocab_size 64"),
-    (lambda: tasks.get("forgetting", updates=5), "updates must be in 0..kv: got 5, kv 4"),
-    (lambda: tasks.get("compositional", kv=5), "kv must be a square"),
-    (lambda: tasks.get("needle", needles=40), "needles must be in 1..(vocab_size - 1) / 3: got 40, vocab_size 64"),
-    (lambda: tasks.get("s5", group="S9"), "group must be Z2..Z256, S2..S6 or A2..A6: got 'S9'"),
-    (lambda: tasks.get("noisy_recall", noise=1.0), "noise is a share in [0, 1) and needs tokens: got noise=1.0"),
-    (lambda: tasks.get("selective_copying", copied=12), "take more than 2 * copied + 1 tokens: got length=24, copied=12"),
-    (lambda: tasks.get("dyck", reach=2), "reach must be in 3..length - 3: got 2, length 32"),
-    (lambda: tasks.get("mqar").batch(-1, 0, 4), "seed and step must be 0 or more, n 1 or more: got seed=-1, step=0, n=4"),
-    (lambda: tasks.get("compression").longer(2), "compression has no longer form"),
-])
+@pytest.mark.parametrize(
+    "bad, said",
+    [
+        (lambda: tasks.get("mqr"), "no task 'mqr': there are mqar, "),
+        (lambda: tasks.get("mqar", "huge"), "size must be one of ci, laptop, paper: got 'huge'"),
+        (lambda: tasks.get("mqar", pairs=3), "mqar has no field pairs: there are held_out, vocab_size, length, kv"),
+        (lambda: tasks.get("mqar", kv=9), "pairs and queries take 4 * kv tokens: got kv=9, length=32"),
+        (lambda: tasks.get("mqar", kv=40), "kv must be in 1..vocab_size / 2 - 1: got 40, vocab_size 64"),
+        (lambda: tasks.get("forgetting", updates=5), "updates must be in 0..kv: got 5, kv 4"),
+        (lambda: tasks.get("compositional", kv=5), "kv must be a square"),
+        (lambda: tasks.get("needle", needles=40), "needles must be in 1..(vocab_size - 1) / 3: got 40, vocab_size 64"),
+        (lambda: tasks.get("s5", group="S9"), "group must be Z2..Z256, S2..S6 or A2..A6: got 'S9'"),
+        (lambda: tasks.get("noisy_recall", noise=1.0), "noise is a share in [0, 1) and needs tokens: got noise=1.0"),
+        (lambda: tasks.get("selective_copying", copied=12), "take more than 2 * copied + 1 tokens: got length=24, copied=12"),
+        (lambda: tasks.get("dyck", reach=2), "reach must be in 3..length - 3: got 2, length 32"),
+        (lambda: tasks.get("mqar").batch(-1, 0, 4), "seed and step must be 0 or more, n 1 or more: got seed=-1, step=0, n=4"),
+        (lambda: tasks.get("compression").longer(2), "compression has no longer form"),
+    ],
+)
 def test_what_cannot_be_is_refused_with_the_rule_and_the_values(bad, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         bad()

@@ -3,6 +3,7 @@
 In each case process 1 alone sees the trouble, in step 4 of 6; afterwards two processes go on with what is there. For each process
 and case FOLDER/<team>, <case>, <first or again>-<rank>.txt says how it ended; a killed one says nothing.
 """
+
 import os
 import signal
 import sys
@@ -16,9 +17,11 @@ from train.ranks import CONFIG, DATA, model_of
 from zamba_lab.train import train
 from zamba_lab.train.several import TEAMS
 
-CASES = {"no number": lambda logits: logits * float("nan"),
-         "stopped": lambda logits: os.kill(os.getpid(), signal.SIGINT),
-         "killed": lambda logits: os.kill(os.getpid(), signal.SIGKILL)}
+CASES = {
+    "no number": lambda logits: logits * float("nan"),
+    "stopped": lambda logits: os.kill(os.getpid(), signal.SIGINT),
+    "killed": lambda logits: os.kill(os.getpid(), signal.SIGKILL),
+}
 
 
 def in_step_4(trouble, calls: list, module, arguments, logits):
@@ -54,7 +57,7 @@ def two(work) -> None:
             try:
                 work(rank)
             finally:
-                os._exit(0)                 # no goodbye between processes of which one may be gone
+                os._exit(0)  # no goodbye between processes of which one may be gone
         children.append(number)
     for number in children:
         os.waitpid(number, 0)

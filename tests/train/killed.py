@@ -3,6 +3,7 @@
 The kills fall on events of the interpreter, by a seeded choice of a number or by name, in children that are forked before
 torch has started any thread. SIGKILL leaves no time for anything.
 """
+
 import os
 import random
 import signal
@@ -16,15 +17,28 @@ from train.tiny import periodic, random_packed, tiny_model, with_documents
 from zamba_lab.train import WSD, Mixture, TrainConfig, train
 from zamba_lab.train.files import checkpoints
 
-CONFIG = TrainConfig(steps=10, batch=2, length=16, accumulate=2, lr=1e-2, schedule=WSD(warmup=2, decay=0.5), evaluate_every=4,
-                     checkpoint_every=2)
+CONFIG = TrainConfig(
+    steps=10, batch=2, length=16, accumulate=2, lr=1e-2, schedule=WSD(warmup=2, decay=0.5), evaluate_every=4, checkpoint_every=2
+)
 # name -> what is read, by which model, with which arguments
-RUNS = {"plain": (periodic(400), {}, {}),
-        "annealing": (Mixture.annealing(with_documents(400), with_documents(300)), {"mixer": "mamba1", "n_shared_blocks": 1},
-                      {"schedule": "exponential(warmup=1)", "documents": True, "checkpointing": True, "shared_lr": 0.3})}
+RUNS = {
+    "plain": (periodic(400), {}, {}),
+    "annealing": (
+        Mixture.annealing(with_documents(400), with_documents(300)),
+        {"mixer": "mamba1", "n_shared_blocks": 1},
+        {"schedule": "exponential(warmup=1)", "documents": True, "checkpointing": True, "shared_lr": 0.3},
+    ),
+}
 # inside a save: while the file is written, before and after it gets its name, before an old one goes; in the metrics, too
-NAMED = [("call", "write", 40), ("c_call", "fsync", 2), ("c_call", "replace", 2), ("c_return", "replace", 3),
-         ("c_call", "unlink", 1), ("call", "_write", 1), ("call", "flush", 3)]
+NAMED = [
+    ("call", "write", 40),
+    ("c_call", "fsync", 2),
+    ("c_call", "replace", 2),
+    ("c_return", "replace", 3),
+    ("c_call", "unlink", 1),
+    ("call", "_write", 1),
+    ("call", "flush", 3),
+]
 
 
 def killed_at(event: str | None, name: str | None, count: int) -> None:
@@ -66,7 +80,7 @@ def main(folder: Path, name: str) -> None:
     assert child(folder / "whole", name, None, 0) == 0
     died = 0
     for seed, kill in enumerate(kills):
-        begun = checkpoints(folder / "parts")               # before the first there is no run to go on with
+        begun = checkpoints(folder / "parts")  # before the first there is no run to go on with
         died += os.WTERMSIG(child(folder / "parts", name, kill, seed if begun else 0)) == signal.SIGKILL
     assert child(folder / "parts", name, None, 99) == 0
     print(died)

@@ -2,6 +2,7 @@
 
 Stages are forked before torch has started any thread: one process, then two joined by gloo, then one again.
 """
+
 import os
 import sys
 from dataclasses import replace
@@ -19,10 +20,26 @@ from zamba_lab.train.step import autocasting, gradient, train_step
 from zamba_lab.train.team import ALONE, Alone
 
 DATA = Mixture.of(with_documents(600))
-CONFIG = TrainConfig(steps=6, batch=4, length=23, lr=1e-2, schedule="constant(warmup=2)", max_epochs=None, seed=3, checkpoint_every=2,
-                     precision="float32", clip=0.5)
-OPTIONS = {"plain": {}, "labelled": {}, "in pieces": {"accumulate": 2}, "documents": {"documents": True}, "checkpointing": {"checkpointing": True},
-           "all": {"accumulate": 2, "documents": True, "checkpointing": True}}
+CONFIG = TrainConfig(
+    steps=6,
+    batch=4,
+    length=23,
+    lr=1e-2,
+    schedule="constant(warmup=2)",
+    max_epochs=None,
+    seed=3,
+    checkpoint_every=2,
+    precision="float32",
+    clip=0.5,
+)
+OPTIONS = {
+    "plain": {},
+    "labelled": {},
+    "in pieces": {"accumulate": 2},
+    "documents": {"documents": True},
+    "checkpointing": {"checkpointing": True},
+    "all": {"accumulate": 2, "documents": True, "checkpointing": True},
+}
 
 
 def uneven(seed: int, step: int, n: int):
@@ -64,7 +81,7 @@ def steps(folder: Path, kind: type | None, run: str, count: int) -> None:
 
 def go_on(folder: Path, kind: type | None, run: str, count: int, seed: int = 99) -> None:
     """Train to that many steps with other weights than the run had: it has its own."""
-    config = replace(CONFIG, steps=count, evaluate_every=2)         # whoever evaluates has gathered what it was in parts
+    config = replace(CONFIG, steps=count, evaluate_every=2)  # whoever evaluates has gathered what it was in parts
     train(model_of("two blocks", seed), DATA, config, folder / run, random_packed(60), team=kind() if kind else ALONE)
 
 
@@ -79,8 +96,9 @@ def sharded(folder: Path, team: Alone, read: str, write: str) -> None:
         train_step(model, optimiser, pieces_at(DATA, 0, CONFIG, 1), 1e-2, 0.5)
     save_sharded(folder / write, model, optimiser)
     weights = {name: team.whole(value) for name, value in model.state_dict().items()}
-    moments = {name: {key: team.whole(value) for key, value in optimiser.state[parameter].items()}
-               for name, parameter in model.named_parameters()}
+    moments = {
+        name: {key: team.whole(value) for key, value in optimiser.state[parameter].items()} for name, parameter in model.named_parameters()
+    }
     if team.rank == 0:
         torch.save({"weights": weights, "moments": moments}, folder / f"{write}.pt")
 

@@ -1,4 +1,5 @@
 """Laws of a step's tensors: the next tokens are the targets, pieces and processes share one batch, documents stand alone."""
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +28,7 @@ def test_processes_together_see_what_one_would(size):
 @pytest.mark.parametrize("accumulate", [1, 2, 4, 6])
 def test_pieces_joined_are_the_batch(accumulate):
     from dataclasses import replace
+
     pieces = pieces_at(DATA, 2, replace(CONFIG, accumulate=accumulate), None)
     assert len(pieces) == accumulate
     torch.testing.assert_close(torch.cat([ids for ids, _ in pieces]), DATA.batch(2, CONFIG)[0])
@@ -39,8 +41,15 @@ def test_windows_are_cut_at_documents_and_each_token_is_still_predicted_once(ali
     targets = torch.cat([ids[:, 1:], torch.full((3, 1), 4)], dim=1)
     pieces = by_documents(ids, targets, bos, alike)
     rows = [(row[aims != IGNORE].tolist(), aims[aims != IGNORE].tolist()) for part in pieces for row, aims in zip(*part)]
-    expected = [([1, 5, 6], [5, 6, 1]), ([1, 7], [7, 1]), ([1], [1]), ([1, 8], [8, 4]), ([9] * 7, [9] * 6 + [1]), ([1], [4]),
-                ([2, 3, 4, 5, 6, 7, 8, 9], [3, 4, 5, 6, 7, 8, 9, 4])]
+    expected = [
+        ([1, 5, 6], [5, 6, 1]),
+        ([1, 7], [7, 1]),
+        ([1], [1]),
+        ([1, 8], [8, 4]),
+        ([9] * 7, [9] * 6 + [1]),
+        ([1], [4]),
+        ([2, 3, 4, 5, 6, 7, 8, 9], [3, 4, 5, 6, 7, 8, 9, 4]),
+    ]
     assert sorted(rows) == sorted(expected) and len(pieces) == (3 if alike else 1)
 
 

@@ -1,4 +1,5 @@
 """Laws of `zamba-lab train`: flags and file say the same, a run can be resumed and branched from, and errors are sentences."""
+
 import json
 import os
 import random
@@ -50,10 +51,28 @@ def place(made, tmp_path):
 def torchrun(place, *flags: str) -> subprocess.CompletedProcess:
     """`torchrun --nproc-per-node 2 -m zamba_lab train run.json`, as a user types it."""
     root = str(Path(zl.__file__).parents[1])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "zamba_lab", "train",
-               str(place / "run.json"), *FLAGS, *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=place,
-                          env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "zamba_lab",
+        "train",
+        str(place / "run.json"),
+        *FLAGS,
+        *flags,
+    ]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+    )
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
@@ -103,8 +122,20 @@ def test_a_run_is_resumed_only_when_asked_to_and_only_if_there_is_one(place, cap
 
 def test_annealing_is_the_published_mixture_and_decay_unless_said_otherwise(place, capsys):
     assert main(["train", str(place / "run.json"), *FLAGS, "--lr", "0.002", "--weight-decay", "0.2"]) == 0
-    command = ["train", str(place / "run.json"), "--data", str(place / "web"), "--data", str(place / "books"), "--out",
-               str(place / "anneal"), "--anneal-from", str(place / "run"), "--steps", "10"]
+    command = [
+        "train",
+        str(place / "run.json"),
+        "--data",
+        str(place / "web"),
+        "--data",
+        str(place / "books"),
+        "--out",
+        str(place / "anneal"),
+        "--anneal-from",
+        str(place / "run"),
+        "--steps",
+        "10",
+    ]
     capsys.readouterr()
     assert main(command) == 0
     assert "after 6 steps had let its rate down to 0.33 of the peak already" in capsys.readouterr().err
@@ -115,20 +146,32 @@ def test_annealing_is_the_published_mixture_and_decay_unless_said_otherwise(plac
     assert read_metrics(place / "anneal")[-1]["lr"] < 0.02 * facts["train.lr"]
 
 
-@pytest.mark.parametrize("change, sentence", [
-    (["--data", "nowhere"], "a corpus is a folder with a manifest.json: got 'nowhere', which has none"),
-    (["--data", "web", "--data", "books", "--data", "alien"], "a tokenizer must not have more tokens than the model: got 281"),
-    (["--length", "1"], "length must be 2 or more: got 1"), (["--steps", "many"], "steps must be of type int: got 'many'"),
-    (["--shares", "0.5", "0.5"], "a share of its own"), (["--steps", "600"], "longer than its data"),
-])
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (["--data", "nowhere"], "a corpus is a folder with a manifest.json: got 'nowhere', which has none"),
+        (["--data", "web", "--data", "books", "--data", "alien"], "a tokenizer must not have more tokens than the model: got 281"),
+        (["--length", "1"], "length must be 2 or more: got 1"),
+        (["--steps", "many"], "steps must be of type int: got 'many'"),
+        (["--shares", "0.5", "0.5"], "a share of its own"),
+        (["--steps", "600"], "longer than its data"),
+    ],
+)
 def test_what_does_not_fit_is_a_sentence_and_status_2(place, capsys, monkeypatch, change, sentence):
     monkeypatch.chdir(place)
     assert main(["train", str(place / "run.json"), *FLAGS, *change]) == 2
     assert sentence in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text, sentence", [("{", "YAML or JSON that can be read"), ("[1]", "lacks 'model'"), ("model: x\nspeed: 3", r"it has ['speed']"),
-                                            ("model: {depth: 3}\ndata: x\nout: y", "no such field of a model: depth")])
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("{", "YAML or JSON that can be read"),
+        ("[1]", "lacks 'model'"),
+        ("model: x\nspeed: 3", r"it has ['speed']"),
+        ("model: {depth: 3}\ndata: x\nout: y", "no such field of a model: depth"),
+    ],
+)
 def test_a_file_that_is_no_run_is_refused(tmp_path, capsys, monkeypatch, text, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text(text)
@@ -149,8 +192,11 @@ def test_a_recipe_is_its_name_alone(monkeypatch, capsys):
     monkeypatch.setattr(study, "study", lambda out, runs: said.append(("study", str(out), str(runs))))
     for arguments in (["mamba2-nano"], ["zamba2-nano", "--out", "a", "--model-out", "b"], ["annealing-study"], ["shipped"]):
         assert main(["train", *arguments]) == 0, capsys.readouterr().err
-    assert said[:3] == [("mamba2-nano", "data/mamba2-nano", "runs/mamba2-nano"), ("zamba2-nano", "b", "a"),
-                        ("study", "data/studies/annealing", "runs/annealing-study")]
+    assert said[:3] == [
+        ("mamba2-nano", "data/mamba2-nano", "runs/mamba2-nano"),
+        ("zamba2-nano", "b", "a"),
+        ("study", "data/studies/annealing", "runs/annealing-study"),
+    ]
     assert [one[0] for one in said[3:]] == ["zamba2-nano", "zamba1-nano", "mamba2-nano", "transformer-nano"]
 
 
@@ -160,10 +206,15 @@ def test_a_recipe_takes_no_arguments_that_it_would_not_follow(more, capsys):
     assert f"which takes out, model_out, threads: got {more[0].removeprefix('--')};" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line, sentence", [("writers: tensorbord", "writers must be of tensorboard, trackio, wandb: got tensorbord"),
-                                            ("parallel: dpp", "parallel must be one of ddp, fsdp: got 'dpp'"),
-                                            ("shares: 1", "shares must be a list of numbers: got 1"),
-                                            ("train: [1]", "train must name training arguments")])
+@pytest.mark.parametrize(
+    "line, sentence",
+    [
+        ("writers: tensorbord", "writers must be of tensorboard, trackio, wandb: got tensorbord"),
+        ("parallel: dpp", "parallel must be one of ddp, fsdp: got 'dpp'"),
+        ("shares: 1", "shares must be a list of numbers: got 1"),
+        ("train: [1]", "train must name training arguments"),
+    ],
+)
 def test_a_file_says_only_what_a_flag_could(tmp_path, capsys, monkeypatch, line, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text(f"model: zamba2-nano\ndata: web\nout: run\n{line}\n")

@@ -1,4 +1,5 @@
 """Laws of the arguments: checked once, the same from code, a file or a command line."""
+
 from dataclasses import fields
 
 import pytest
@@ -35,24 +36,37 @@ def test_every_field_says_what_it_is_about():
     assert list(defaults()) == [one.name for one in fields(TrainConfig)] and all(about for _, about in defaults().values())
 
 
-@pytest.mark.parametrize("wrong, rule", [
-    ({"steps": 0}, "steps must be 1 or more: got 0"), ({"length": 1}, "length must be 2 or more: got 1"),
-    ({"keep": 1}, "keep must be 2 or more: got 1"), ({"lr": 0.0}, "lr must be above 0"),
-    ({"lr": float("nan")}, "lr must be above 0: got nan"), ({"beta2": 1.0}, r"beta2 must be in \[0, 1\): got 1.0"),
-    ({"schedule": "wsd(warmup=6, decay=0.5)", "steps": 10}, "in 10 steps, room for 5"), ({"schedule": "square"}, "got 'square'"),
-    ({"accumulate": 9}, "accumulate must be at most batch.*accumulate=9, batch=8"), ({"max_epochs": 0}, "max_epochs must be above 0"),
-    ({"precision": "fp16"}, "one of auto, float32, bf16: got 'fp16'"),
-])
+@pytest.mark.parametrize(
+    "wrong, rule",
+    [
+        ({"steps": 0}, "steps must be 1 or more: got 0"),
+        ({"length": 1}, "length must be 2 or more: got 1"),
+        ({"keep": 1}, "keep must be 2 or more: got 1"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": float("nan")}, "lr must be above 0: got nan"),
+        ({"beta2": 1.0}, r"beta2 must be in \[0, 1\): got 1.0"),
+        ({"schedule": "wsd(warmup=6, decay=0.5)", "steps": 10}, "in 10 steps, room for 5"),
+        ({"schedule": "square"}, "got 'square'"),
+        ({"accumulate": 9}, "accumulate must be at most batch.*accumulate=9, batch=8"),
+        ({"max_epochs": 0}, "max_epochs must be above 0"),
+        ({"precision": "fp16"}, "one of auto, float32, bf16: got 'fp16'"),
+    ],
+)
 def test_arguments_that_do_not_fit_are_refused(wrong, rule):
     with pytest.raises(ValueError, match=rule):
         TrainConfig(**wrong)
 
 
-@pytest.mark.parametrize("wrong, rule", [
-    ({"stepz": 3}, "no such training argument: stepz; there are steps, batch"), ({"steps": "many"}, "steps must be of type int: got 'many'"),
-    ({"steps": 1.5}, "steps must be of type int: got 1.5"), ({"documents": "perhaps"}, "documents must be of type bool"),
-    ({"lr": None}, "lr must be of type float: got None"),
-])
+@pytest.mark.parametrize(
+    "wrong, rule",
+    [
+        ({"stepz": 3}, "no such training argument: stepz; there are steps, batch"),
+        ({"steps": "many"}, "steps must be of type int: got 'many'"),
+        ({"steps": 1.5}, "steps must be of type int: got 1.5"),
+        ({"documents": "perhaps"}, "documents must be of type bool"),
+        ({"lr": None}, "lr must be of type float: got None"),
+    ],
+)
 def test_values_of_the_wrong_kind_are_refused(wrong, rule):
     with pytest.raises(ValueError, match=rule):
         from_values(wrong)

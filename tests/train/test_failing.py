@@ -1,4 +1,5 @@
 """One of two processes fails: neither waits for ever, and what they leave goes on to the bits of a run without trouble."""
+
 import os
 from pathlib import Path
 

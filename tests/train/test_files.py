@@ -1,4 +1,5 @@
 """Laws of checkpoint files: whole or not there, the newest few kept, a spoilt one known and passed over."""
+
 import errno
 import os
 import resource

@@ -1,4 +1,5 @@
 """Laws of bits per byte: each token is scored once, from as much as it may see, and a known code gives a known length."""
+
 import math
 
 import numpy as np
@@ -34,7 +35,7 @@ class Elsewhere(Uniform):
 
     def forward(self, ids):
         assert ids.device == self.weight.device
-        return super().forward(ids)                        # as numbers that can be looked at
+        return super().forward(ids)  # as numbers that can be looked at
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_cut_at_documents_each_is_read_as_if_alone(length, batch):
     model, tokens = tiny_model().double().eval(), with_documents(60)
     found = packed_bits_per_byte(model, Packed(tokens, 120), length, batch, bos_id=1)
     edges = sorted({*range(0, 59, length), *(k for k in range(59) if tokens[k] == 1), 59})
-    alone = [packed_bits_per_byte(model, Packed(tokens[a:b + 1], 120), 100) for a, b in zip(edges, edges[1:])]
+    alone = [packed_bits_per_byte(model, Packed(tokens[a : b + 1], 120), 100) for a, b in zip(edges, edges[1:])]
     assert found == pytest.approx(sum(alone), rel=1e-12)
     assert abs(found - packed_bits_per_byte(model, Packed(tokens, 120), length, batch)) > 1e-6
 

@@ -1,4 +1,5 @@
 """A run that was killed, over and over and at any moment, ends with the same bits as one that was not."""
+
 import os
 from pathlib import Path
 
@@ -20,7 +21,9 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path, run):
     whole, parts = (torch.load(tmp_path / name / "end.pt") for name in ("whole", "parts"))
     for name, value in whole.items():
         assert torch.equal(value, parts[name]), name
-    rows = [[{name: value for name, value in row.items() if not name.startswith("seconds")} for row in read_metrics(tmp_path / part)]
-            for part in ("whole", "parts")]
+    rows = [
+        [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in read_metrics(tmp_path / part)]
+        for part in ("whole", "parts")
+    ]
     assert rows[0] == rows[1] and len(rows[0]) == 10
     assert not list((tmp_path / "parts").glob("*.part"))

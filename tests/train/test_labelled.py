@@ -1,4 +1,5 @@
 """Training on batches that bring their own labels, measured and stopped as the caller says."""
+
 import pytest
 import torch
 from train.tiny import TINY, tiny_model

@@ -1,4 +1,5 @@
 """Laws of the loop: it learns, it stops politely, and it goes on as if it had never stopped."""
+
 import os
 import signal
 import subprocess
@@ -48,8 +49,10 @@ def same(one, other) -> bool:
     return all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
 
 
-@pytest.mark.parametrize("action, error, at, kept", [(kill, Killed, 5, 3), (kill, Killed, 1, 0), (interrupt, KeyboardInterrupt, 4, 5),
-                                                      (interrupt, KeyboardInterrupt, 0, 1)])
+@pytest.mark.parametrize(
+    "action, error, at, kept",
+    [(kill, Killed, 5, 3), (kill, Killed, 1, 0), (interrupt, KeyboardInterrupt, 4, 5), (interrupt, KeyboardInterrupt, 0, 1)],
+)
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, action, error, at, kept):
     whole = train(tiny_model(), TOKENS, CONFIG, tmp_path / "whole", VALIDATION)
     stopped = tiny_model()
@@ -100,8 +103,14 @@ def test_with_every_option_it_learns_and_goes_on_to_the_same_bits(tmp_path, opti
     assert losses[-1] < 0.6 * losses[0], losses
 
 
-@pytest.mark.parametrize("change, says", [({"lr": 0.5}, "train.lr was 0.01, is 0.5"), ({"seed": 3}, "train.seed was 0, is 3"),
-                                          ({"schedule": WSD(1, 0.5)}, "train.schedule was wsd.warmup=2")])
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"lr": 0.5}, "train.lr was 0.01, is 0.5"),
+        ({"seed": 3}, "train.seed was 0, is 3"),
+        ({"schedule": WSD(1, 0.5)}, "train.schedule was wsd.warmup=2"),
+    ],
+)
 def test_another_run_in_the_same_folder_is_refused(tmp_path, change, says):
     train(tiny_model(), TOKENS, CONFIG, tmp_path)
     with pytest.raises(ValueError, match=says):
@@ -127,7 +136,7 @@ def test_the_end_may_be_moved_while_the_rate_is_the_same(tmp_path):
 def test_a_loss_that_is_no_number_stops_the_run_and_names_its_windows(tmp_path):
     tokens = with_documents(400)
     tokens[tokens == 28] = 27
-    tokens[250] = 28                                        # the one whose embedding is no number
+    tokens[250] = 28  # the one whose embedding is no number
     model = tiny_model(tie_embeddings=False)
     with torch.no_grad():
         model.embedding.weight[28] = torch.nan
@@ -184,6 +193,7 @@ def test_no_room_for_the_rows_stops_the_run_which_then_goes_on(tmp_path, monkeyp
 
 def test_torch_s_own_numbers_go_on_where_they_were(tmp_path):
     """What is measured may draw: a run that was stopped draws what it would have drawn."""
+
     def draw(model, step):
         return {"drawn": torch.rand(()).item()}
 
@@ -252,7 +262,9 @@ def test_texts_are_written_now_and_then_and_change_nothing(tmp_path):
 def test_a_second_process_in_the_folder_is_refused_and_changes_nothing(tmp_path):
     train(tiny_model(), TOKENS, CONFIG, tmp_path)
     before = {file: file.read_bytes() for file in sorted(tmp_path.rglob("*")) if file.is_file()}
-    command = f"from filelock import FileLock; lock = FileLock({str(tmp_path / 'lock')!r}); lock.acquire(); print('held', flush=True); input()"
+    command = (
+        f"from filelock import FileLock; lock = FileLock({str(tmp_path / 'lock')!r}); lock.acquire(); print('held', flush=True); input()"
+    )
     other = subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with other:
         assert other.stdout.readline() == "held\n"
@@ -270,15 +282,25 @@ def test_signals_are_given_back(tmp_path):
 
 # --- before the first step -------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("tokens, change, model, rule", [
-    (TOKENS[:0], {}, {}, "n >= 1"), (TOKENS[:32], {}, {}, "more than 2 [*] length tokens: got 32 tokens in 'data', length=16"),
-    (TOKENS, {}, {"vocab_size": 7}, r"ids must lie in 0..6 \(vocab_size 7\): 'data' has 3..7. It was made with a tokenizer"),
-    (TOKENS, {"steps": 12}, {}, r"longer than its data: 12 steps of 2 windows of 16 tokens are 1.04 epochs of 'data' \(400 tokens, "
-                                r"share 1\), max_epochs=1: at most 11 steps, or allow max_epochs=2"),
-    (TOKENS, {"documents": True}, {}, "documents=True needs documents that begin with the start token 1: 'data' has none in 400"),
-    (TOKENS, {"documents": True}, {"bos_token_id": None}, "documents=True needs a start token"),
-    (TOKENS, {"sample_every": 2}, {}, "sample_every=2 needs a tokenizer and prompts: got None, 0 prompts"),
-])
+
+@pytest.mark.parametrize(
+    "tokens, change, model, rule",
+    [
+        (TOKENS[:0], {}, {}, "n >= 1"),
+        (TOKENS[:32], {}, {}, "more than 2 [*] length tokens: got 32 tokens in 'data', length=16"),
+        (TOKENS, {}, {"vocab_size": 7}, r"ids must lie in 0..6 \(vocab_size 7\): 'data' has 3..7. It was made with a tokenizer"),
+        (
+            TOKENS,
+            {"steps": 12},
+            {},
+            r"longer than its data: 12 steps of 2 windows of 16 tokens are 1.04 epochs of 'data' \(400 tokens, "
+            r"share 1\), max_epochs=1: at most 11 steps, or allow max_epochs=2",
+        ),
+        (TOKENS, {"documents": True}, {}, "documents=True needs documents that begin with the start token 1: 'data' has none in 400"),
+        (TOKENS, {"documents": True}, {"bos_token_id": None}, "documents=True needs a start token"),
+        (TOKENS, {"sample_every": 2}, {}, "sample_every=2 needs a tokenizer and prompts: got None, 0 prompts"),
+    ],
+)
 def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path, tokens, change, model, rule):
     with pytest.raises(ValueError, match=rule):
         train(tiny_model(**model), tokens, replace(CONFIG, **change), tmp_path / "run")

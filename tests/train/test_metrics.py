@@ -1,4 +1,5 @@
 """Laws of the metrics: every row, once, in order, however often the run was stopped; and the writers' view of them."""
+
 import sys
 from types import ModuleType
 
@@ -60,6 +61,7 @@ def test_it_is_parquet_for_everybody(tmp_path):
 
 # --- writers ---------------------------------------------------------------------------------------------------------
 
+
 def stand_in(monkeypatch, name: str, **members) -> None:
     module = ModuleType(name)
     vars(module).update(members)
@@ -93,7 +95,7 @@ def test_tensorboard_reads_back_scalars_and_texts_at_their_steps(tmp_path):
 def test_tensorboard_shows_a_step_that_is_made_again_once(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for first in (1, 3):                                   # killed after step 4, gone on with after step 2
+    for first in (1, 3):  # killed after step 4, gone on with after step 2
         write = tensorboard(tmp_path)
         for step in range(first, first + 4):
             write(row(step))

@@ -1,4 +1,5 @@
 """Laws of the windows that training sees: a function of seed and number, each once an epoch, the shares kept throughout."""
+
 import numpy as np
 import pytest
 
@@ -26,7 +27,7 @@ def test_a_window_is_a_function_of_seed_and_number_alone():
     data = Mixture({"a": TOKENS, "b": OTHER}, {"a": 0.7, "b": 0.3})
     in_order = data.windows(0, 60, 37, 5)
     for at in (59, 3, 11):
-        assert data.windows(at, 1, 37, 5) == in_order[at:at + 1]
+        assert data.windows(at, 1, 37, 5) == in_order[at : at + 1]
     assert data.windows(0, 60, 37, 6) != in_order
 
 
@@ -61,7 +62,7 @@ def test_each_corpus_has_its_own_epochs_whatever_is_beside_it():
     assert parts["a"] == list(starts(Mixture({"a": TOKENS}), 0, len(parts["a"])))
     per_epoch = 299 // 37 - 1
     for k in range(len(parts["b"]) // per_epoch):
-        assert len(set(parts["b"][k * per_epoch:(k + 1) * per_epoch])) == per_epoch
+        assert len(set(parts["b"][k * per_epoch : (k + 1) * per_epoch])) == per_epoch
     epochs = Mixture({"a": TOKENS, "b": OTHER}, {"a": 0.6, "b": 0.4}).epochs(500, 37)
     assert epochs == {"a": 300 / 26, "b": 200 / per_epoch}
 
@@ -80,13 +81,19 @@ def test_a_memory_mapped_array_gives_the_same_windows_and_facts(tmp_path):
     assert mapped.facts() == whole.facts() != Mixture.of(TOKENS[::-1].copy()).facts()
 
 
-@pytest.mark.parametrize("corpora, shares, rule", [
-    ({}, None, "each corpus has a share"), ({"a": TOKENS[:0]}, None, r"n >= 1: 'a' is shape \(0,\), uint16"),
-    ({"a": TOKENS.astype(float)}, None, "array .n,. of integers.*float64"), ({"a": [1, 2]}, None, "'a' is list"),
-    ({"a": TOKENS}, {"b": 1.0}, r"got corpora \['a'\], shares of \['b'\]"),
-    ({"a": TOKENS, "b": OTHER}, {"a": 0.6, "b": 0.5}, "be 1 together"), ({"a": TOKENS, "b": OTHER}, {"a": 1.5, "b": -0.5}, "0 or more"),
-    ({"a": TOKENS, "b": OTHER}, {"a": 0.9999, "b": 0.0001}, "0 or at least 1 / 1000"),
-])
+@pytest.mark.parametrize(
+    "corpora, shares, rule",
+    [
+        ({}, None, "each corpus has a share"),
+        ({"a": TOKENS[:0]}, None, r"n >= 1: 'a' is shape \(0,\), uint16"),
+        ({"a": TOKENS.astype(float)}, None, "array .n,. of integers.*float64"),
+        ({"a": [1, 2]}, None, "'a' is list"),
+        ({"a": TOKENS}, {"b": 1.0}, r"got corpora \['a'\], shares of \['b'\]"),
+        ({"a": TOKENS, "b": OTHER}, {"a": 0.6, "b": 0.5}, "be 1 together"),
+        ({"a": TOKENS, "b": OTHER}, {"a": 1.5, "b": -0.5}, "0 or more"),
+        ({"a": TOKENS, "b": OTHER}, {"a": 0.9999, "b": 0.0001}, "0 or at least 1 / 1000"),
+    ],
+)
 def test_what_is_no_mixture_is_refused(corpora, shares, rule):
     with pytest.raises(ValueError, match=rule):
         Mixture(corpora, shares)

@@ -1,4 +1,5 @@
 """The stop button of a notebook: the step is finished, the cell says where it stands, and the same cell goes on."""
+
 import os
 import time
 from pathlib import Path
@@ -10,8 +11,9 @@ from train.tiny import periodic, tiny_model
 from zamba_lab.train import TrainConfig, read_metrics, train
 from zamba_lab.train.files import at_step
 
-CONFIG = TrainConfig(steps=60, batch=4, length=23, lr=1e-2, schedule="constant(warmup=2)", max_epochs=None, precision="float32",
-                     checkpoint_every=20)
+CONFIG = TrainConfig(
+    steps=60, batch=4, length=23, lr=1e-2, schedule="constant(warmup=2)", max_epochs=None, precision="float32", checkpoint_every=20
+)
 CELL = """
 import time, torch
 from train.test_notebook_interrupt import CONFIG
@@ -39,7 +41,7 @@ def test_interrupted_in_a_kernel_the_same_cell_goes_on_to_the_same_bits(kernel, 
     manager, client = kernel
     client.execute(CELL.format(seed=0, folder=str(tmp_path / "run"), pause=0.2, threads=torch.get_num_threads()))
     until = time.monotonic() + 120
-    while not list((tmp_path / "run").glob("*0000*")) and time.monotonic() < until:          # the state that a run begins with
+    while not list((tmp_path / "run").glob("*0000*")) and time.monotonic() < until:  # the state that a run begins with
         time.sleep(0.1)
     time.sleep(1)
     manager.interrupt_kernel()

@@ -1,4 +1,5 @@
 """Laws of the plan: what it counts is what real tensors are, and the page is what the function says."""
+
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +40,10 @@ def test_state_is_what_weights_gradients_and_moments_take(config):
 
 @pytest.mark.parametrize("config", SHAPES)
 def test_units_are_the_modules_that_are_wrapped(config):
-    model, units = tiny_model(**{name: getattr(config, name) for name in ("n_shared_blocks", "lora_rank_qkv", "tie_embeddings")}), unit_params(config)
+    model, units = (
+        tiny_model(**{name: getattr(config, name) for name in ("n_shared_blocks", "lora_rank_qkv", "tie_embeddings")}),
+        unit_params(config),
+    )
 
     def count(module):
         return sum(p.numel() for p in module.parameters())
@@ -56,8 +60,19 @@ def test_activations_are_what_autograd_keeps(monkeypatch, depths, rank):
     are torch's, as on the GPUs that the plan is for: the native gate keeps a quarter less of the MLP."""
     for module in ("gate", "attention"):
         monkeypatch.setattr(f"zamba_lab.ops.{module}.kernels", SimpleNamespace(serves=lambda *_: False))
-    config = ZambaConfig(vocab_size=40, d_model=64, n_layers=3, d_state=8, headdim=16, n_shared_blocks=1, hybrid_layers=depths, attn_heads=4,
-                         d_mlp=96, lora_rank=rank, tie_embeddings=False)
+    config = ZambaConfig(
+        vocab_size=40,
+        d_model=64,
+        n_layers=3,
+        d_state=8,
+        headdim=16,
+        n_shared_blocks=1,
+        hybrid_layers=depths,
+        attn_heads=4,
+        d_mlp=96,
+        lora_rank=rank,
+        tie_embeddings=False,
+    )
     model, kept = plans_model(config), {}
     owned = {p.untyped_storage().data_ptr() for p in model.parameters()}
 

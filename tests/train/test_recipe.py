@@ -1,4 +1,5 @@
 """The recipe, on a corpus and a model of no size; and the picture."""
+
 import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -64,16 +65,25 @@ def test_the_shipped_models_are_of_one_size():
 
 
 def test_a_thinned_log_keeps_means_and_evaluations():
-    log = [{"step": k + 1, "tokens": 10 * (k + 1), "lr": 1.0, "loss": float(k), "gradient_norm": 1.0,
-            "python_bits_per_byte": 2.5 if k == 3 else None, "seconds": 1.0} for k in range(6)]
+    log = [
+        {
+            "step": k + 1,
+            "tokens": 10 * (k + 1),
+            "lr": 1.0,
+            "loss": float(k),
+            "gradient_norm": 1.0,
+            "python_bits_per_byte": 2.5 if k == 3 else None,
+            "seconds": 1.0,
+        }
+        for k in range(6)
+    ]
     curve = thin(log, bytes_per_token=1 / 0.6931471805599453, points=3)
     assert [float(row["train_bits_per_byte"]) for row in curve] == [0.5, 2.5, 4.5]
     assert [row["python_bits_per_byte"] for row in curve] == ["", "2.50000", ""] and curve[-1]["tokens"] == "60"
 
 
 def test_the_picture_is_svg_with_every_line_named():
-    root = ElementTree.fromstring(curve_svg({"train": [(0, 5), (9, 1)], "held out": [(3, 2), (9, 1.1)]}, "title", "tokens", "bits",
-                                            top=4))
+    root = ElementTree.fromstring(curve_svg({"train": [(0, 5), (9, 1)], "held out": [(3, 2), (9, 1.1)]}, "title", "tokens", "bits", top=4))
     words = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert {"title", "tokens", "bits", "train 1.00", "held out 1.10"} <= set(words)
 

@@ -1,4 +1,5 @@
 """Laws of the schedules: pure functions of the step, with the ends that they say."""
+
 import math
 from dataclasses import replace
 
@@ -51,12 +52,20 @@ def test_written_and_read_it_is_the_same(schedule):
     assert read(f" {str(schedule).split('(')[0]} ") == replace(type(schedule)(), warmup=0)
 
 
-@pytest.mark.parametrize("text, rule", [
-    ("square", "one of constant, linear, cosine, wsd, exponential: got 'square'"), ("wsd(3)", "wsd takes decay=, final=, warmup= and"),
-    ("cosine(decay=0.3)", "cosine takes final=, warmup= and nothing else"), ("cosine(", "written like"), ("1 + 1", "written like"),
-    ("cosine(final=open('x'))", "written like"), ("cosine(final=2)", r"final is a share, in \[0, 1\]: got 2"),
-    ("cosine(warmup=-1)", "warmup must be a number of steps, 0 or more: got -1"), ("cosine(warmup=0.5)", "warmup must be a number of steps"),
-])
+@pytest.mark.parametrize(
+    "text, rule",
+    [
+        ("square", "one of constant, linear, cosine, wsd, exponential: got 'square'"),
+        ("wsd(3)", "wsd takes decay=, final=, warmup= and"),
+        ("cosine(decay=0.3)", "cosine takes final=, warmup= and nothing else"),
+        ("cosine(", "written like"),
+        ("1 + 1", "written like"),
+        ("cosine(final=open('x'))", "written like"),
+        ("cosine(final=2)", r"final is a share, in \[0, 1\]: got 2"),
+        ("cosine(warmup=-1)", "warmup must be a number of steps, 0 or more: got -1"),
+        ("cosine(warmup=0.5)", "warmup must be a number of steps"),
+    ],
+)
 def test_a_text_that_is_no_schedule_is_refused(text, rule):
     with pytest.raises(ValueError, match=rule):
         read(text)

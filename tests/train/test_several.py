@@ -1,4 +1,5 @@
 """Two processes compute what one does: loss, gradient, runs, checkpoints, in float64; see ranks.py."""
+
 import os
 from pathlib import Path
 
@@ -32,8 +33,9 @@ def test_loss_and_gradient_are_those_of_one_process_on_the_joined_batch(left, te
     torch.testing.assert_close(two["norm"], one["norm"], rtol=1e-10, atol=0)
     assert two["grads"].keys() == one["grads"].keys()
     for name, value in one["grads"].items():
-        torch.testing.assert_close(two["grads"][name], value, rtol=1e-10, atol=1e-10 * float(value.abs().max()),
-                                   msg=lambda said: f"{name}: {said}")
+        torch.testing.assert_close(
+            two["grads"][name], value, rtol=1e-10, atol=1e-10 * float(value.abs().max()), msg=lambda said: f"{name}: {said}"
+        )
 
 
 @pytest.mark.parametrize("run", ["ddp", "fsdp", "one then two", "two then one"])

@@ -1,4 +1,5 @@
 """The models in data/: small, each its preset, read the same text, have learnt what their papers say, and the papers agree."""
+
 import csv
 import hashlib
 import json
@@ -51,7 +52,10 @@ def test_each_is_its_preset_with_its_tokenizer(name):
     assert model.config == zl.ZambaConfig.preset(name)
     assert model.tokenizer.vocab_size == model.config.vocab_size
     assert (model.tokenizer.pad_id, model.tokenizer.bos_id, model.tokenizer.eos_id) == (
-        model.config.pad_token_id, model.config.bos_token_id, model.config.eos_token_id)
+        model.config.pad_token_id,
+        model.config.bos_token_id,
+        model.config.eos_token_id,
+    )
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -66,7 +70,7 @@ def test_they_have_one_vocabulary_and_read_the_same_tokens():
     files = {hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest() for folder in SHIPPED.values()}
     runs = {name: metrics_of(name)["training"] for name in SHIPPED}
     assert len(files) == len({run["tokens"] for run in runs.values()}) == 1
-    for name, run in runs.items():                          # where nothing is shared, its share of the decay says nothing
+    for name, run in runs.items():  # where nothing is shared, its share of the decay says nothing
         silent = set() if zl.ZambaConfig.preset(name).n_invocations else {"shared_decay"}
         for found, phase in zip(run["phases"], (PHASE_1, PHASE_2), strict=True):
             assert all(found.get(argument) == value for argument, value in phase.facts().items() if argument not in silent), name
@@ -115,8 +119,12 @@ def test_the_readme_states_what_was_measured(name):
         assert f"| {name} | {row} |" in tables[split], (split, row)
         assert all(f"| {found[how]:.3f} |" in tables[split] for how in XZ)
     training = metrics["training"]
-    for said in (f"{training['steps']:,} steps", f"{training['tokens']:,} tokens", f"{training['parameters']:,}",
-                 f"weight decay {training['phases'][0]['weight_decay']:g},"):
+    for said in (
+        f"{training['steps']:,} steps",
+        f"{training['tokens']:,} tokens",
+        f"{training['parameters']:,}",
+        f"weight decay {training['phases'][0]['weight_decay']:g},",
+    ):
         assert said in text, said
 
 

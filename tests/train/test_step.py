@@ -1,4 +1,5 @@
 """Laws of one step: pieces give the joined batch's gradient, documents stand alone, memory is saved without a change."""
+
 import math
 from dataclasses import replace
 
@@ -35,8 +36,9 @@ def equal(found, expected, **more) -> None:
 def test_pieces_give_the_loss_and_gradient_of_the_joined_batch(accumulate):
     model = tiny_model().double()
     whole = gradients(model, pieces_at(DATA, 2, CONFIG, 1))
-    assert whole[0] == pytest.approx(float(F.cross_entropy(model(DATA.batch(2, CONFIG)[0]).flatten(0, 1),
-                                                           DATA.batch(2, CONFIG)[1].flatten()).detach()))
+    assert whole[0] == pytest.approx(
+        float(F.cross_entropy(model(DATA.batch(2, CONFIG)[0]).flatten(0, 1), DATA.batch(2, CONFIG)[1].flatten()).detach())
+    )
     equal(gradients(model, pieces_at(DATA, 2, replace(CONFIG, accumulate=accumulate), 1)), whole, rtol=1e-10, atol=1e-12)
 
 
@@ -64,7 +66,7 @@ def test_each_document_of_a_window_is_as_if_it_were_alone(changes, native):
         at = 0
         for rows, _ in pieces:
             for found in model(rows):
-                torch.testing.assert_close(found[:len(logits[at][0])], logits[at][1], rtol=1e-10, atol=1e-12)
+                torch.testing.assert_close(found[: len(logits[at][0])], logits[at][1], rtol=1e-10, atol=1e-12)
                 at += 1
         assert at == len(logits)
 
@@ -146,8 +148,18 @@ def test_decay_spares_norms_biases_embeddings_and_the_ssm_s_rates(changes):
     """In Mamba-1 A_log and D are matrices, and yet no weights to be made small."""
     model = tiny_model(**changes)
     names, every = decayed(model), dict(model.named_parameters())
-    spared = ("embedding.weight", "norm.weight", "norm_in.weight", "norm_mid.weight", "norm_weight", "bias", "A_log", "D", "dt_bias",
-              "conv_weight")
+    spared = (
+        "embedding.weight",
+        "norm.weight",
+        "norm_in.weight",
+        "norm_mid.weight",
+        "norm_weight",
+        "bias",
+        "A_log",
+        "D",
+        "dt_bias",
+        "conv_weight",
+    )
     assert names == {name for name in every if not name.endswith(spared)}
     assert {"layers.0.mamba.in_proj.weight", "layers.1.invocation.link.weight", "shared_blocks.0.attention.q.weight"} <= names
     assert {"layers.0.mamba.A_log", "layers.0.mamba.D", "layers.0.mamba.dt_bias"} <= every.keys() - names

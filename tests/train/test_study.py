@@ -1,4 +1,5 @@
 """The annealing study: arms are paired by their trunk, what is reported is what the rows say, and a stopped study goes on."""
+
 import csv
 import json
 from dataclasses import replace
@@ -33,8 +34,11 @@ def test_every_arm_branches_from_its_trunk_and_is_paired_by_it(tmp_path, monkeyp
 
 def rows_with(effects):
     """Rows of five trunks, each with its own level, whose arms differ from it by these much."""
-    return [{"seed": seed, "arm": arm, "python": 2 + 0.3 * seed + effect + 0.001 * (seed % 2), "prose": 3 + 0.2 * seed}
-            for seed in range(5) for arm, effect in effects.items()]
+    return [
+        {"seed": seed, "arm": arm, "python": 2 + 0.3 * seed + effect + 0.001 * (seed % 2), "prose": 3 + 0.2 * seed}
+        for seed in range(5)
+        for arm, effect in effects.items()
+    ]
 
 
 def test_differences_are_those_of_the_arms_whatever_the_trunks_are():
@@ -43,7 +47,7 @@ def test_differences_are_those_of_the_arms_whatever_the_trunks_are():
     assert len(found) == 2 * len(CONTRASTS)
     one = found["the falling rate, on phase 1's text", "python"]
     assert one["mean"] == pytest.approx(-0.1) and one["low"] <= one["mean"] <= one["high"] < 0 and one["n"] == 5
-    assert one["p"] == 2 / 2**5                    # the least there can be with five: nobody may call it significant
+    assert one["p"] == 2 / 2**5  # the least there can be with five: nobody may call it significant
     none = found["the mixture, at a constant rate", "prose"]
     assert none["mean"] == 0 and none["p"] == 1
     assert table(list(found.values())).count("\n") == 1 + len(found)

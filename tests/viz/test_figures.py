@@ -26,19 +26,17 @@ def every_figure() -> dict[str, go.Figure]:
         "half_life_ranges": viz.half_life_ranges(RNG.uniform(1, 90, size=(7, 5)), TOKENS, 2, "half-lives"),
         "bars": viz.bars([0.3, -0.1], ["first", "second"], "worth", "change (nats)", "part"),
         "token_effect": viz.token_effect(RNG.normal(size=7), TOKENS, "effect", "change (nats)"),
-        "effects": viz.effects([[0.3, 0.1], [-0.1, np.nan]], np.full((2, 2, 2), np.nan), ["first", "second"], "effects",
-                               "nats"),
+        "effects": viz.effects([[0.3, 0.1], [-0.1, np.nan]], np.full((2, 2, 2), np.nan), ["first", "second"], "effects", "nats"),
         "table": viz.table([[0.3, -0.1]], ["ssm"], ["0", "1"], "memories", "memory", "depth", "loss (nats)", signed=True),
         "lens_map": viz.lens_map([TOKENS, TOKENS], RNG.uniform(size=(2, 7)), TOKENS, ["embed", "end"], "lens", "KL (nats)"),
         "stacked_shares": viz.stacked_shares([[0.4, 1.2], [0.6, -0.2]], ["1", "3"], ["x", "x0"], "shares", "depth"),
-        "principal_angles": viz.principal_angles(RNG.uniform(size=(2, 3)), ["0 and 2", "1 and 3"],
-                                                 RNG.uniform(size=(9, 3)), "angles"),
-        "agreement": viz.agreement([1, 20.0], [2, 18.0], ["one", "other"], [0, 1], "two", "formula (tokens)",
-                                   "measured (tokens)", "depth"),
+        "principal_angles": viz.principal_angles(RNG.uniform(size=(2, 3)), ["0 and 2", "1 and 3"], RNG.uniform(size=(9, 3)), "angles"),
+        "agreement": viz.agreement([1, 20.0], [2, 18.0], ["one", "other"], [0, 1], "two", "formula (tokens)", "measured (tokens)", "depth"),
         "questions": viz.questions(["k1", "v2", "k1"], [None, None, "v2"], "an example"),
         "depth_diagram": viz.depth_diagram(6, (1, 4), (0, 1), "a hybrid"),
-        "intervals": viz.intervals([0.1, -0.2], [0.0, -0.3], [0.2, -0.1], ["one", "other"], ["no verdict", "less"], "effects",
-                                   "difference", margin=0.05),
+        "intervals": viz.intervals(
+            [0.1, -0.2], [0.0, -0.3], [0.2, -0.1], ["one", "other"], ["no verdict", "less"], "effects", "difference", margin=0.05
+        ),
         "learning": viz.learning({"base": ([1, 2], [[0.1, 0.9], [0.2, np.nan]])}, "learning", "accuracy", {"chance": 0.1}),
         "trade_off": viz.trade_off([10, 100], [0.1, 0.9], ["one", "other"], "memory", "bytes", "accuracy", [0.0, 0.8], [0.2, 1.0]),
         "curves": viz.curves({"one": ([1, 2], [0.5, np.nan]), "none": ([], [])}, "loss", "step", "nats", marks={"phase 2": 1.5}),
@@ -152,8 +150,15 @@ def test_effects_of_two_texts_are_named_by_them():
 
 
 def test_curves_lie_over_their_faint_ones_and_few_points_are_marked():
-    fig = viz.curves({"mean": (range(50), range(50)), "held out": ([0, 49], [3, 1])}, "t", "step", "nats",
-                     faint={"each": (range(50), range(50))}, marks={"anneal": 25}, x_range=(0, 60))
+    fig = viz.curves(
+        {"mean": (range(50), range(50)), "held out": ([0, 49], [3, 1])},
+        "t",
+        "step",
+        "nats",
+        faint={"each": (range(50), range(50))},
+        marks={"anneal": 25},
+        x_range=(0, 60),
+    )
     assert [(trace.name, trace.mode) for trace in fig.data] == [("each", "lines"), ("mean", "lines"), ("held out", "lines+markers")]
     assert fig.layout.xaxis.range == (0, 60) and fig.layout.shapes[0].x0 == 25 and fig.layout.annotations[0].text == "anneal"
 
@@ -164,7 +169,7 @@ def test_a_table_shows_every_number_at_its_row_and_column():
     (trace,) = fig.data
     np.testing.assert_array_equal(trace.z, values)
     assert trace.text[1][2] == f"{values[1, 2]:.3f}" and trace.customdata[1][2][0] == "input r<br>adapters c2"
-    assert (trace.zmin, trace.zmax) == (0, values.max()) and trace.y == (0, 1)            # equal labels are two rows
+    assert (trace.zmin, trace.zmax) == (0, values.max()) and trace.y == (0, 1)  # equal labels are two rows
     assert fig.layout.yaxis.autorange == "reversed" and fig.layout.xaxis.ticktext == ("c0", "c1", "c2")
     (wide,) = viz.table(np.zeros((1, 20)), ["r"], ["c"] * 20, "table", "a", "b", "c").data
     assert wide.texttemplate is None and wide.zmax == 1
@@ -173,8 +178,9 @@ def test_a_table_shows_every_number_at_its_row_and_column():
 
 
 def test_a_signed_table_is_centred_on_zero_and_bold_where_the_interval_leaves_zero_out():
-    (trace,) = viz.table([[0.5, -0.2]], ["ssm"], ["0", "1"], "t", "memory", "depth", "nats", signed=True, low=[[0.1, -0.4]],
-                         high=[[0.9, 0.1]]).data
+    (trace,) = viz.table(
+        [[0.5, -0.2]], ["ssm"], ["0", "1"], "t", "memory", "depth", "nats", signed=True, low=[[0.1, -0.4]], high=[[0.9, 0.1]]
+    ).data
     assert (trace.zmin, trace.zmax) == (-0.5, 0.5)
     assert list(trace.text[0]) == ["<b>+0.500</b>", "-0.200"]
     assert trace.customdata[0][1][1] == "<br>interval -0.400 to +0.100"
@@ -195,8 +201,12 @@ def test_a_lens_map_says_each_sites_word_at_its_token():
 
 def test_a_lens_map_says_from_which_value_on_its_colours_are_the_same_and_only_if_there_is_such_a_value():
     values = np.array([[0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 9.0], [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 8.0]])
-    for z, said in ((values, "nats<br>3.25 and more: the same colour"), (np.full((2, 7), 0.3), "nats"), (0 * values, "nats"),
-                    (np.eye(14, 7)[[0, 13]], "nats")):
+    for z, said in (
+        (values, "nats<br>3.25 and more: the same colour"),
+        (np.full((2, 7), 0.3), "nats"),
+        (0 * values, "nats"),
+        (np.eye(14, 7)[[0, 13]], "nats"),
+    ):
         (trace,) = viz.lens_map([TOKENS, TOKENS], z, TOKENS, ["embed", "end"], "lens", "nats").data
         assert trace.colorbar.title.text == said and bool((z > trace.zmax).any()) == (said != "nats")
         assert "<br>3.25" not in trace.hovertemplate
@@ -255,28 +265,31 @@ def test_long_sequences_get_fewer_labels():
     assert axis["ticktext"][1] == "10"
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: viz.heatmap(np.ones((2, 7)), TOKENS[:3], ["0", "1"], "t"), "tokens needs one label .* 3 labels, 7 entries"),
-    (lambda: viz.heatmap(np.ones((2, 7)), TOKENS, ["0"], "t"), "rows needs one label .* 1 labels, 2 entries"),
-    (lambda: viz.heatmap(np.ones(7), TOKENS, ["0"], "t"), r"values must have 2 axes: got shape \(7,\)"),
-    (lambda: viz.attention_grid(np.ones((2, 7, 7)), TOKENS, ["one"], "t"), "names needs one label"),
-    (lambda: viz.half_life_ranges(np.ones((7, 2)), TOKENS, 2, "t"), "head must be in 0..1: got 2"),
-    (lambda: viz.token_effect(np.ones(6), TOKENS, "t", "nats"), "tokens needs one label"),
-    (lambda: viz.effects(np.ones((1, 2)), np.ones((1, 2)), ["a"], "t", "nats"), "intervals must have 3 axes"),
-    (lambda: viz.effects(np.ones((1, 3)), np.ones((1, 3, 2)), ["a"], "t", "nats"), r"got \(1, 3\) and \(1, 3, 2\)"),
-    (lambda: viz.effects(np.ones((1, 2)), np.ones((1, 2, 2)), ["a", "b"], "t", "nats"), "names needs one label"),
-    (lambda: viz.table(np.ones((1, 2)), ["a"], ["b"], "t", "r", "c", "v"), "columns needs one label"),
-    (lambda: viz.table(np.ones((1, 1)), ["a"], ["b"], "t", "r", "c", "v", low=np.ones((1, 2))), "shape of values"),
-    (lambda: viz.lens_map([TOKENS[:3]], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words of a site needs one label"),
-    (lambda: viz.lens_map([], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words needs one label"),
-    (lambda: viz.bars([1.0], ["a", "b"], "t", "nats", "part"), "names needs one label"),
-    (lambda: viz.table(np.ones((2, 2)), ["a"], ["b", "c"], "t", "r", "c", "v"), "rows needs one label"),
-    (lambda: viz.stacked_shares(np.ones((2, 2)), ["a", "b"], ["c"], "t", "depth"), "parts needs one label"),
-    (lambda: viz.principal_angles(np.ones((1, 3)), ["a"], np.ones((4, 2)), "t"), "chance must have the angles .* 2 and 3"),
-    (lambda: viz.agreement([1.0], [1.0], ["a"], [0, 1], "t", "x", "y", "g"), "groups needs one label"),
-    (lambda: viz.depth_diagram(4, (1, 2), (0,), "t"), "got 1 and 2"),
-    (lambda: viz.curves({"a": ([1, 2], [1])}, "t", "x", "y"), r"'a' has \(2,\) and \(1,\)"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: viz.heatmap(np.ones((2, 7)), TOKENS[:3], ["0", "1"], "t"), "tokens needs one label .* 3 labels, 7 entries"),
+        (lambda: viz.heatmap(np.ones((2, 7)), TOKENS, ["0"], "t"), "rows needs one label .* 1 labels, 2 entries"),
+        (lambda: viz.heatmap(np.ones(7), TOKENS, ["0"], "t"), r"values must have 2 axes: got shape \(7,\)"),
+        (lambda: viz.attention_grid(np.ones((2, 7, 7)), TOKENS, ["one"], "t"), "names needs one label"),
+        (lambda: viz.half_life_ranges(np.ones((7, 2)), TOKENS, 2, "t"), "head must be in 0..1: got 2"),
+        (lambda: viz.token_effect(np.ones(6), TOKENS, "t", "nats"), "tokens needs one label"),
+        (lambda: viz.effects(np.ones((1, 2)), np.ones((1, 2)), ["a"], "t", "nats"), "intervals must have 3 axes"),
+        (lambda: viz.effects(np.ones((1, 3)), np.ones((1, 3, 2)), ["a"], "t", "nats"), r"got \(1, 3\) and \(1, 3, 2\)"),
+        (lambda: viz.effects(np.ones((1, 2)), np.ones((1, 2, 2)), ["a", "b"], "t", "nats"), "names needs one label"),
+        (lambda: viz.table(np.ones((1, 2)), ["a"], ["b"], "t", "r", "c", "v"), "columns needs one label"),
+        (lambda: viz.table(np.ones((1, 1)), ["a"], ["b"], "t", "r", "c", "v", low=np.ones((1, 2))), "shape of values"),
+        (lambda: viz.lens_map([TOKENS[:3]], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words of a site needs one label"),
+        (lambda: viz.lens_map([], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words needs one label"),
+        (lambda: viz.bars([1.0], ["a", "b"], "t", "nats", "part"), "names needs one label"),
+        (lambda: viz.table(np.ones((2, 2)), ["a"], ["b", "c"], "t", "r", "c", "v"), "rows needs one label"),
+        (lambda: viz.stacked_shares(np.ones((2, 2)), ["a", "b"], ["c"], "t", "depth"), "parts needs one label"),
+        (lambda: viz.principal_angles(np.ones((1, 3)), ["a"], np.ones((4, 2)), "t"), "chance must have the angles .* 2 and 3"),
+        (lambda: viz.agreement([1.0], [1.0], ["a"], [0, 1], "t", "x", "y", "g"), "groups needs one label"),
+        (lambda: viz.depth_diagram(4, (1, 2), (0,), "t"), "got 1 and 2"),
+        (lambda: viz.curves({"a": ([1, 2], [1])}, "t", "x", "y"), r"'a' has \(2,\) and \(1,\)"),
+    ],
+)
 def test_labels_that_do_not_fit_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -69,7 +69,7 @@ def run(weights: Path | None, cases: list[dict]) -> Iterator[Result]:
             yield Result(case, skipped=f"no folder named {case['checkpoint']} {where}")
             continue
         if wanted != held:
-            model, held = None, wanted          # the old one goes before the new one comes
+            model, held = None, wanted  # the old one goes before the new one comes
             model = zl.load(folder, dtype=getattr(torch, case["dtype"]))
         if model.tokenizer is None:
             yield Result(case, skipped=f"{str(folder)!r} has no tokenizer beside the weights, and the prompts are text")
@@ -91,31 +91,48 @@ def compare(model: zl.Zamba, case: dict) -> Iterator[Row]:
         off = {i: abs(float(found[int(i)]) - value) for i, value in row["logits"].items()}
         near = all(off[i] <= case["atol"] + case["rtol"] * abs(value) for i, value in row["logits"].items())
         worst = max(off, key=off.get, default="")
-        continued = tokenizer.decode(text + tokens.tolist())[len(tokenizer.decode(text)):]
+        continued = tokenizer.decode(text + tokens.tolist())[len(tokenizer.decode(text)) :]
         yield Row(row["prompt"], row["continuation"], continued, len(off), off.get(worst, 0.0), worst, near)
 
 
 def report(results: list[Result]) -> str:
     """The parity report, as Markdown."""
     data = json.loads(NUMBERS.read_text(encoding="utf-8"))
-    lines = ["# Parity with published numbers", "", data["source"], "", f"Tolerances: {data['tolerances']}", "",
-             f"torch {torch.__version__}, {torch.get_num_threads()} threads, on the CPU.", "",
-             "| checkpoint | dtype | rows | logits | max difference | at id | tolerance | continuations equal | |",
-             "|---|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "# Parity with published numbers",
+        "",
+        data["source"],
+        "",
+        f"Tolerances: {data['tolerances']}",
+        "",
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, on the CPU.",
+        "",
+        "| checkpoint | dtype | rows | logits | max difference | at id | tolerance | continuations equal | |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for result in results:
         case, rows = result.case, result.rows
         worst = max(rows, key=lambda row: row.difference, default=None)
-        measured = ["-"] * 4 if worst is None else [
-            str(sum(row.n_logits for row in rows)), f"{worst.difference:.2e}", worst.index,
-            f"{sum(row.found == row.expected for row in rows)} of {len(rows)}"]
+        measured = (
+            ["-"] * 4
+            if worst is None
+            else [
+                str(sum(row.n_logits for row in rows)),
+                f"{worst.difference:.2e}",
+                worst.index,
+                f"{sum(row.found == row.expected for row in rows)} of {len(rows)}",
+            ]
+        )
         measured.insert(3, f"{case['atol']:g} + {case['rtol']:g} of the value")
-        lines.append("| " + " | ".join([case["checkpoint"], case["dtype"], str(len(case["rows"])), *measured,
-                                        result.verdict]) + " |")
+        lines.append("| " + " | ".join([case["checkpoint"], case["dtype"], str(len(case["rows"])), *measured, result.verdict]) + " |")
     for result in results:
         name = f"{result.case['checkpoint']}, {result.case['dtype']}"
         lines += [f"\nSKIPPED {name}: {result.skipped}."] * bool(result.skipped)
-        lines += [f"\n{name}, {row.prompt!r}:\n  expected {row.expected!r}\n  found    {row.found!r}"
-                  for row in result.rows if row.found != row.expected]
+        lines += [
+            f"\n{name}, {row.prompt!r}:\n  expected {row.expected!r}\n  found    {row.found!r}"
+            for row in result.rows
+            if row.found != row.expected
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -129,16 +146,17 @@ def main(arguments: list[str] | None = None) -> int:
     for result in run(given.weights, json.loads(given.numbers.read_text(encoding="utf-8"))["cases"]):
         results.append(result)
         case = result.case
-        print(f"{result.verdict:8} {case['checkpoint']}, {case['dtype']}, {len(case['rows'])} rows  {result.skipped}",
-              flush=True)
+        print(f"{result.verdict:8} {case['checkpoint']}, {case['dtype']}, {len(case['rows'])} rows  {result.skipped}", flush=True)
     given.report.parent.mkdir(parents=True, exist_ok=True)
     given.report.write_text(report(results), encoding="utf-8")
     skipped = sum(bool(result.skipped) for result in results)
     print(f"The report is in {given.report}.")
     if skipped:
-        print(f"SKIPPED {skipped} OF {len(results)} CASES: they need published weights and the tokenizer beside them. "
-              "make test-weights WEIGHTS=<folder>, with a folder in it named like each repository: "
-              + ", ".join(sorted({result.case["checkpoint"] for result in results if result.skipped})))
+        print(
+            f"SKIPPED {skipped} OF {len(results)} CASES: they need published weights and the tokenizer beside them. "
+            "make test-weights WEIGHTS=<folder>, with a folder in it named like each repository: "
+            + ", ".join(sorted({result.case["checkpoint"] for result in results if result.skipped}))
+        )
     return int(any(result.verdict == "DIFFERS" for result in results))
 
 

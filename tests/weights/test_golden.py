@@ -41,13 +41,13 @@ def cases(folder) -> list[dict]:
         new = zl.generate(model, ids, 10)[0].tolist()
         text = " " + " ".join(model.tokenizer.decode([i]) for i in new)
         rows.append({"prompt": prompt, "continuation": text, "logits": {str(i): float(logits[i]) for i in (0, 5, 28)}})
-    return [{"checkpoint": "Tiny-1", "dtype": "float32", "atol": 1e-4, "rtol": 0, "rows": few}
-            for few in (rows[:1], rows)]
+    return [{"checkpoint": "Tiny-1", "dtype": "float32", "atol": 1e-4, "rtol": 0, "rows": few} for few in (rows[:1], rows)]
 
 
 @pytest.fixture
 def compared(tmp_path, capsys):
     """Runs the comparison: the exit status, what was printed, and the report."""
+
     def run(cases: list[dict], *weights: Path) -> tuple[int, str, str]:
         (tmp_path / "numbers.json").write_text(json.dumps({"cases": cases}))
         path = tmp_path / "reports" / "report.md"
@@ -84,9 +84,11 @@ def test_without_weights_or_tokenizer_it_says_so_loudly(cases, folder, compared,
     bare = zl.load(folder / "Tiny-1")
     bare.tokenizer = None
     zl.save(bare, tmp_path / "bare" / "Tiny-1")
-    for weights, reason in (((), "no folder named Tiny-1 given"),
-                            ((tmp_path / "nothing",), "no folder named Tiny-1 in"),
-                            ((tmp_path / "bare",), "no tokenizer beside the weights")):
+    for weights, reason in (
+        ((), "no folder named Tiny-1 given"),
+        ((tmp_path / "nothing",), "no folder named Tiny-1 in"),
+        ((tmp_path / "bare",), "no tokenizer beside the weights"),
+    ):
         status, printed, report = compared(cases, *weights)
         assert status == 0 and "SKIPPED 2 OF 2 CASES" in printed and "Tiny-1" in printed
         assert reason in printed and reason in report and report.count("| SKIPPED |") == 2

@@ -11,8 +11,11 @@ from zamba_lab import lens, widgets
 from zamba_lab.widgets.panel import PLOTLY
 
 MODEL, IDS, OTHER = make_model(BASE), random_ids(BASE, b=1, l=9), random_ids(BASE, b=1, l=9, seed=3)
-MAKE = {"lens": lambda: widgets.lens_panel(MODEL, IDS), "intervention": lambda: widgets.intervention_panel(MODEL, IDS, OTHER),
-        "recall": lambda: widgets.recall_panel(MODEL, torch.arange(29).repeat(3), distances=(2, 9), count=3)}
+MAKE = {
+    "lens": lambda: widgets.lens_panel(MODEL, IDS),
+    "intervention": lambda: widgets.intervention_panel(MODEL, IDS, OTHER),
+    "recall": lambda: widgets.recall_panel(MODEL, torch.arange(29).repeat(3), distances=(2, 9), count=3),
+}
 
 
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())

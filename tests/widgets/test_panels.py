@@ -11,10 +11,20 @@ from zamba_lab.config import ZambaConfig
 from zamba_lab.model import Zamba
 from zamba_lab.widgets.panel import PLOTLY
 
-CONFIG = ZambaConfig(vocab_size=50, d_model=16, n_layers=4, d_state=4, headdim=8, hybrid_layers=(0, 1, 3), attn_heads=4,
-                     d_mlp=24, lora_rank=3)
-PANELS = (widgets.states_panel, widgets.attention_panel, widgets.decay_panel, widgets.switch_panel, widgets.dimensions_panel,
-          widgets.contents_panel, widgets.mixer_panel, widgets.drift_panel, widgets.xray_panel)
+CONFIG = ZambaConfig(
+    vocab_size=50, d_model=16, n_layers=4, d_state=4, headdim=8, hybrid_layers=(0, 1, 3), attn_heads=4, d_mlp=24, lora_rank=3
+)
+PANELS = (
+    widgets.states_panel,
+    widgets.attention_panel,
+    widgets.decay_panel,
+    widgets.switch_panel,
+    widgets.dimensions_panel,
+    widgets.contents_panel,
+    widgets.mixer_panel,
+    widgets.drift_panel,
+    widgets.xray_panel,
+)
 
 
 def random_model(config: ZambaConfig = CONFIG) -> tuple[Zamba, torch.Tensor]:
@@ -129,7 +139,7 @@ def test_drift_panel_shows_the_table_of_the_block_and_says_what_makes_the_differ
     found = lens.drift(model, ids, 0, "link_out")
     np.testing.assert_allclose(panel.figure.data[0].z, found.distance[..., 0], rtol=1e-5)
     assert f"{100 * float(found.inputs / found.total):.0f} % by the input" in panel.figure.layout.title.subtitle.text
-    panel.controls["block"].value = 1                                    # used once: nothing to compare, no division by 0
+    panel.controls["block"].value = 1  # used once: nothing to compare, no division by 0
     assert panel.figure.data[0].z.shape == (1, 1)
 
 

@@ -21,7 +21,7 @@ def test_it_shows_every_loss_their_mean_and_the_evaluations_there_are():
         panel(row(step, **({"code_bits_per_byte": 2.0, "prose_bits_per_byte": None} if step % 20 == 0 else {})))
     each, mean = panel.loss().data
     np.testing.assert_allclose(each.y, [5.0 - 0.1 * step for step in range(1, 41)])
-    np.testing.assert_allclose(mean.y[0], (each.y[0] + each.y[1]) / 2)               # over a twentieth: two steps
+    np.testing.assert_allclose(mean.y[0], (each.y[0] + each.y[1]) / 2)  # over a twentieth: two steps
     assert mean.x[0] == 2 and mean.x[-1] == 40
     (code,) = panel.held_out().data
     assert code.name == "code" and tuple(code.x) == (20, 40)

@@ -18,14 +18,35 @@ Read in this order:
     box.py           the studies that come with the lab
     command.py       `zamba-lab ablate`
 """
+
 from importlib import import_module
 
 _HOME = {
-    "Study": "study", "read_study": "study", "Match": "matching", "match": "matching", "Claim": "claims", "AXES": "axes",
-    "Arm": "arms", "Cell": "cell", "run_cell": "cell", "plan": "planning", "Plan": "planning", "Store": "store",
-    "run": "runner", "SweepStopped": "runner", "Live": "live", "Quiet": "live", "outcomes": "verdicts", "contrasts": "verdicts",
-    "judged": "verdicts", "by_arm": "verdicts", "report": "reporting", "Report": "reporting", "run_on_ray": "cluster",
-    "stored": "box", "trained": "trained",
+    "Study": "study",
+    "read_study": "study",
+    "Match": "matching",
+    "match": "matching",
+    "Claim": "claims",
+    "AXES": "axes",
+    "Arm": "arms",
+    "Cell": "cell",
+    "run_cell": "cell",
+    "plan": "planning",
+    "Plan": "planning",
+    "Store": "store",
+    "run": "runner",
+    "SweepStopped": "runner",
+    "Live": "live",
+    "Quiet": "live",
+    "outcomes": "verdicts",
+    "contrasts": "verdicts",
+    "judged": "verdicts",
+    "by_arm": "verdicts",
+    "report": "reporting",
+    "Report": "reporting",
+    "run_on_ray": "cluster",
+    "stored": "box",
+    "trained": "trained",
 }
 __all__ = list(_HOME)
 

@@ -1,4 +1,5 @@
 """The arms of a study: a base and what differs from it, one factor at a time, in grids, or by name."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
@@ -34,8 +35,12 @@ class Impossible(ValueError):
         self.place = place
 
 
-def arms_of(base: ZambaConfig, axes: Mapping[str, Iterable[Any]], arms: Mapping[str, Mapping[str, Any]],
-            grids: Iterable[Mapping[str, Iterable[Any]]]) -> tuple[Arm, ...]:
+def arms_of(
+    base: ZambaConfig,
+    axes: Mapping[str, Iterable[Any]],
+    arms: Mapping[str, Mapping[str, Any]],
+    grids: Iterable[Mapping[str, Iterable[Any]]],
+) -> tuple[Arm, ...]:
     """The base first, then all others. An axis or a grid may name the base's own level, which is the base.
 
     Raises Impossible if an axis is unknown, a level not to be had, or two arms are one.
@@ -59,7 +64,7 @@ def arms_of(base: ZambaConfig, axes: Mapping[str, Iterable[Any]], arms: Mapping[
         whole = [[(axis, level) for level in _levels(levels, ("grid", number, axis))] for axis, levels in grid.items()]
         for point in product(*whole):
             name = ", ".join(f"{axis}={said(level)}" for axis, level in point)
-            if _key(_changed(base, dict(point), ("grid", number))) not in seen:          # an edge of the grid may be an axis
+            if _key(_changed(base, dict(point), ("grid", number))) not in seen:  # an edge of the grid may be an axis
                 add(name, " x ".join(grid), dict(point), ("grid", number), base_too=True)
     for name, changes in arms.items():
         if not isinstance(changes, Mapping) or not changes:

@@ -2,6 +2,7 @@
 
 Every field is an axis of its own name, too (`d_state: 32`). A level that cannot be had with the base is a ValueError.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -11,8 +12,8 @@ from typing import Any
 from zamba_lab.checkpoints.config_read import meaning
 from zamba_lab.config import ZambaConfig
 
-THETA = 10000.0                 # of rotary positions where the base has none
-TAPS = 4                        # of a convolution where the base has none
+THETA = 10000.0  # of rotary positions where the base has none
+TAPS = 4  # of a convolution where the base has none
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,10 @@ def sharing(base: ZambaConfig, level: Any) -> dict[str, Any]:
         return {"n_shared_blocks": k, "block_order": None}
     if isinstance(level, int) and not isinstance(level, bool):
         return {"n_shared_blocks": level, "block_order": None}
-    _rule(isinstance(level, str) and level.isalpha() and level.isupper(),
-          f"sharing must be 0, a number of blocks, an order such as ABAB or AABB, unshared or transformer: got {level!r}")
+    _rule(
+        isinstance(level, str) and level.isalpha() and level.isupper(),
+        f"sharing must be 0, a number of blocks, an order such as ABAB or AABB, unshared or transformer: got {level!r}",
+    )
     order = _order(level, k)
     names = sorted(set(order))
     return {"n_shared_blocks": len(names), "block_order": tuple(names.index(name) for name in order)}
@@ -60,8 +63,7 @@ def _depths(base: ZambaConfig, depths: tuple[int, ...]) -> dict[str, Any]:
 
 
 def period(base: ZambaConfig, level: Any) -> dict[str, Any]:
-    _rule(isinstance(level, int) and 1 <= level <= base.n_layers,
-          f"period must be a number of layers in 1..{base.n_layers}: got {level!r}")
+    _rule(isinstance(level, int) and 1 <= level <= base.n_layers, f"period must be a number of layers in 1..{base.n_layers}: got {level!r}")
     return _depths(base, tuple(range(level - 1, base.n_layers, level)))
 
 
@@ -69,19 +71,22 @@ def placement(base: ZambaConfig, level: Any) -> dict[str, Any]:
     k, n = base.n_invocations, base.n_layers
     if isinstance(level, list | tuple):
         return _depths(base, tuple(level))
-    where = {"first": tuple(range(k)), "last": tuple(range(n - k, n)),
-             "even": tuple((i + 1) * n // k - 1 for i in range(k)) if k else ()}
-    _rule(level in where and k > 0, f"placement must be a list of depths, or of the base's {k} invocations the first, last or "
-                                    f"even places: got {level!r}")
+    where = {"first": tuple(range(k)), "last": tuple(range(n - k, n)), "even": tuple((i + 1) * n // k - 1 for i in range(k)) if k else ()}
+    _rule(
+        level in where and k > 0,
+        f"placement must be a list of depths, or of the base's {k} invocations the first, last or even places: got {level!r}",
+    )
     return _depths(base, where[level])
 
 
 def attention_scale(base: ZambaConfig, level: Any) -> dict[str, Any]:
-    """"usual": head_dim^-0.5, whether the embeddings are concatenated or not."""
+    """ "usual": head_dim^-0.5, whether the embeddings are concatenated or not."""
     if level == "usual":
         return {"attn_gain": (base.d_model / base.d_attn) ** 0.5}
-    _rule(level == "released" or isinstance(level, int | float) and level > 0,
-          f"attention_scale must be released, usual, or a factor on the released one: got {level!r}")
+    _rule(
+        level == "released" or isinstance(level, int | float) and level > 0,
+        f"attention_scale must be released, usual, or a factor on the released one: got {level!r}",
+    )
     return {"attn_gain": 1.0 if level == "released" else float(level)}
 
 
@@ -116,8 +121,7 @@ FIELDS = tuple(one.name for one in fields(ZambaConfig))
 def changed(base: ZambaConfig, axis: str, level: Any) -> ZambaConfig:
     """The base with one axis at a level. Raises ValueError if there is no such axis, or no such model."""
     if axis not in AXES and axis not in FIELDS:
-        raise ValueError(f"no such axis: {axis!r}; there are {', '.join(AXES)}, and every field of a model: "
-                         f"{', '.join(FIELDS)}")
+        raise ValueError(f"no such axis: {axis!r}; there are {', '.join(AXES)}, and every field of a model: {', '.join(FIELDS)}")
     try:
         return replace(base, **(AXES[axis].fields(base, level) if axis in AXES else {axis: _plain(level)}))
     except TypeError as error:

@@ -1,8 +1,9 @@
 """The studies in the box: their files, and what was found when they were run.
 
-    study, store = ablate.stored("quick")             # data/studies/quick: nothing is run
-    print(ablate.report(study, store))
+study, store = ablate.stored("quick")             # data/studies/quick: nothing is run
+print(ablate.report(study, store))
 """
+
 from __future__ import annotations
 
 import json
@@ -44,8 +45,12 @@ def stored(name: str) -> tuple[Study, Store]:
 def as_it_was(task: Any, store: Store) -> Any:
     """The task as the store's cells had it: real text is another with another version of Python, and so are its cells."""
     found = [json.loads(row["task"]) for row in store.query("select distinct task from cells")]
-    same = [facts for facts in found if facts.keys() == task.facts().keys()
-            and all(value == task.facts()[key] for key, value in facts.items() if key not in OF_THE_MACHINE)]
+    same = [
+        facts
+        for facts in found
+        if facts.keys() == task.facts().keys()
+        and all(value == task.facts()[key] for key, value in facts.items() if key not in OF_THE_MACHINE)
+    ]
     return Elsewhere(task, same[0]) if len(same) == 1 and same[0] != task.facts() else task
 
 
@@ -65,7 +70,9 @@ class Elsewhere:
         return self._facts
 
     def batch(self, seed: int, step: int, n: int) -> Any:
-        raise ValueError(f"these results are of data that is not here ({', '.join(f'{k} {self._facts[k]}' for k in OF_THE_MACHINE)}"
-                         "): a study of the same file, run here, is another one, with cells of its own")
+        raise ValueError(
+            f"these results are of data that is not here ({', '.join(f'{k} {self._facts[k]}' for k in OF_THE_MACHINE)}"
+            "): a study of the same file, run here, is another one, with cells of its own"
+        )
 
     unseen = batch

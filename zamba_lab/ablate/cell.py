@@ -4,6 +4,7 @@ The address is a hash of all that decides the outcome, so a cell that was run is
 The versions of torch, numpy and Python are not in it. They round otherwise and compute the same, and with them in it each update
 would throw a store away; so bits are promised for one set of versions, and a record says which torch and Python made it.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -32,9 +33,9 @@ from zamba_lab.train.state import MOVABLE
 # Raised when a change of the code changes what a cell gives (tests/ablate/test_golden.py says so). Cells of another number
 # have other addresses: they stay in a store and are never mixed in.
 CODE = 1
-LOUD = (0.3, 2.0)               # RMS(link out) / RMS(stream) outside of this is worth a word
-PIECE = 128                     # sequences looked at in one forward pass
-SECOND = 1_000_000_000          # added to the step: another sample of held-out sequences
+LOUD = (0.3, 2.0)  # RMS(link out) / RMS(stream) outside of this is worth a word
+PIECE = 128  # sequences looked at in one forward pass
+SECOND = 1_000_000_000  # added to the step: another sample of held-out sequences
 # what a training argument must be free of to stay out of the address; steps and schedule decide where a cell ends
 SILENT = {name.removeprefix("train.") for name in MOVABLE} - {"steps", "schedule", "evaluate_every"}
 
@@ -59,8 +60,7 @@ class Cell:
         """All that decides the outcome, as JSON texts."""
         training = {name: value for name, value in self.train.facts().items() if name not in SILENT}
         rules = {"solved": self.solved, "sample": self.sample, "also": {name: task.facts() for name, task in self.also.items()}}
-        return {"config": _config_text(self.config), "task": _task_text(self.task), "train": _text(training),
-                "rules": _text(rules)}
+        return {"config": _config_text(self.config), "task": _task_text(self.task), "train": _text(training), "rules": _text(rules)}
 
     @cached_property
     def address(self) -> str:
@@ -87,8 +87,9 @@ def _task_text(task: Any) -> str:
     return _text(task.facts())
 
 
-def run_cell(cell: Cell, folder: Path, on_row: Callable[[Mapping[str, Any]], object] = lambda row: None
-             ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def run_cell(
+    cell: Cell, folder: Path, on_row: Callable[[Mapping[str, Any]], object] = lambda row: None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Run a cell, or go on with it where it was stopped: the outcome is the same, bit by bit.
 
     Args:
@@ -102,7 +103,7 @@ def run_cell(cell: Cell, folder: Path, on_row: Callable[[Mapping[str, Any]], obj
     model = Zamba(cell.config)
     heard = link_shares(model, cell)
     data = Labelled(cell.task.batch, cell.task.length, {"address": cell.address})
-    measure = lambda model, step: measured(model, cell, step)                                          # noqa: E731
+    measure = lambda model, step: measured(model, cell, step)  # noqa: E731
     began, error = time.perf_counter(), ""
     try:
         train(model, data, cell.train, folder, measure=measure, until=solved, on_row=[lambda row: on_row({**row, "link_shares": heard})])
@@ -135,8 +136,9 @@ def measured_once(model: nn.Module, task: Any, cell: Cell, step: int) -> dict[st
     parts = [scored(model(some), wanted) for some, wanted in zip(ids.split(PIECE), labels.split(PIECE))]
     right, nats = (torch.cat(part) for part in zip(*parts))
     asked = labels != IGNORE
-    slices = {f"loss.{name}": float(nats[where & asked].mean()) for name, where in task.slices(ids, labels).items()
-              if (where & asked).any()}
+    slices = {
+        f"loss.{name}": float(nats[where & asked].mean()) for name, where in task.slices(ids, labels).items() if (where & asked).any()
+    }
     return {"accuracy": float(right[asked].mean()), "held_out_loss": float(nats[asked].mean()), **slices}
 
 
@@ -169,26 +171,61 @@ def loudness(shares: Sequence[float]) -> str:
     return "the block drowns the stream at first" if shares and max(shares) > LOUD[1] else ""
 
 
-def record(cell: Cell, rows: list[dict[str, Any]], error: str, weights: Mapping[str, Tensor], also: Mapping[str, float],
-           heard: list[float], seconds: float) -> dict[str, Any]:
+def record(
+    cell: Cell,
+    rows: list[dict[str, Any]],
+    error: str,
+    weights: Mapping[str, Tensor],
+    also: Mapping[str, float],
+    heard: list[float],
+    seconds: float,
+) -> dict[str, Any]:
     """What is kept of a cell."""
-    curve = [{"step": row["step"], "loss": row["loss"], "accuracy": row["accuracy"], "held_out_loss": row["held_out_loss"],
-              "slices": _text({name: value for name, value in row.items() if name.startswith("loss.") and value is not None})}
-             for row in rows if row.get("accuracy") is not None]
+    curve = [
+        {
+            "step": row["step"],
+            "loss": row["loss"],
+            "accuracy": row["accuracy"],
+            "held_out_loss": row["held_out_loss"],
+            "slices": _text({name: value for name, value in row.items() if name.startswith("loss.") and value is not None}),
+        }
+        for row in rows
+        if row.get("accuracy") is not None
+    ]
     last = curve[-1] if curve else {"accuracy": math.nan, "held_out_loss": math.nan, "slices": "{}"}
     done = rows[-1]["step"] if rows else 0
     at = next((row["step"] for row in rows if solved(row)), None)
     c = cell.config
-    outcome = {"steps": done, "solved_at": at, "accuracy": last["accuracy"], "held_out_loss": last["held_out_loss"],
-               "slices": last["slices"], "also": _text(also), "curve": curve, "link_shares": heard, "error": error,
-               "status": "diverged" if error else "solved" if at else "unsolved", "weights_sha256": hash_of(weights)}
+    outcome = {
+        "steps": done,
+        "solved_at": at,
+        "accuracy": last["accuracy"],
+        "held_out_loss": last["held_out_loss"],
+        "slices": last["slices"],
+        "also": _text(also),
+        "curve": curve,
+        "link_shares": heard,
+        "error": error,
+        "status": "diverged" if error else "solved" if at else "unsolved",
+        "weights_sha256": hash_of(weights),
+    }
     work = [row["seconds"] - row["seconds_waiting"] for row in rows]
-    return {"address": cell.address, "code": CODE, **cell.facts, "seed": cell.train.seed, **outcome,
-            "outcome_sha256": hashlib.sha256(_text(outcome).encode()).hexdigest(),
-            "n_params": c.n_params, "flops_per_token": c.flops_per_token(cell.task.length),
-            "state_bytes": c.cache_bytes(cell.task.length), "seconds": seconds,
-            "seconds_a_step": sorted(work)[len(work) // 2] if work else math.nan, "host": socket.gethostname(),
-            "versions": _text(versions()), "finished": time.time()}
+    return {
+        "address": cell.address,
+        "code": CODE,
+        **cell.facts,
+        "seed": cell.train.seed,
+        **outcome,
+        "outcome_sha256": hashlib.sha256(_text(outcome).encode()).hexdigest(),
+        "n_params": c.n_params,
+        "flops_per_token": c.flops_per_token(cell.task.length),
+        "state_bytes": c.cache_bytes(cell.task.length),
+        "seconds": seconds,
+        "seconds_a_step": sorted(work)[len(work) // 2] if work else math.nan,
+        "host": socket.gethostname(),
+        "versions": _text(versions()),
+        "finished": time.time(),
+    }
 
 
 def versions() -> dict[str, Any]:

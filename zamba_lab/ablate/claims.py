@@ -1,18 +1,23 @@
 """What is measured of an arm, and a claim, written down before the cells are run: which arm, against which, from when on."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-METRICS = {"accuracy": "accuracy", "loss": "held-out loss, nats", "solve_rate": "share of seeds that solve it",
-           "steps": "steps until solved, or all that there are"}
-SLICE = "loss."                 # and the loss of any slice of the task, as loss.NAME
+METRICS = {
+    "accuracy": "accuracy",
+    "loss": "held-out loss, nats",
+    "solve_rate": "share of seeds that solve it",
+    "steps": "steps until solved, or all that there are",
+}
+SLICE = "loss."  # and the loss of any slice of the task, as loss.NAME
 DIRECTIONS = ("more", "less", "equal")
 
 
 def label(metric: str) -> str:
     """A metric in words. Raises ValueError if there is none of that name."""
     if metric.startswith(SLICE) and metric != SLICE:
-        return f"held-out loss of \"{metric.removeprefix(SLICE)}\", nats"
+        return f'held-out loss of "{metric.removeprefix(SLICE)}", nats'
     if metric not in METRICS:
         raise ValueError(f"a metric is one of {', '.join(METRICS)}, or {SLICE}NAME of a slice of the task: got {metric!r}")
     return METRICS[metric]

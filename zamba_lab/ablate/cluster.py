@@ -4,6 +4,7 @@ The store stays with the process that calls this, and nobody else writes to it. 
 free, and keeps the record that comes back; nodes need this version of zamba_lab and no common disk. A cell whose node or
 process dies begins again elsewhere and ends with the same outcome.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -21,8 +22,8 @@ from zamba_lab.ablate.runner import FULL, PATIENCE, SweepStopped
 from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study
 
-AHEAD = 2                       # cells handed out for each processor: one that runs, and what it takes next
-RETRIES = 10                    # how often a cell begins again because its node or process died
+AHEAD = 2  # cells handed out for each processor: one that runs, and what it takes next
+RETRIES = 10  # how often a cell begins again because its node or process died
 
 
 def run_on_ray(study: Study, folder: str | Path, address: str | None = None, show: Live | Quiet | None = None) -> Plan:
@@ -56,9 +57,11 @@ def run_far(cell: Cell, address: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     import torch
 
-    if (here := replace(cell).address) != address:         # worked out anew: what came over the line is the sender's
-        raise ValueError(f"a node must have the zamba_lab of the machine that keeps the store: cell {address} is {here} on this "
-                         "node. Install the same version on all nodes")
+    if (here := replace(cell).address) != address:  # worked out anew: what came over the line is the sender's
+        raise ValueError(
+            f"a node must have the zamba_lab of the machine that keeps the store: cell {address} is {here} on this "
+            "node. Install the same version on all nodes"
+        )
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="cell-") as folder:
         record, weights = run_cell(cell, Path(folder))
@@ -78,7 +81,7 @@ def sweep(ray, far, store: Store, cells: list[Planned], show: Live | Quiet) -> N
                     out[far.remote(one.cell, one.cell.address)] = one, held
                     continue
                 held.close()
-                if not store.has(one.cell.address):         # another runner is at it
+                if not store.has(one.cell.address):  # another runner is at it
                     waiting.append(one)
             if not out:
                 time.sleep(PATIENCE)
@@ -113,12 +116,14 @@ def _connected(ray, address: str | None):
         return
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False)
-    except Exception as error:                              # noqa: BLE001 - Ray raises a bare Exception where a node is late
+    except Exception as error:  # noqa: BLE001 - Ray raises a bare Exception where a node is late
         where = f"at {address!r}" if address else "on this machine"
-        raise ConnectionError(f"there is no Ray cluster {where}: {error}. Where a node takes long to start, start it with ports "
-                              "of your choice, which Ray then does not wait for (ray start --head --dashboard-agent-grpc-port "
-                              "--dashboard-agent-listen-port --runtime-env-agent-port --metrics-export-port), and give its "
-                              "address") from error
+        raise ConnectionError(
+            f"there is no Ray cluster {where}: {error}. Where a node takes long to start, start it with ports "
+            "of your choice, which Ray then does not wait for (ray start --head --dashboard-agent-grpc-port "
+            "--dashboard-agent-listen-port --runtime-env-agent-port --metrics-export-port), and give its "
+            "address"
+        ) from error
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
 """`zamba-lab ablate plan | run | report STUDY`."""
+
 from __future__ import annotations
 
 import argparse
@@ -8,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:               # nothing is imported to list the commands
+if TYPE_CHECKING:  # nothing is imported to list the commands
     from zamba_lab.ablate.planning import Plan
     from zamba_lab.ablate.store import Store
     from zamba_lab.ablate.study import Study
@@ -16,16 +17,21 @@ if TYPE_CHECKING:               # nothing is imported to list the commands
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The three commands and their flags."""
-    parser.add_argument("what", choices=("plan", "run", "report"),
-                        help="what it would do and cost; do it, or go on with it; what was found")
+    parser.add_argument(
+        "what", choices=("plan", "run", "report"), help="what it would do and cost; do it, or go on with it; what was found"
+    )
     parser.add_argument("study", help="a .yaml or .json file, or a study in the box: quick, real-text, full")
-    parser.add_argument("--store", metavar="FOLDER",
-                        help="where results are kept (runs/NAME of the study; for a report, those in the box if there are none)")
+    parser.add_argument(
+        "--store",
+        metavar="FOLDER",
+        help="where results are kept (runs/NAME of the study; for a report, those in the box if there are none)",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="run: processes of one thread each; one a core if left out")
-    parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
-                        help="run: on a Ray cluster, or a local one; needs the extra ray")
+    parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS", help="run: on a Ray cluster, or a local one; needs the extra ray")
     parser.add_argument("--time", action="store_true", help="plan: make a few steps of each arm to say how long all will take")
-    parser.add_argument("--out", metavar="FOLDER", help="report: where report.md and report.html go (the store; runs/NAME-report for one in the box)")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="report: where report.md and report.html go (the store; runs/NAME-report for one in the box)"
+    )
     parser.add_argument("--json", action="store_true", help="plan, report: as data")
 
 
@@ -52,7 +58,7 @@ def _plan(study: Study, folder: Path, given: argparse.Namespace) -> int:
     from zamba_lab.ablate.reporting import table
     from zamba_lab.ablate.store import Store
 
-    store = Store(folder) if (folder / "store.json").exists() else None       # planning makes nothing
+    store = Store(folder) if (folder / "store.json").exists() else None  # planning makes nothing
     todo = plan(study, store)
     facts = costs(study, todo, store, given.time)
     if given.json:
@@ -60,16 +66,27 @@ def _plan(study: Study, folder: Path, given: argparse.Namespace) -> int:
         return 0
     by = f"matched by {study.match.by}" if study.match else "not matched"
     head = ["arm", "family", "parameters", "FLOPs/token", "state bytes", "off", "turned"]
-    rows = [[row["arm"], arm.family, f"{row['params']:,}", f"{row['flops']:,.0f}", f"{row['state']:,}",
-             f"{100 * row['off']:+.2f} %" + ("" if row["ok"] else " (!)"), row["turned"]]
-            for row, arm in zip(facts["arms"], study.every_arm)]
+    rows = [
+        [
+            row["arm"],
+            arm.family,
+            f"{row['params']:,}",
+            f"{row['flops']:,.0f}",
+            f"{row['state']:,}",
+            f"{100 * row['off']:+.2f} %" + ("" if row["ok"] else " (!)"),
+            row["turned"],
+        ]
+        for row, arm in zip(facts["arms"], study.every_arm)
+    ]
     print(f"{study.name}: {len(study.every_arm)} arms, {by}\n\n{table(head, rows)}\n")
     print(f"{facts['cells']} cells, {facts['finished']} of them finished; at most {facts['flops']:.3g} FLOPs to do")
     if unfair := [row["arm"] for row in facts["arms"] if not row["ok"]]:
         print(f"could not be matched: {', '.join(unfair)}")
     if short := too_few_seeds(study):
-        print(f"{len(study.seeds)} seeds cannot give a verdict, other than on a claim, in: "
-              + ", ".join(f"{family} ({n} seeds needed)" for family, n in short.items()))
+        print(
+            f"{len(study.seeds)} seeds cannot give a verdict, other than on a claim, in: "
+            + ", ".join(f"{family} ({n} seeds needed)" for family, n in short.items())
+        )
     if facts["core_hours"] is not None:
         print(f"at most {facts['core_hours']:.2f} core hours, {facts['estimated']}")
     return 0
@@ -105,8 +122,15 @@ def costs(study: Study, todo: Plan, store: Store | None, measure: bool) -> dict[
         hours = flops / (3 * study.train.batch * study.train.length) * statistics.median(known) / 3600
         how = "by the pace of the finished cells"
     by = study.match.by if study.match else None
-    return {"study": study.name, "arms": matching.table(study.matched.items(), by, study.task.length), "cells": whole,
-            "finished": len(todo.cells) - len(left) if store else 0, "flops": flops, "core_hours": hours, "estimated": how}
+    return {
+        "study": study.name,
+        "arms": matching.table(study.matched.items(), by, study.task.length),
+        "cells": whole,
+        "finished": len(todo.cells) - len(left) if store else 0,
+        "flops": flops,
+        "core_hours": hours,
+        "estimated": how,
+    }
 
 
 def _flops(study: Study) -> dict[str, float]:

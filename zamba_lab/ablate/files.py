@@ -1,4 +1,5 @@
 """A study's file, YAML or JSON, with the line of everything in it, so that what is refused can be found."""
+
 from __future__ import annotations
 
 import re

@@ -1,4 +1,5 @@
 """A sweep as it goes: one table, redrawn in place, in a terminal or a notebook; a line now and then where neither is."""
+
 from __future__ import annotations
 
 import html
@@ -9,8 +10,8 @@ from typing import Any, TextIO
 
 from zamba_lab.ablate.cell import loudness
 
-EVERY = 0.5                     # seconds between two drawings
-LINE_EVERY = 30.0               # where nothing can be redrawn
+EVERY = 0.5  # seconds between two drawings
+LINE_EVERY = 30.0  # where nothing can be redrawn
 
 
 class Quiet:
@@ -41,14 +42,14 @@ class Live(Quiet):
     def __init__(self, out: TextIO | None = None):
         self.out = sys.stderr if out is None else out
         self.handle, self.lines, self.drawn = None, 0, 0.0
-        self.loud: dict[str, str] = {}                      # arm -> what is to be said of how loud its block starts
+        self.loud: dict[str, str] = {}  # arm -> what is to be said of how loud its block starts
 
     def begin(self, plan: Any, left: list[Any], workers: int) -> None:
         self.plan, self.workers, self.began = plan, workers, time.monotonic()
         waiting = {one.cell.address for one in left}
         self.status = {one.cell.address: "finished before" for one in plan.cells if one.cell.address not in waiting}
         self.running: dict[str, tuple[Any, Mapping[str, Any]]] = {}
-        self.worked, self.first = 0.0, None                 # FLOPs done since a cell first said something: starting takes seconds
+        self.worked, self.first = 0.0, None  # FLOPs done since a cell first said something: starting takes seconds
         self.draw()
 
     def row(self, planned: Any, row: Mapping[str, Any]) -> None:
@@ -85,12 +86,22 @@ class Live(Quiet):
         for arm in dict.fromkeys(one.arm for one in self.plan.cells):
             own = [one.cell.address for one in self.plan.cells if one.arm == arm]
             states = [self.status.get(address) for address in own]
-            running = [f"seed {one.seed}: {row['step']}/{one.cell.train.steps} loss {row['loss']:.3f}"
-                       + (f" acc {row['accuracy']:.2f}" if row.get("accuracy") is not None else "")
-                       for one, row in self.running.values() if one.arm == arm]
+            running = [
+                f"seed {one.seed}: {row['step']}/{one.cell.train.steps} loss {row['loss']:.3f}"
+                + (f" acc {row['accuracy']:.2f}" if row.get("accuracy") is not None else "")
+                for one, row in self.running.values()
+                if one.arm == arm
+            ]
             running += [f"(!) {self.loud[arm]}"] if arm in self.loud else []
-            found.append([arm, f"{sum(state is not None for state in states)}/{len(own)}", str(states.count("solved")),
-                          str(states.count("diverged")), "; ".join(running)])
+            found.append(
+                [
+                    arm,
+                    f"{sum(state is not None for state in states)}/{len(own)}",
+                    str(states.count("solved")),
+                    str(states.count("diverged")),
+                    "; ".join(running),
+                ]
+            )
         return found
 
     def headline(self) -> str:
@@ -98,8 +109,10 @@ class Live(Quiet):
         eta = self.eta()
         more = f", then more cells of {len(self.plan.waiting)} arms" if self.plan.waiting else ""
         so_far = clock(time.monotonic() - self.began)
-        return (f"{len(known & self.status.keys())} of {len(known)} cells on {self.workers} workers, {so_far} so far, "
-                f"{'at most ' + clock(eta) + ' left' if eta is not None else 'no pace yet'}{more}")
+        return (
+            f"{len(known & self.status.keys())} of {len(known)} cells on {self.workers} workers, {so_far} so far, "
+            f"{'at most ' + clock(eta) + ' left' if eta is not None else 'no pace yet'}{more}"
+        )
 
     def draw(self) -> None:
         notebook, now = in_notebook(), time.monotonic()
@@ -121,8 +134,7 @@ class Live(Quiet):
 
         head, *body = self.rows()
         cells = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"]
-        cells += ["<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-                  for row in body]
+        cells += ["<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body]
         shown = HTML(f"<p>{html.escape(self.headline())}</p><table>{''.join(cells)}</table>")
         if self.handle is None:
             self.handle = display(shown, display_id=True)

@@ -6,6 +6,7 @@
 Parameters count shared weights once, FLOPs count every invocation; both by the formulas of `config.cost`. A width is turned
 alone, in the order of the knobs; where no one width does it, two are. What still does not fit is told, not hidden.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +19,8 @@ from zamba_lab.config import ZambaConfig
 
 TOLERANCE = {"params": 0.01, "flops": 0.02, "state": 0.02}
 KNOBS = {"params": ("d_mlp", "d_model"), "flops": ("d_mlp", "d_model"), "state": ("d_state", "d_model")}
-TURNED = ("d_mlp", "d_model", "headdim", "d_state", "attn_head_dim", "n_layers")      # fields that a match may change
-REACH = 4                       # a width may become this many times larger or smaller
+TURNED = ("d_mlp", "d_model", "headdim", "d_state", "attn_head_dim", "n_layers")  # fields that a match may change
+REACH = 4  # a width may become this many times larger or smaller
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,11 @@ class Matched:
 
 def quantity(config: ZambaConfig, by: str, context: int) -> float:
     """Parameters, forward FLOPs of one token at `context`, or bytes of the cache after `context` tokens in float32."""
-    return {"params": lambda: config.n_params, "flops": lambda: config.flops_per_token(context),
-            "state": lambda: config.cache_bytes(context, dtype=torch.float32)}[by]()
+    return {
+        "params": lambda: config.n_params,
+        "flops": lambda: config.flops_per_token(context),
+        "state": lambda: config.cache_bytes(context, dtype=torch.float32),
+    }[by]()
 
 
 def match(arm: ZambaConfig, base: ZambaConfig, how: Match, context: int) -> Matched:
@@ -115,7 +119,7 @@ def _nearest(arm: ZambaConfig, knob: str, off: Callable[[ZambaConfig], float]) -
 
     while high - low > 1:
         middle = (low + high) // 2
-        if not at(middle):                                   # no such model: look for the next one that there is
+        if not at(middle):  # no such model: look for the next one that there is
             middle = next((k for k in range(middle + 1, high) if at(k)), low)
             if middle == low:
                 high = next((k for k in range((low + high) // 2, low, -1) if at(k)), low)
@@ -145,8 +149,9 @@ def _around(value: int, by: int = 1) -> list[int]:
 
 
 def _field(name: str, here: Callable[[ZambaConfig], bool]) -> Turn:
-    return Turn(lambda c: getattr(c, name), lambda c: _around(getattr(c, name)) if here(c) else [],
-                lambda c, value: _made(c, **{name: value}))
+    return Turn(
+        lambda c: getattr(c, name), lambda c: _around(getattr(c, name)) if here(c) else [], lambda c, value: _made(c, **{name: value})
+    )
 
 
 def _with_width(c: ZambaConfig, value: int) -> list[ZambaConfig]:
@@ -181,7 +186,14 @@ def table(arms: Iterable[tuple[str, Matched]], by: str | None, context: int) -> 
 
     arms: name, and the arm as matched.
     """
-    return [{"arm": name, **{kind: quantity(one.config, kind, context) for kind in TOLERANCE}, "matched by": by or "nothing",
-             "off": one.off, "ok": one.ok,
-             "turned": ", ".join(f"{knob} {before} -> {after}" for knob, (before, after) in one.turned.items())}
-            for name, one in arms]
+    return [
+        {
+            "arm": name,
+            **{kind: quantity(one.config, kind, context) for kind in TOLERANCE},
+            "matched by": by or "nothing",
+            "off": one.off,
+            "ok": one.ok,
+            "turned": ", ".join(f"{knob} {before} -> {after}" for knob, (before, after) in one.turned.items()),
+        }
+        for name, one in arms
+    ]

@@ -3,6 +3,7 @@
 A worker takes a cell, claims it in the store, runs it there and says how far it is. If this process is gone the worker ends
 at its next word; if the worker is killed, its lock goes with it and the cell goes on, by whoever claims it next.
 """
+
 from __future__ import annotations
 
 import multiprocessing
@@ -18,7 +19,7 @@ from typing import Any
 from zamba_lab.ablate.cell import Cell, run_cell
 from zamba_lab.ablate.store import Store
 
-WORD = 0.5                      # seconds between two words of a worker on its progress
+WORD = 0.5  # seconds between two words of a worker on its progress
 
 
 class Worker:
@@ -28,7 +29,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.line, other = context.Pipe()
         before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-        os.environ.update(_ENVIRONMENT)                     # read when torch is loaded, which the child does by itself
+        os.environ.update(_ENVIRONMENT)  # read when torch is loaded, which the child does by itself
         try:
             self.process = context.Process(target=work, args=(other, str(store)), daemon=True, name=f"cell-worker-{number}")
             self.process.start()
@@ -42,12 +43,12 @@ class Worker:
         self.cell = planned
         try:
             self.line.send(planned.cell)
-        except OSError:                                     # it died while it had nothing to do; `said` will tell
+        except OSError:  # it died while it had nothing to do; `said` will tell
             pass
 
     def stop(self) -> None:
         """Have it write a checkpoint and end; kill it if it does not."""
-        self.line.close()                                   # the end, for one that waits
+        self.line.close()  # the end, for one that waits
         if self.cell is not None:
             self.process.terminate()
         self.process.join(20)
@@ -74,14 +75,14 @@ def work(line: Connection, folder: str) -> None:
     import torch
 
     if hasattr(os, "setpgrp"):
-        os.setpgrp()                                        # Ctrl-C is for the runner, which then tells its workers
+        os.setpgrp()  # Ctrl-C is for the runner, which then tells its workers
     torch.set_num_threads(1)
-    sys.stderr = open(os.devnull, "w")                      # a run draws a bar of its own
+    sys.stderr = open(os.devnull, "w")  # a run draws a bar of its own
     store = Store(folder)
     try:
         while True:
             line.send(outcome(line.recv(), store, line))
-    except (EOFError, OSError, KeyboardInterrupt):          # the line is cut: nobody waits for this cell any more
+    except (EOFError, OSError, KeyboardInterrupt):  # the line is cut: nobody waits for this cell any more
         return
 
 
@@ -99,7 +100,7 @@ def outcome(cell: Cell, store: Store, line: Connection) -> tuple[str, Any]:
         raise
     except OSError as error:
         return "full", f"{error}"
-    except Exception as error:                              # noqa: BLE001 - whatever it was, the sweep has to stop and say so
+    except Exception as error:  # noqa: BLE001 - whatever it was, the sweep has to stop and say so
         return "failed", f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
 
 

@@ -1,7 +1,8 @@
 """A study's cells, run: by one worker a core, each cell once, wherever and whenever it was stopped before.
 
-    run(study, "runs/store")            # as often as needed: what is finished stays, what was begun goes on
+run(study, "runs/store")            # as often as needed: what is finished stays, what was begun goes on
 """
+
 from __future__ import annotations
 
 import os
@@ -16,8 +17,8 @@ from zamba_lab.ablate.pool import Worker, said
 from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study
 
-TRIES = 3                       # a worker that dies (killed, out of memory) takes its cell so often
-PATIENCE = 2.0                  # seconds until a cell is asked for again that another runner is at
+TRIES = 3  # a worker that dies (killed, out of memory) takes its cell so often
+PATIENCE = 2.0  # seconds until a cell is asked for again that another runner is at
 FULL = "the sweep stops, its store is whole"
 
 
@@ -57,13 +58,13 @@ def sweep(store: Store, cells: list[Planned], workers: list[Worker], show: Live 
     """Run these cells, the largest first: the last ones to end are then short. A worker that died is replaced in the list."""
     waiting = deque(sorted(cells, key=lambda one: -one.cell.flops))
     tries: dict[str, int] = {}
-    again: list[tuple[float, Planned]] = []                 # cells that another runner is at
+    again: list[tuple[float, Planned]] = []  # cells that another runner is at
     while waiting or again or any(worker.cell is not None for worker in workers):
         waiting.extend(one for due, one in again if due <= time.monotonic())
         again = [(due, one) for due, one in again if due > time.monotonic()]
         for worker in workers:
             if worker.cell is None and waiting:
-                worker.give(waiting.popleft())              # to one that died idle, too: it will say so
+                worker.give(waiting.popleft())  # to one that died idle, too: it will say so
         if all(worker.cell is None for worker in workers):
             time.sleep(0.1)
         for worker, kind, content in said(workers, 0.5):
@@ -79,8 +80,7 @@ def sweep(store: Store, cells: list[Planned], workers: list[Worker], show: Live 
         show.draw()
 
 
-def _settle(kind: str, content: Any, one: Planned, tries: dict[str, int], waiting: deque, again: list, show: Live | Quiet
-            ) -> None:
+def _settle(kind: str, content: Any, one: Planned, tries: dict[str, int], waiting: deque, again: list, show: Live | Quiet) -> None:
     """What follows from a worker's last word on a cell."""
     if kind == "done":
         show.done(one, content)

@@ -9,6 +9,7 @@ no test can see in them what did not happen. So two things are kept apart. "Alik
 needs differences that scatter symmetrically; said with the share of seeds that may be otherwise. "Equivalent": the mean is within
 the margin whatever the distribution, which needs many seeds (`bounded`).
 """
+
 from __future__ import annotations
 
 import math
@@ -18,10 +19,10 @@ from functools import lru_cache
 
 import numpy as np
 
-LEAST_SEEDS = 6                 # with 5 the smallest two-sided p of an exact test is 1/16
-MOST_FLIPS = 1 << 14            # with more seeds than 14, flips are drawn at random
-SIMULATED = 9                   # seeds up to which the least detectable effect is found by simulation of the exact test
-DRAWS = 800                     # studies of that simulation: its power is known to +-0.015
+LEAST_SEEDS = 6  # with 5 the smallest two-sided p of an exact test is 1/16
+MOST_FLIPS = 1 << 14  # with more seeds than 14, flips are drawn at random
+SIMULATED = 9  # seeds up to which the least detectable effect is found by simulation of the exact test
+DRAWS = 800  # studies of that simulation: its power is known to +-0.015
 
 
 def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -34,8 +35,17 @@ def sign_flip(differences: np.ndarray, alternative: str = "two-sided") -> np.nda
 
     d = np.atleast_1d(np.asarray(differences, dtype=float))
     at_once = max(1, (1 << 24) // max(1, d.size))
-    return permutation_test((d,), mean, permutation_type="samples", vectorized=True, axis=-1, n_resamples=MOST_FLIPS,
-                            batch=at_once, alternative=alternative, rng=np.random.default_rng(0)).pvalue
+    return permutation_test(
+        (d,),
+        mean,
+        permutation_type="samples",
+        vectorized=True,
+        axis=-1,
+        n_resamples=MOST_FLIPS,
+        batch=at_once,
+        alternative=alternative,
+        rng=np.random.default_rng(0),
+    ).pvalue
 
 
 def seeds_needed(family: int, alpha: float = 0.05) -> int:
@@ -82,8 +92,9 @@ def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, 
     d = np.asarray(differences, dtype=float)
     if len(d) < 2 or np.ptp(d) == 0:
         return float(d.mean()), float(d.mean())
-    found = bootstrap((d,), mean, vectorized=True, method="BCa", confidence_level=level, n_resamples=9999,
-                      rng=np.random.default_rng(0)).confidence_interval
+    found = bootstrap(
+        (d,), mean, vectorized=True, method="BCa", confidence_level=level, n_resamples=9999, rng=np.random.default_rng(0)
+    ).confidence_interval
     return float(found.low), float(found.high)
 
 
@@ -132,8 +143,7 @@ def time_to_solve(steps: Sequence[float], solved: Sequence[bool]) -> TimeToSolve
     return TimeToSolve(math.inf if np.isnan(median) else float(median), float(low), float(high), float(area))
 
 
-def sooner(steps: Sequence[float], solved: Sequence[bool], steps_of_other: Sequence[float], solved_by_other: Sequence[bool]
-           ) -> float:
+def sooner(steps: Sequence[float], solved: Sequence[bool], steps_of_other: Sequence[float], solved_by_other: Sequence[bool]) -> float:
     """p of the log-rank test that two arms take equally long; 1 if neither solved anything."""
     from scipy.stats import CensoredData, logrank
 
@@ -168,7 +178,7 @@ def detectable(n: int, alpha: float = 0.05, power: float = 0.8) -> float:
     def missing(effect: float) -> float:
         return float((sign_flip(noise + effect) <= alpha).mean()) - power
 
-    if missing(4 * smooth) < 0:                             # alpha is out of reach of so few seeds, whatever the effect
+    if missing(4 * smooth) < 0:  # alpha is out of reach of so few seeds, whatever the effect
         return math.inf
     return float(brentq(missing, smooth / 2, 4 * smooth, xtol=0.03))
 

@@ -11,6 +11,7 @@
 Why DuckDB: a question to a hundred thousand cells is one line of SQL over these very files, answered in parallel and without
 reading what it does not ask for; there is no server and no second copy that could disagree with the files.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -27,13 +28,34 @@ from torch import Tensor
 from zamba_lab.writing import write
 
 FORMAT = 1
-MANY = 256                      # files of one cell before they are put together
+MANY = 256  # files of one cell before they are put together
 COLUMNS = {
-    "address": "string", "code": "int64", "config": "string", "task": "string", "train": "string", "rules": "string",
-    "seed": "int64", "status": "string", "steps": "int64", "solved_at": "int64", "accuracy": "double",
-    "held_out_loss": "double", "slices": "string", "also": "string", "curve": "curve", "link_shares": "doubles",
-    "error": "string", "weights_sha256": "string", "outcome_sha256": "string", "n_params": "int64", "flops_per_token": "double",
-    "state_bytes": "int64", "seconds": "double", "seconds_a_step": "double", "host": "string", "versions": "string",
+    "address": "string",
+    "code": "int64",
+    "config": "string",
+    "task": "string",
+    "train": "string",
+    "rules": "string",
+    "seed": "int64",
+    "status": "string",
+    "steps": "int64",
+    "solved_at": "int64",
+    "accuracy": "double",
+    "held_out_loss": "double",
+    "slices": "string",
+    "also": "string",
+    "curve": "curve",
+    "link_shares": "doubles",
+    "error": "string",
+    "weights_sha256": "string",
+    "outcome_sha256": "string",
+    "n_params": "int64",
+    "flops_per_token": "double",
+    "state_bytes": "int64",
+    "seconds": "double",
+    "seconds_a_step": "double",
+    "host": "string",
+    "versions": "string",
     "finished": "double",
 }
 
@@ -59,8 +81,10 @@ class Store:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{str(mark)!r} is not a store's: {error!r}") from error
         if found != FORMAT:
-            raise ValueError(f"a store of format {found} cannot be read by this version, which reads and writes format {FORMAT}"
-                             f": {str(self.folder)!r}. Take another folder; results of two formats are never mixed")
+            raise ValueError(
+                f"a store of format {found} cannot be read by this version, which reads and writes format {FORMAT}"
+                f": {str(self.folder)!r}. Take another folder; results of two formats are never mixed"
+            )
 
     def work(self, address: str) -> Path:
         """The folder of a cell that is being run."""
@@ -195,10 +219,18 @@ def schema():
     """The columns as pyarrow types: the same in every file, so that files join."""
     import pyarrow as pa
 
-    curve = pa.list_(pa.struct([("step", pa.int64()), ("loss", pa.float64()), ("accuracy", pa.float64()),
-                                ("held_out_loss", pa.float64()), ("slices", pa.string())]))
-    kinds = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "curve": curve,
-             "doubles": pa.list_(pa.float64())}
+    curve = pa.list_(
+        pa.struct(
+            [
+                ("step", pa.int64()),
+                ("loss", pa.float64()),
+                ("accuracy", pa.float64()),
+                ("held_out_loss", pa.float64()),
+                ("slices", pa.string()),
+            ]
+        )
+    )
+    kinds = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "curve": curve, "doubles": pa.list_(pa.float64())}
     return pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
 
 

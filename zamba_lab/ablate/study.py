@@ -6,6 +6,7 @@
 A file's keys are the fields below; `base` is a preset's name or fields over it, `task` the arguments of `tasks.get` (or
 {from: "module:function", ...} for a task of one's own), `train` the fields of TrainConfig.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -53,7 +54,7 @@ class Study:
     power: float = 0.8
     also: Mapping[str, Any] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
-    weights: bool = False                       # keep every cell's trained weights
+    weights: bool = False  # keep every cell's trained weights
 
     def __post_init__(self) -> None:
         for name in ("seeds", "grid", "rates", "tuning_seeds", "claims", "metrics"):
@@ -64,8 +65,10 @@ class Study:
         known = {arm.name for arm in self.every_arm}
         for number, claim in enumerate(self.claims):
             if missing := sorted({claim.arm, claim.than} - known):
-                raise Impossible(f"a claim is about arms of the study: no {', '.join(map(repr, missing))} among "
-                                 f"{', '.join(sorted(known))}", ("claims", number))
+                raise Impossible(
+                    f"a claim is about arms of the study: no {', '.join(map(repr, missing))} among {', '.join(sorted(known))}",
+                    ("claims", number),
+                )
 
     def _check(self) -> None:
         for name, bound in (("margin", 1), ("alpha", 0.5), ("power", 1)):
@@ -74,21 +77,24 @@ class Study:
         for number, metric in enumerate(self.metrics):
             _placed(("metrics", number), label, metric)
         if not 0 < self.solved <= 1 or self.sample < 1:
-            raise Impossible(f"solved is an accuracy in (0, 1], sample 1 or more: got {self.solved}, {self.sample}",
-                             ("solved",))
+            raise Impossible(f"solved is an accuracy in (0, 1], sample 1 or more: got {self.solved}, {self.sample}", ("solved",))
         for name in ("seeds", "tuning_seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values) or any(not isinstance(one, int) or one < 0 for one in values):
                 raise Impossible(f"{name} must be different integers of 0 or more, at least one: got {values}", (name,))
         if self.rates and set(self.seeds) & set(self.tuning_seeds):
-            raise Impossible("learning rates are chosen on seeds of their own: in both are "
-                             f"{sorted(set(self.seeds) & set(self.tuning_seeds))}", ("tuning_seeds",))
+            raise Impossible(
+                f"learning rates are chosen on seeds of their own: in both are {sorted(set(self.seeds) & set(self.tuning_seeds))}",
+                ("tuning_seeds",),
+            )
         for rate in self.rates:
             _placed(("rates",), replace, self.train, lr=rate)
         for name, task in self.also.items():
             if task.vocab_size > self.base.vocab_size:
-                raise Impossible(f"a task in also must have the model's tokens: {name!r} has {task.vocab_size}, the model "
-                                 f"{self.base.vocab_size}", ("also", name))
+                raise Impossible(
+                    f"a task in also must have the model's tokens: {name!r} has {task.vocab_size}, the model {self.base.vocab_size}",
+                    ("also", name),
+                )
 
     @cached_property
     def every_arm(self) -> tuple[Arm, ...]:
@@ -99,8 +105,7 @@ class Study:
     def matched(self) -> dict[str, Matched]:
         """Of each arm, what is trained: its widths after the matching, and how far it is from the base."""
         if self.match is None:
-            return {arm.name: Matched(arm.config, _off(arm.config, self.base, self.task.length), True, {})
-                    for arm in self.every_arm}
+            return {arm.name: Matched(arm.config, _off(arm.config, self.base, self.task.length), True, {}) for arm in self.every_arm}
         return {arm.name: match(arm.config, self.base, self.match, self.task.length) for arm in self.every_arm}
 
 
@@ -154,8 +159,7 @@ def _train(value: Any) -> TrainConfig:
     from zamba_lab.train.config import from_values
 
     if unknown := [name for name in value if name in ("length", "seed")]:
-        raise Impossible(f"{unknown[0]} is not an argument of a study's training: the task has the length, seeds the seeds",
-                         (unknown[0],))
+        raise Impossible(f"{unknown[0]} is not an argument of a study's training: the task has the length, seeds the seeds", (unknown[0],))
     return from_values({"length": 2, "schedule": "constant", **value})
 
 
@@ -189,8 +193,14 @@ def _seeds(value: Any) -> tuple[int, ...]:
 
 
 READERS: dict[str, Callable[[Any], Any]] = {
-    "base": _base, "task": task_of, "train": _train, "match": _match, "seeds": _seeds, "tuning_seeds": _seeds,
-    "rates": _list(float), "claims": _list(lambda value: Claim(**value)),
+    "base": _base,
+    "task": task_of,
+    "train": _train,
+    "match": _match,
+    "seeds": _seeds,
+    "tuning_seeds": _seeds,
+    "rates": _list(float),
+    "claims": _list(lambda value: Claim(**value)),
     "also": lambda value: {name: _placed((name,), task_of, one) for name, one in value.items()},
 }
 KINDS = {"axes": dict, "arms": dict, "grid": list, "metrics": list}

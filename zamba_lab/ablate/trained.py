@@ -1,4 +1,5 @@
 """The model that a cell left behind, to be looked at."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,8 +18,10 @@ def trained(study: Study, store: str | Path | Store, arm: str, seed: int) -> Zam
     store = store if isinstance(store, Store) else Store(store)
     cells = [one.cell for one in plan(study, store).cells if (one.arm, one.seed, one.tuning) == (arm, seed, False)]
     if not cells:
-        raise ValueError(f"the study {study.name!r} has no cell of arm {arm!r} and seed {seed}: there are the arms "
-                         f"{', '.join(one.name for one in study.every_arm)} and the seeds {study.seeds}")
+        raise ValueError(
+            f"the study {study.name!r} has no cell of arm {arm!r} and seed {seed}: there are the arms "
+            f"{', '.join(one.name for one in study.every_arm)} and the seeds {study.seeds}"
+        )
     model = Zamba(cells[0].config)
     model.load_state_dict(store.load_weights(cells[0].address))
     return model.eval()

@@ -1,4 +1,5 @@
 """From a store to answers: each arm's outcome, each contrast with the base, each claim."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +20,7 @@ SIDES = {"more": "greater", "less": "less", "equal": "two-sided"}
 OPPOSITE = {"greater": "less", "less": "greater"}
 TESTS = ("p", "p_alike", "p_equivalent", "p_against")
 Record = Mapping[str, Any]
-Cells = Mapping[str, Mapping[int, Record]]          # arm -> seed -> record
+Cells = Mapping[str, Mapping[int, Record]]  # arm -> seed -> record
 
 
 @dataclass(frozen=True)
@@ -129,14 +130,26 @@ def outcomes(study: Study, todo: Plan, found: Cells) -> list[Outcome]:
         accuracy, loss = ([value(cell, metric, study) for cell in cells] for metric in ("accuracy", "loss"))
         # a cell that diverged would not have solved it later: it is watched to the end
         steps = [cell["solved_at"] if done else study.train.steps for cell, done in zip(cells, solved)]
-        rows.append(Outcome(arm, len(cells), sum(solved), sum(cell["status"] == "diverged" for cell in cells),
-                            *st.wilson(sum(solved), len(cells)), st.time_to_solve(steps, solved), float(np.mean(accuracy)),
-                            *st.interval(accuracy), float(np.mean(loss)), todo.rates[arm]))
+        rows.append(
+            Outcome(
+                arm,
+                len(cells),
+                sum(solved),
+                sum(cell["status"] == "diverged" for cell in cells),
+                *st.wilson(sum(solved), len(cells)),
+                st.time_to_solve(steps, solved),
+                float(np.mean(accuracy)),
+                *st.interval(accuracy),
+                float(np.mean(loss)),
+                todo.rates[arm],
+            )
+        )
     return rows
 
 
-def contrast(study: Study, found: Cells, arm: str, than: str, family: str, metric: str, margin: float,
-             alternative: str = "two-sided") -> Contrast | None:
+def contrast(
+    study: Study, found: Cells, arm: str, than: str, family: str, metric: str, margin: float, alternative: str = "two-sided"
+) -> Contrast | None:
     """One contrast, its p not yet corrected and its `least` in standard deviations; None if the two have no seed in common.
 
     alternative: "greater" or "less" where the direction was said beforehand.
@@ -150,8 +163,22 @@ def contrast(study: Study, found: Cells, arm: str, than: str, family: str, metri
         p, p_alike = float(st.sign_flip(d, alternative)), float(st.tost(d, margin))
         p_equivalent = max(p_alike, float(st.bounded(d, margin, reach_of(study, metric))))
         p_against = float(st.sign_flip(d, OPPOSITE[alternative])) if alternative in OPPOSITE else 1.0
-    return Contrast(arm, than, family, metric, len(d), float(d.mean()), *st.interval(d), p, p_alike, p_equivalent, p_against,
-                    int((np.abs(d) <= margin).sum()), margin, float(d.std(ddof=1)) if len(d) > 1 else 0.0)
+    return Contrast(
+        arm,
+        than,
+        family,
+        metric,
+        len(d),
+        float(d.mean()),
+        *st.interval(d),
+        p,
+        p_alike,
+        p_equivalent,
+        p_against,
+        int((np.abs(d) <= margin).sum()),
+        margin,
+        float(d.std(ddof=1)) if len(d) > 1 else 0.0,
+    )
 
 
 def corrected(study: Study, contrasts: Sequence[Contrast]) -> list[Contrast]:
@@ -177,17 +204,33 @@ def least(study: Study, one: Contrast, family: int) -> float:
 
 def contrasts(study: Study, found: Cells, metrics: Iterable[str] | None = None) -> list[Contrast]:
     """Every arm against the base by each metric (the study's own if left out), in the order of the study."""
-    rows = [contrast(study, found, arm.name, "base", arm.family, metric, margin_of(study, metric))
-            for metric in (study.metrics if metrics is None else metrics) for arm in study.every_arm[1:]]
+    rows = [
+        contrast(study, found, arm.name, "base", arm.family, metric, margin_of(study, metric))
+        for metric in (study.metrics if metrics is None else metrics)
+        for arm in study.every_arm[1:]
+    ]
     return corrected(study, [one for one in rows if one])
 
 
 def judged(study: Study, found: Cells) -> list[Judged]:
     """The study's claims, in the direction that they name, corrected with the others of the same axis and metric."""
     family = {arm.name: arm.family for arm in study.every_arm}
-    made = [(claim, contrast(study, found, claim.arm, claim.than, family[claim.arm], claim.metric,
-                             claim.threshold or margin_of(study, claim.metric), SIDES[claim.direction]))
-            for claim in study.claims]
+    made = [
+        (
+            claim,
+            contrast(
+                study,
+                found,
+                claim.arm,
+                claim.than,
+                family[claim.arm],
+                claim.metric,
+                claim.threshold or margin_of(study, claim.metric),
+                SIDES[claim.direction],
+            ),
+        )
+        for claim in study.claims
+    ]
     run = [(claim, one) for claim, one in made if one]
     whole = corrected(study, [one for _, one in run])
     return [Judged(claim, one, answer(claim, one, study.alpha)) for (claim, _), one in zip(run, whole)]
@@ -212,4 +255,3 @@ def answer(claim: Claim, found: Contrast, alpha: float) -> str:
         return "confirmed"
     against = found.p_equivalent <= alpha or (found.p_against <= alpha and most < claim.threshold)
     return "not confirmed" if against else "unclear"
-

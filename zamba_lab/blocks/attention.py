@@ -25,8 +25,7 @@ class Attention(nn.Module):
         self.v = Linear(c.d_attn, c.kv_heads * c.head_dim, bias=False)
         self.o = Linear(width, c.d_model, bias=False)
 
-    def forward(self, u: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF
-                ) -> tuple[Tensor, LayerCache]:
+    def forward(self, u: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF) -> tuple[Tensor, LayerCache]:
         """u: (b, l, d_attn), normed. Returns the output (b, l, d) and all keys and values (b, h', s, p) so far."""
         q, k, v = (adapted(part, adapters, name, u, trace) for name, part in (("q", self.q), ("k", self.k), ("v", self.v)))
         mixed, kv = (self.step if ctx.step else self.mix)(q, k, v, ctx, cache, trace)

@@ -35,8 +35,7 @@ class MambaLayer(nn.Module):
 
     def mixed(self, x: Tensor, u: Tensor, ctx: Context, cache: LayerCache, trace) -> tuple[Tensor, Tensor, Tensor]:
         """x + mixer(u), in the sum of the output projection where nobody sees what the mixer itself gives, and its states."""
-        known = (type(self.mamba).forward is Mixer.forward
-                 and type(self.mamba.out_proj).forward in (Linear.forward, Int8Linear.forward))
+        known = type(self.mamba).forward is Mixer.forward and type(self.mamba.out_proj).forward in (Linear.forward, Int8Linear.forward)
         if trace is OFF and known and not watched(self.mamba, self.mamba.out_proj):
             return self.mamba(u, ctx, cache, add=x)
         y, conv, ssm = self.mamba(u, ctx, cache, trace.at("mamba"))
@@ -52,10 +51,9 @@ class HybridLayer(MambaLayer):
     def __init__(self, config: ZambaConfig, k: int):
         super().__init__(config)
         self.invocation = Invocation(config)
-        self.alias = f"invocation.{k}"                                   # the second name of this depth's trace points
+        self.alias = f"invocation.{k}"  # the second name of this depth's trace points
 
-    def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
-                ) -> tuple[Tensor, LayerCache]:
+    def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
         t, kv = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
         x, conv, ssm = self.mixed(x, self.norm(plus(x, t)), ctx, cache, trace)
         return x, LayerCache(conv, ssm, kv.k, kv.v, kv.room)
@@ -64,8 +62,7 @@ class HybridLayer(MambaLayer):
 class StreamHybridLayer(HybridLayer):
     """x = x + t, then x + mixer( norm(x) ): the usual residual connection in the place of the released one."""
 
-    def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
-                ) -> tuple[Tensor, LayerCache]:
+    def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
         t, kv = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
         x = plus(x, t)
         x, conv, ssm = self.mixed(x, self.norm(x), ctx, cache, trace)

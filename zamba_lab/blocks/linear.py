@@ -59,7 +59,7 @@ class Int8Embedding(Int8Matrix):
 
     def __init__(self, weight: Tensor):
         super().__init__(weight)
-        self.register_buffer("like", weight.new_empty(0))                # of the type that is given back
+        self.register_buffer("like", weight.new_empty(0))  # of the type that is given back
 
     def forward(self, ids: Tensor) -> Tensor:
         return dequantised(self.values[ids], self.scale[ids], self.like.dtype)

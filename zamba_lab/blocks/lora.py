@@ -38,5 +38,10 @@ def adapted(linear: nn.Linear, adapters: nn.ModuleDict, name: str, x: Tensor, tr
 
 def _plain(linear: nn.Module, adapter: nn.Module) -> bool:
     """Whether both compute what they are here to, and nobody sees their results by themselves."""
-    return (type(linear) is Linear and type(adapter) is Lora and type(adapter.down) is type(adapter.up) is Linear
-            and adapter.down.bias is adapter.up.bias is None and not watched(linear, adapter, adapter.down, adapter.up))
+    return (
+        type(linear) is Linear
+        and type(adapter) is Lora
+        and type(adapter.down) is type(adapter.up) is Linear
+        and adapter.down.bias is adapter.up.bias is None
+        and not watched(linear, adapter, adapter.down, adapter.up)
+    )

@@ -31,10 +31,10 @@ class Mamba1(Mixer):
         super().__init__()
         c = self.config = config
         h, p, n, rank = c.ssm_heads, c.headdim, c.d_state, c.dt_width
-        self.in_proj = Linear(c.d_model, 2 * c.d_inner, bias=c.proj_bias)    # x | z
+        self.in_proj = Linear(c.d_model, 2 * c.d_inner, bias=c.proj_bias)  # x | z
         self.conv_weight = nn.Parameter(torch.empty(c.d_inner, c.d_conv)) if c.d_conv else None
         self.conv_bias = nn.Parameter(torch.empty(c.d_inner)) if c.d_conv and c.conv_bias else None
-        self.x_proj = nn.Parameter(torch.empty(h, rank + 2 * n, p))             # dt's low rank | B | C
+        self.x_proj = nn.Parameter(torch.empty(h, rank + 2 * n, p))  # dt's low rank | B | C
         self.dt_proj = nn.Parameter(torch.empty(h, p, rank))
         self.dt_bias = nn.Parameter(torch.empty(h, p))
         self.A_log = nn.Parameter(torch.empty(h, p, n))
@@ -48,17 +48,28 @@ class Mamba1(Mixer):
         x, conv = conv_silu(x, taps(self), self.conv_bias, cache.conv, ctx.mask)
         z, x = trace("z", z), trace("x", rearrange(x, "b l (h p) -> b l h p", p=c.headdim))
         low, B, C = einsum(x, self.x_proj, "b l h p, h i p -> b l h i").split((c.dt_width, c.d_state, c.d_state), dim=-1)
-        B, C = trace("B", B), trace("C", C)                                     # (b, l, h, n)
+        B, C = trace("B", B), trace("C", C)  # (b, l, h, n)
         raw = einsum(low, self.dt_proj, "b l h r, h p r -> b l h p")
-        dt = trace("dt", step_size(raw, self.dt_bias, c.dt_min, ctx.mask))      # (b, l, h, p)
+        dt = trace("dt", step_size(raw, self.dt_bias, c.dt_min, ctx.mask))  # (b, l, h, p)
 
         y, ssm = self.scan(x, dt, -torch.exp(self.A_log.to(dt.dtype)), B, C, cache.ssm, trace)
         return rearrange(trace("y", y), "b l h p -> b l (h p)") * F.silu(z), conv, ssm
 
     def fused(self, native: Callable, xz: Tensor, cache: LayerCache) -> tuple[Tensor, Tensor, Tensor]:
         """`spelt_out` in one native call, for one token or for many, where nobody looks in and there is no padding."""
-        return native(xz, taps(self), self.conv_bias, self.x_proj, self.dt_proj, self.dt_bias, self.A_log, self.D,
-                      cache.conv, cache.ssm, self.config.dt_min)
+        return native(
+            xz,
+            taps(self),
+            self.conv_bias,
+            self.x_proj,
+            self.dt_proj,
+            self.dt_bias,
+            self.A_log,
+            self.D,
+            cache.conv,
+            cache.ssm,
+            self.config.dt_min,
+        )
 
     def native(self, xz: Tensor, ctx: Context, trace) -> Callable | None:
         if ctx.step:

@@ -30,7 +30,7 @@ class Mamba2(Mixer):
     def __init__(self, config: ZambaConfig):
         super().__init__()
         c = self.config = config
-        self.widths = (c.d_inner, c.conv_dim, c.ssm_heads)                      # z | x, B, C | dt
+        self.widths = (c.d_inner, c.conv_dim, c.ssm_heads)  # z | x, B, C | dt
         self.in_proj = Linear(c.d_model, sum(self.widths), bias=c.proj_bias)
         self.conv_weight = nn.Parameter(torch.empty(c.conv_dim, c.d_conv)) if c.d_conv else None
         self.conv_bias = nn.Parameter(torch.empty(c.conv_dim)) if c.d_conv and c.conv_bias else None
@@ -48,7 +48,7 @@ class Mamba2(Mixer):
         x, B, C = xBC.split((c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state), dim=-1)
         z, x = trace("z", z), trace("x", rearrange(x, "b l (h p) -> b l h p", p=c.headdim))
         B, C = (trace(name, rearrange(part, "b l (g n) -> b l g n", g=c.n_groups)) for name, part in (("B", B), ("C", C)))
-        dt = trace("dt", step_size(dt, self.dt_bias, c.dt_min, ctx.mask))       # (b, l, h)
+        dt = trace("dt", step_size(dt, self.dt_bias, c.dt_min, ctx.mask))  # (b, l, h)
 
         y, ssm = self.scan(x, dt, -torch.exp(self.A_log.to(dt.dtype)), B, C, cache.ssm, trace)
         y = rearrange(trace("y", y), "b l h p -> b l (h p)")
@@ -57,8 +57,21 @@ class Mamba2(Mixer):
     def fused(self, native: Callable, zxBCdt: Tensor, cache: LayerCache) -> tuple[Tensor, Tensor, Tensor]:
         """`spelt_out` in one native call, for one token or for many, where nobody looks in and there is no padding."""
         c = self.config
-        return native(zxBCdt, taps(self), self.conv_bias, self.dt_bias, self.A_log, self.D, self.norm_weight,
-                      cache.conv, cache.ssm, c.n_groups, c.d_state, GATED_NORM_EPS, c.dt_min)
+        return native(
+            zxBCdt,
+            taps(self),
+            self.conv_bias,
+            self.dt_bias,
+            self.A_log,
+            self.D,
+            self.norm_weight,
+            cache.conv,
+            cache.ssm,
+            c.n_groups,
+            c.d_state,
+            GATED_NORM_EPS,
+            c.dt_min,
+        )
 
     def native(self, zxBCdt: Tensor, ctx: Context, trace) -> Callable | None:
         """The native form norms within the groups that share B and C, and within no others."""

@@ -18,15 +18,14 @@ from zamba_lab.trace import OFF
 class Mixer(nn.Module):
     """out_proj(SSM(in_proj(u))). `Mamba1` and `Mamba2` list the parameters and say what stands between the projections:
 
-        spelt_out   operation by operation, each number with its trace point
-        native      which function of `ops.kernels` computes the same in one call here, if any;  fused  calls it
-        forms       the SSM in steps with all states, as one step, and at once: functions of `ops`
+    spelt_out   operation by operation, each number with its trace point
+    native      which function of `ops.kernels` computes the same in one call here, if any;  fused  calls it
+    forms       the SSM in steps with all states, as one step, and at once: functions of `ops`
     """
 
     forms: tuple[Callable, Callable, Callable]
 
-    def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF, add: Tensor | None = None
-                ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF, add: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """u: (b, l, d), normed. Returns the output (b, l, d), plus `add` if it is given, the conv state and the SSM state."""
         projected = self.in_proj(trace("input", u))
         cache = self.fitted(cache, projected)
@@ -46,8 +45,7 @@ class Mixer(nn.Module):
         ssm = carried("SSM state", cache.ssm, (b, c.ssm_heads, c.headdim, c.d_state), wide)
         return cache if conv is cache.conv and ssm is cache.ssm else replace(cache, conv=conv, ssm=ssm)
 
-    def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF
-             ) -> tuple[Tensor, Tensor]:
+    def scan(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF) -> tuple[Tensor, Tensor]:
         """SSM(x, ...) + D x, in the form that suits: in steps if states are looked at, one step for a token, else at once."""
         recurrence, step, at_once = self.forms
         if trace.wants("state"):

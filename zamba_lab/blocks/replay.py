@@ -34,8 +34,14 @@ def one_token(model: nn.Module, walk: Walk, ctx: Context, cache: Cache) -> tuple
         takes = _TAKES[model] = _Takes(model)
     if takes.hooked:
         return walk(ctx, cache)
-    kind = (ctx.x0.shape, ctx.x0.dtype, ctx.turn is None, ctx.visible is None, torch.get_num_threads(),
-            tuple((layer.conv is None, layer.ssm is None, layer.k is None) for layer in cache.layers))
+    kind = (
+        ctx.x0.shape,
+        ctx.x0.dtype,
+        ctx.turn is None,
+        ctx.visible is None,
+        torch.get_num_threads(),
+        tuple((layer.conv is None, layer.ssm is None, layer.k is None) for layer in cache.layers),
+    )
     if kind not in takes.by_kind:
         with direct.recorded() as calls:
             logits, layers = walk(ctx, cache)
@@ -57,7 +63,7 @@ class _Takes:
         self._dicts = modules + inner
         self._places = [(one, name) for one in modules for name in one if not name.startswith("_")]
         self._places += [(one, name) for one in inner for name in one]
-        self._held = [one[name] for one, name in self._places]          # so that nothing else is given their ids
+        self._held = [one[name] for one, name in self._places]  # so that nothing else is given their ids
         self._tensors = [*model.parameters(), *model.buffers()]
         hooks = [one[name] for one in modules for name in ("_forward_hooks", "_forward_pre_hooks")]
         self._hooks = [*hooks, every_module._global_forward_hooks, every_module._global_forward_pre_hooks]
@@ -66,8 +72,12 @@ class _Takes:
 
     def fingerprint_now(self) -> tuple:
         """Which modules, weights and attributes there are, where the weights lie, and whether there are hooks."""
-        return ([id(one.get(name)) for one, name in self._places], list(map(len, self._dicts)),
-                [t.data_ptr() for t in self._tensors], any(self._hooks))
+        return (
+            [id(one.get(name)) for one, name in self._places],
+            list(map(len, self._dicts)),
+            [t.data_ptr() for t in self._tensors],
+            any(self._hooks),
+        )
 
 
 # Not kept in the model: its copy has other weights. And not keeping the model: no take refers to it.
@@ -85,8 +95,7 @@ class _Part(NamedTuple):
     kv: tuple[int, int, int] | None
 
 
-def take_of(calls: Calls, model: nn.Module, ctx: Context, cache: Cache, logits: Tensor, layers: list[LayerCache]
-            ) -> _Take | None:
+def take_of(calls: Calls, model: nn.Module, ctx: Context, cache: Cache, logits: Tensor, layers: list[LayerCache]) -> _Take | None:
     """The calls of a token from ctx and cache to logits and layers, on tape; None if not all of its work was native."""
     into, out, rooms, parts = _inputs(ctx), [logits], [], []
     for old, new in zip(cache.layers, layers):
@@ -132,9 +141,9 @@ class _Take(NamedTuple):
         """Whether what goes in has the layout, shapes and types of what went in when the tape was recorded."""
         return all(map(direct.plain, _inputs(ctx))) and all(
             (part.ssm is None or (_looks(old.conv) == part.conv and _looks(old.ssm) == part.ssm))
-            and (part.kv is None or old.k is None
-                 or (old.k.dtype == ctx.x0.dtype and _sizes(old.k) == _sizes(old.v) == part.kv))
-            for old, part in zip(cache.layers, self.parts))
+            and (part.kv is None or old.k is None or (old.k.dtype == ctx.x0.dtype and _sizes(old.k) == _sizes(old.v) == part.kv))
+            for old, part in zip(cache.layers, self.parts)
+        )
 
     def _play(self, ctx: Context, cache: Cache) -> tuple[Tensor, list[LayerCache]]:
         into, logits = [t.data_ptr() for t in _inputs(ctx)], ctx.x0.new_empty(self.logits)

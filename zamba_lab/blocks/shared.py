@@ -36,8 +36,7 @@ class SharedBlock(nn.Module):
         self.mlp = GatedMLP(config)
         self.join = concat if config.concat_embedding else stream_only
 
-    def forward(self, x: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF
-                ) -> tuple[Tensor, LayerCache]:
+    def forward(self, x: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF) -> tuple[Tensor, LayerCache]:
         """x: (b, l, d) the residual stream. Returns m (b, l, d) and the invocation's keys and values so far."""
         u = self.norm_in(trace("input", self.join(x, ctx.x0)))
         a, kv = self.attention(u, ctx, cache, adapters, trace)
@@ -59,8 +58,7 @@ class Invocation(nn.Module):
             self.adapters.update({name: Lora(c.d_attn, c.lora_rank_qkv, width) for name, width in widths.items()})
         self.link = Linear(c.d_model, c.d_model, bias=False)
 
-    def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF
-                ) -> tuple[Tensor, LayerCache]:
+    def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
         """Run the block for this depth. Returns t = link m, (b, l, d), and the keys and values so far."""
         m, kv = block(x, ctx, cache, self.adapters, trace)
         return trace("link_out", self.link(m)), kv

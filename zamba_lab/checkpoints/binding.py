@@ -74,8 +74,7 @@ def bind(layout: Layout, config: ZambaConfig, names: Iterable[str]) -> list[Bind
         done.update(ours)
     # A name that is some tensor's own is nobody's copy: an untied head next to the embedding.
     own = {one[0] for binding in found for one in binding.stored}
-    return [replace(b, stored=tuple((first, *(n for n in rest if n not in own)) for first, *rest in b.stored))
-            for b in found]
+    return [replace(b, stored=tuple((first, *(n for n in rest if n not in own)) for first, *rest in b.stored)) for b in found]
 
 
 def spare_names(layout: Layout, config: ZambaConfig) -> dict[str, str]:

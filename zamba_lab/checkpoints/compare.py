@@ -20,7 +20,7 @@ from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.load import load, locate
 from zamba_lab.trace import Trace
 
-LENGTH = 64                      # tokens compared, if none are given
+LENGTH = 64  # tokens compared, if none are given
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,12 @@ class Parity:
 
     def __str__(self) -> str:
         where = max(self.differences, key=self.differences.get)
-        return (f"{self.source} here and in {self.reference}, {self.n_tokens} tokens in {str(self.dtype)[6:]}:\n"
-                f"  likeliest token      the same at {self.same_choice} of {self.n_tokens} positions\n"
-                f"  logits               differ by at most {self.differences['logits']:.1e} of the largest\n"
-                f"  where most apart     {where}, by {self.differences[where]:.1e}")
+        return (
+            f"{self.source} here and in {self.reference}, {self.n_tokens} tokens in {str(self.dtype)[6:]}:\n"
+            f"  likeliest token      the same at {self.same_choice} of {self.n_tokens} positions\n"
+            f"  logits               differ by at most {self.differences['logits']:.1e} of the largest\n"
+            f"  where most apart     {where}, by {self.differences[where]:.1e}"
+        )
 
 
 def parity(source: str | Path, ids: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Parity:
@@ -63,14 +65,17 @@ def parity(source: str | Path, ids: Tensor | None = None, dtype: torch.dtype = t
     try:
         import transformers
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("comparing needs transformers, which is not installed: pip install 'zamba-lab[test]', "
-                                  "or pip install transformers", name="transformers") from error
+        raise ModuleNotFoundError(
+            "comparing needs transformers, which is not installed: pip install 'zamba-lab[test]', or pip install transformers",
+            name="transformers",
+        ) from error
     folder, _ = locate(source)
     ids, ours = _here(source, ids, dtype)
     theirs = _there(transformers, folder, ids, dtype)
     if set(ours) != set(theirs):
-        raise CheckpointError(f"{str(source)!r} has other layers in transformers than here: {len(theirs)} and {len(ours)} "
-                              "things to compare")
+        raise CheckpointError(
+            f"{str(source)!r} has other layers in transformers than here: {len(theirs)} and {len(ours)} things to compare"
+        )
     differences = {name: _apart(ours[name], theirs[name]) for name in ours}
     same = int((ours["logits"].argmax(-1) == theirs["logits"].argmax(-1)).sum())
     return Parity(str(source), f"transformers {transformers.__version__}", dtype, ids.shape[1], differences, same)
@@ -94,13 +99,17 @@ def _there(transformers, folder: Path, ids: Tensor, dtype: torch.dtype) -> dict[
     with _quiet(transformers):
         try:
             model, notes = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, attn_implementation="eager", local_files_only=True, output_loading_info=True)
+                folder, dtype=dtype, attn_implementation="eager", local_files_only=True, output_loading_info=True
+            )
         except (ValueError, KeyError, OSError, RuntimeError) as error:
-            raise CheckpointError(f"transformers cannot open {str(folder)!r}: "
-                                  f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}") from error
+            raise CheckpointError(
+                f"transformers cannot open {str(folder)!r}: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+            ) from error
         if notes["missing_keys"] or notes["mismatched_keys"]:
-            raise CheckpointError(f"transformers does not find all of {str(folder)!r} and would put random numbers there; "
-                                  "it knows the current layout only", missing=notes["missing_keys"])
+            raise CheckpointError(
+                f"transformers does not find all of {str(folder)!r} and would put random numbers there; it knows the current layout only",
+                missing=notes["missing_keys"],
+            )
         for module in model.eval().modules():
             if hasattr(module, "time_step_limit"):
                 module.time_step_limit = (0.0, math.inf)

@@ -11,8 +11,18 @@ from dataclasses import asdict, fields
 
 from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.json_values import take
-from zamba_lab.checkpoints.published import (ACTIVATIONS, EOS, FORMATS, HYBRID_LAYER, MAMBA_LAYER, ONLY, ORIGINAL,
-                                             ORIGINAL_DEFAULTS, OWN, Format)
+from zamba_lab.checkpoints.published import (
+    ACTIVATIONS,
+    EOS,
+    FORMATS,
+    HYBRID_LAYER,
+    MAMBA_LAYER,
+    ONLY,
+    ORIGINAL,
+    ORIGINAL_DEFAULTS,
+    OWN,
+    Format,
+)
 from zamba_lab.config import ZambaConfig
 
 # fields that a ZambaConfig has and the mathematics of a forward pass does not
@@ -35,25 +45,34 @@ def read_config(raw: dict) -> ZambaConfig:
     values = {name: take(raw, *key) for name, key in FORMATS[model_type].fields.items()}
     ends = raw.get("eos_token_id", EOS[model_type])
     # Several ends are the tokenizer's business; ours is the first.
-    values["eos_token_id"] = ends[0] if isinstance(ends, list) and ends else take(raw, "eos_token_id", "int | None",
-                                                                                  EOS[model_type])
-    values["init"] = "authors"      # how these models began; a fresh one of the same config begins so too
+    values["eos_token_id"] = ends[0] if isinstance(ends, list) and ends else take(raw, "eos_token_id", "int | None", EOS[model_type])
+    values["init"] = "authors"  # how these models began; a fresh one of the same config begins so too
     config = _build(values | READERS[model_type](raw, values))
     _check_derived(raw, config, model_type)
     own = _build({**asdict(config), **_own_fields(take(raw, OWN, "dict", default={}))})
     if changed := [name for name, value in meaning(own).items() if value != meaning(config)[name]]:
-        raise CheckpointError(f"config.json: {OWN!r} may only hold what the other keys cannot say, but changes "
-                              f"{changed}")
+        raise CheckpointError(f"config.json: {OWN!r} may only hold what the other keys cannot say, but changes {changed}")
     return own
 
 
 def meaning(config: ZambaConfig) -> dict:
     """What the forward pass depends on, spelled out: equal for two configs that compute the same function."""
     c = config
-    values = asdict(c) | {"dt_rank": c.dt_width, "attn_kv_heads": c.kv_heads, "block_order": c.blocks_by_invocation,
-                          "attn_head_dim": c.head_dim, "norm_groups": c.gated_norm_groups}
-    drop = {*SILENT, *{"mamba1": ("n_groups", "norm_groups"), "mamba2": ("dt_rank",), "attention": (
-        "n_groups", "norm_groups", "dt_rank", "d_state", "d_conv", "expand", "headdim", "conv_bias", "proj_bias")}[c.mixer]}
+    values = asdict(c) | {
+        "dt_rank": c.dt_width,
+        "attn_kv_heads": c.kv_heads,
+        "block_order": c.blocks_by_invocation,
+        "attn_head_dim": c.head_dim,
+        "norm_groups": c.gated_norm_groups,
+    }
+    drop = {
+        *SILENT,
+        *{
+            "mamba1": ("n_groups", "norm_groups"),
+            "mamba2": ("dt_rank",),
+            "attention": ("n_groups", "norm_groups", "dt_rank", "d_state", "d_conv", "expand", "headdim", "conv_bias", "proj_bias"),
+        }[c.mixer],
+    }
     if not c.d_conv:
         drop |= {"conv_bias"}
     if not c.hybrid_layers:
@@ -113,18 +132,28 @@ def _own_fields(raw: dict, besides: tuple[str, ...] = ()) -> dict:
 
 # --- the fields that take a few lines: (config in today's spelling, fields read so far) -> more fields --------------
 
+
 def _read_zamba2(raw: dict, values: dict) -> dict:
     d, bias = values["d_model"], take(raw, "add_bias_linear", "bool", default=False)
     hybrid = _hybrid_layers(raw, values["n_layers"])
     rank = take(raw, "adapter_rank", "int", default=128)
     headdim = _headdim(raw, values, default_headdim=64)
     f = take(raw, "intermediate_size", "int", default=take(raw, "ffn_hidden_size", "int", default=4 * d))
-    return {"mixer": "mamba2", **_read_attention(raw, values), "hybrid_layers": hybrid, "headdim": headdim, "d_mlp": f,
-            # more blocks than invocations: the reference builds those that are used
-            "n_shared_blocks": min(take(raw, "num_mem_blocks", "int", default=1), len(hybrid)),
-            "lora_rank": rank if take(raw, "use_shared_mlp_adapter", "bool", default=True) else 0,
-            "lora_rank_qkv": rank if take(raw, "use_shared_attention_adapter", "bool", default=False) else 0,
-            "proj_bias": bias, "mlp_bias": bias, **_read_rope(raw, values), "dt_min": _read_dt_min(raw)}
+    return {
+        "mixer": "mamba2",
+        **_read_attention(raw, values),
+        "hybrid_layers": hybrid,
+        "headdim": headdim,
+        "d_mlp": f,
+        # more blocks than invocations: the reference builds those that are used
+        "n_shared_blocks": min(take(raw, "num_mem_blocks", "int", default=1), len(hybrid)),
+        "lora_rank": rank if take(raw, "use_shared_mlp_adapter", "bool", default=True) else 0,
+        "lora_rank_qkv": rank if take(raw, "use_shared_attention_adapter", "bool", default=False) else 0,
+        "proj_bias": bias,
+        "mlp_bias": bias,
+        **_read_rope(raw, values),
+        "dt_min": _read_dt_min(raw),
+    }
 
 
 def _read_zamba(raw: dict, values: dict) -> dict:
@@ -132,22 +161,36 @@ def _read_zamba(raw: dict, values: dict) -> dict:
     if raw.get("layers_block_type") is None:
         period, offset = take(raw, "attn_layer_period", "int", 6), take(raw, "attn_layer_offset", "int", 4)
         if period < 1 or n_layers > 10_000:
-            raise CheckpointError("config.json: where layers_block_type is absent, attn_layer_period must be 1 or more "
-                                  f"and num_hidden_layers at most 10000: got {period} and {n_layers}")
+            raise CheckpointError(
+                "config.json: where layers_block_type is absent, attn_layer_period must be 1 or more "
+                f"and num_hidden_layers at most 10000: got {period} and {n_layers}"
+            )
         hybrid = tuple(i for i in range(2, n_layers) if i == 2 or (i - 3) % period == offset)
     else:
         hybrid = _hybrid_layers(raw, n_layers)
     dim = take(raw, "attention_head_dim", "int", default=None)
     usual = values["attn_heads"] and 2 * d // values["attn_heads"]
-    return {"mixer": "mamba1", **_read_attention(raw, values), "hybrid_layers": hybrid,
-            "headdim": _headdim(raw, values, default_heads=2), "dt_rank": _read_rank(raw, "mamba_dt_rank", d),
-            "attn_head_dim": None if dim == usual else dim, "rope_theta": None, "lora_rank": 0,
-            "d_mlp": take(raw, "intermediate_size", "int", default=4 * d), "n_shared_blocks": min(1, len(hybrid))}
+    return {
+        "mixer": "mamba1",
+        **_read_attention(raw, values),
+        "hybrid_layers": hybrid,
+        "headdim": _headdim(raw, values, default_heads=2),
+        "dt_rank": _read_rank(raw, "mamba_dt_rank", d),
+        "attn_head_dim": None if dim == usual else dim,
+        "rope_theta": None,
+        "lora_rank": 0,
+        "d_mlp": take(raw, "intermediate_size", "int", default=4 * d),
+        "n_shared_blocks": min(1, len(hybrid)),
+    }
 
 
 def _read_mamba(raw: dict, values: dict) -> dict:
-    return {"mixer": "mamba1", "n_shared_blocks": 0, "headdim": values["expand"] * values["d_model"],
-            "dt_rank": _read_rank(raw, "time_step_rank", values["d_model"])}
+    return {
+        "mixer": "mamba1",
+        "n_shared_blocks": 0,
+        "headdim": values["expand"] * values["d_model"],
+        "dt_rank": _read_rank(raw, "time_step_rank", values["d_model"]),
+    }
 
 
 def _read_mamba2(raw: dict, values: dict) -> dict:
@@ -170,11 +213,11 @@ def _hybrid_layers(raw: dict, n_layers: int) -> tuple[int, ...]:
         return take(raw, "hybrid_layer_ids", "tuple[int, ...]")
     kinds = take(raw, "layers_block_type", "list[str]")
     if unknown := sorted(set(kinds) - {*MAMBA_LAYER, *HYBRID_LAYER}):
-        raise CheckpointError("config.json: layers_block_type must hold "
-                              f"{', '.join((*MAMBA_LAYER, *HYBRID_LAYER))}: got {unknown[:5]}")
+        raise CheckpointError(f"config.json: layers_block_type must hold {', '.join((*MAMBA_LAYER, *HYBRID_LAYER))}: got {unknown[:5]}")
     if len(kinds) != n_layers:
-        raise CheckpointError("config.json: layers_block_type must name each of the "
-                              f"num_hidden_layers = {n_layers} layers: it has {len(kinds)}")
+        raise CheckpointError(
+            f"config.json: layers_block_type must name each of the num_hidden_layers = {n_layers} layers: it has {len(kinds)}"
+        )
     return tuple(i for i, kind in enumerate(kinds) if kind in HYBRID_LAYER)
 
 
@@ -184,8 +227,7 @@ def _headdim(raw: dict, values: dict, default_headdim: int = 0, default_heads: i
     if heads is None:
         return take(raw, "mamba_headdim", "int", default=default_headdim)
     if heads < 1 or d_inner % heads:
-        raise CheckpointError("config.json: n_mamba_heads must divide mamba_expand * hidden_size: "
-                              f"got {heads}, {d_inner}")
+        raise CheckpointError(f"config.json: n_mamba_heads must divide mamba_expand * hidden_size: got {heads}, {d_inner}")
     return d_inner // heads
 
 
@@ -223,6 +265,7 @@ def _read_dt_min(raw: dict) -> float:
 
 # --- keys that repeat what others say -----------------------------------------------------------------------------
 
+
 def derived(c: ZambaConfig, model_type: str) -> dict[str, tuple]:
     """Such keys -> the values they may have; the first is what is written."""
     if model_type in ("mamba", "mamba2"):
@@ -230,13 +273,21 @@ def derived(c: ZambaConfig, model_type: str) -> dict[str, tuple]:
     heads = {"n_mamba_heads": (c.ssm_heads,), "attention_hidden_size": (2 * c.d_model,)}
     if model_type == "zamba":
         return {**heads, "attention_head_dim": (c.head_dim,)}
-    return {**heads, "mamba_headdim": (c.headdim,), "attention_head_dim": (2 * c.d_model // c.attn_heads,),
-            "kv_channels": (c.d_model // c.attn_heads,), "num_query_groups": (c.attn_heads, c.kv_heads),
-            "ffn_hidden_size": (c.d_mlp,), "hybrid_layer_ids": (list(c.hybrid_layers),)}
+    return {
+        **heads,
+        "mamba_headdim": (c.headdim,),
+        "attention_head_dim": (2 * c.d_model // c.attn_heads,),
+        "kv_channels": (c.d_model // c.attn_heads,),
+        "num_query_groups": (c.attn_heads, c.kv_heads),
+        "ffn_hidden_size": (c.d_mlp,),
+        "hybrid_layer_ids": (list(c.hybrid_layers),),
+    }
 
 
 def _check_derived(raw: dict, config: ZambaConfig, model_type: str) -> None:
     for key, values in derived(config, model_type).items():
         if raw.get(key) is not None and raw[key] not in values:
-            raise CheckpointError(f"config.json contradicts itself: {key} is {raw[key]}, but what it follows from "
-                                  f"gives {' or '.join(dict.fromkeys(map(str, values)))}")
+            raise CheckpointError(
+                f"config.json contradicts itself: {key} is {raw[key]}, but what it follows from "
+                f"gives {' or '.join(dict.fromkeys(map(str, values)))}"
+            )

@@ -51,8 +51,12 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {'no fault found' if self.ok else f'{len(self.faults)} kinds of fault'}"]
-        for title, value in (("layout", self.layout), ("config.json", self.generation), ("parameters", self.n_params),
-                             ("bytes", self.n_bytes)):
+        for title, value in (
+            ("layout", self.layout),
+            ("config.json", self.generation),
+            ("parameters", self.n_params),
+            ("bytes", self.n_bytes),
+        ):
             if value is not None:
                 lines.append(f"  {title:<12} {f'{value:,}' if isinstance(value, int) else value}")
         for title, values in (("sizes", self.sizes), ("dtypes", self.dtypes)):
@@ -60,8 +64,10 @@ class Report:
                 lines.append(f"  {title:<12} {', '.join(f'{name} {value}' for name, value in values.items())}")
         for one in self.invocations:
             k, adapters = one["invocation"], ", ".join(one["adapters"])
-            lines.append(f"  invocation {k:<2} depth {one['depth']:<3} block {one['block']}"
-                         + (f"  adapters of {adapters} in slot {k}" if adapters else ""))
+            lines.append(
+                f"  invocation {k:<2} depth {one['depth']:<3} block {one['block']}"
+                + (f"  adapters of {adapters} in slot {k}" if adapters else "")
+            )
         lines += [f"  tie          {tie}" for tie in self.ties]
         lines += [f"  note         {remark}" for remark in self.remarks]
         for one in self.faults:
@@ -94,15 +100,30 @@ def _describe(report: Report, raw: dict, c: ZambaConfig) -> None:
     """What the config alone says."""
     report.generation = f"{raw['model_type']}, {generation(raw)}"
     report.n_params = c.n_params
-    report.sizes = {"d_model": c.d_model, "n_layers": c.n_layers, "d_inner": c.d_inner, "headdim": c.headdim,
-                    "ssm_heads": c.ssm_heads, "d_state": c.d_state, "vocab_size": c.vocab_size}
+    report.sizes = {
+        "d_model": c.d_model,
+        "n_layers": c.n_layers,
+        "d_inner": c.d_inner,
+        "headdim": c.headdim,
+        "ssm_heads": c.ssm_heads,
+        "d_state": c.d_state,
+        "vocab_size": c.vocab_size,
+    }
     if c.hybrid_layers:
-        report.sizes |= {"n_shared_blocks": c.n_shared_blocks, "attn_heads": c.attn_heads, "head_dim": c.head_dim,
-                         "d_attn": c.d_attn, "d_mlp": c.d_mlp, "lora_rank": c.lora_rank,
-                         "lora_rank_qkv": c.lora_rank_qkv}
+        report.sizes |= {
+            "n_shared_blocks": c.n_shared_blocks,
+            "attn_heads": c.attn_heads,
+            "head_dim": c.head_dim,
+            "d_attn": c.d_attn,
+            "d_mlp": c.d_mlp,
+            "lora_rank": c.lora_rank,
+            "lora_rank_qkv": c.lora_rank_qkv,
+        }
     adapters = ["mlp"] * bool(c.lora_rank) + ["q", "k", "v"] * bool(c.lora_rank_qkv)
-    report.invocations = [{"invocation": k, "depth": i, "block": b, "adapters": adapters}      # in slot k
-                          for k, (i, b) in enumerate(zip(c.hybrid_layers, c.blocks_by_invocation))]
+    report.invocations = [
+        {"invocation": k, "depth": i, "block": b, "adapters": adapters}  # in slot k
+        for k, (i, b) in enumerate(zip(c.hybrid_layers, c.blocks_by_invocation))
+    ]
     report.ties = ["the head is the embedding"] if c.tie_embeddings else []
     for b in range(c.n_shared_blocks):
         users = [str(one["depth"]) for one in report.invocations if one["block"] == b]
@@ -126,36 +147,48 @@ def generation(raw: dict) -> str:
 
 def remarks(raw: dict, c: ZambaConfig) -> list[str]:
     """What there is to know about this model, above all where readers disagree."""
-    defaults = {"zamba2": ("num_mem_blocks", "use_mem_rope", "n_mamba_heads"),
-                "mamba2": ("n_groups", "tie_word_embeddings")}
+    defaults = {"zamba2": ("num_mem_blocks", "use_mem_rope", "n_mamba_heads"), "mamba2": ("n_groups", "tie_word_embeddings")}
     absent = [key for key in defaults.get(raw["model_type"], ()) if key not in raw]
     clamp = raw.get("time_step_min", 0.001)
     if raw["model_type"] == OWN:
         return ["layout: this variant has no published one; only this project opens it."]
     rules = (
-        (raw["model_type"] == "zamba2" and clamp != c.dt_min and clamp > 1e-15,
-         f"step sizes: clamped at {c.dt_min} here; 0 is what the authors trained with. transformers clamps those of a "
-         f"prompt at time_step_min; load(..., dt_min={clamp}) reproduces that."),
-        (c.mixer == "mamba2" and c.n_groups > 1,
-         f"gated norm: over each of {c.n_groups} groups. Readers that normalise all channels at once get it wrong."),
-        (c.n_shared_blocks > 1 and c.block_order is None,
-         "block order: blocks alternate from invocation to invocation. Readers that count layers take wrong ones."),
-        (raw.get("use_long_context") and c.rope_theta,
-         f"long context: the base of the positions is scaled to {c.rope_theta or 0:.6g}. transformers only says so."),
+        (
+            raw["model_type"] == "zamba2" and clamp != c.dt_min and clamp > 1e-15,
+            f"step sizes: clamped at {c.dt_min} here; 0 is what the authors trained with. transformers clamps those of a "
+            f"prompt at time_step_min; load(..., dt_min={clamp}) reproduces that.",
+        ),
+        (
+            c.mixer == "mamba2" and c.n_groups > 1,
+            f"gated norm: over each of {c.n_groups} groups. Readers that normalise all channels at once get it wrong.",
+        ),
+        (
+            c.n_shared_blocks > 1 and c.block_order is None,
+            "block order: blocks alternate from invocation to invocation. Readers that count layers take wrong ones.",
+        ),
+        (
+            raw.get("use_long_context") and c.rope_theta,
+            f"long context: the base of the positions is scaled to {c.rope_theta or 0:.6g}. transformers only says so.",
+        ),
         (c.hybrid_layers and c.rope_theta is None, "positions: attention has none."),
-        (c.hybrid_layers and not c.tie_embeddings and c.n_shared_blocks < c.n_invocations,
-         "ties: transformers unshares the blocks of a model with an untied head: its later ones would be random."),
-        (c.mixer == "mamba1" and raw["model_type"] == "zamba",
-         "in_proj: its rows alternate between x and z, unlike Mamba-1's."),
-        (absent, f"defaults: {', '.join(absent)} not given, and readers' defaults differ. Taken as: "
-                 f"{_taken(absent, raw, c)}."),
+        (
+            c.hybrid_layers and not c.tie_embeddings and c.n_shared_blocks < c.n_invocations,
+            "ties: transformers unshares the blocks of a model with an untied head: its later ones would be random.",
+        ),
+        (c.mixer == "mamba1" and raw["model_type"] == "zamba", "in_proj: its rows alternate between x and z, unlike Mamba-1's."),
+        (absent, f"defaults: {', '.join(absent)} not given, and readers' defaults differ. Taken as: {_taken(absent, raw, c)}."),
     )
     return [text for holds, text in rules if holds]
 
 
 def _taken(keys: list[str], raw: dict, c: ZambaConfig) -> str:
-    values = {"num_mem_blocks": c.n_shared_blocks, "use_mem_rope": c.rope_theta is not None,
-              "n_mamba_heads": c.ssm_heads, "n_groups": c.n_groups, "tie_word_embeddings": c.tie_embeddings}
+    values = {
+        "num_mem_blocks": c.n_shared_blocks,
+        "use_mem_rope": c.rope_theta is not None,
+        "n_mamba_heads": c.ssm_heads,
+        "n_groups": c.n_groups,
+        "tie_word_embeddings": c.tie_embeddings,
+    }
     return ", ".join(f"{key} {values[key]}" for key in keys)
 
 
@@ -169,10 +202,11 @@ def _examine(report: Report, raw: dict, config: ZambaConfig, weights: Weights) -
     report.layout = plan.layout.name
     report.dtypes = dict(Counter(header.dtype for header in weights.headers.values()))
     for fault, what, names in (
-            ("missing", "parameters that no stored tensor fills", plan.missing),
-            ("left over", "stored tensors that no parameter wants", plan.left_over),
-            ("wrong shape", "the config asks for another", [f"{n} {why}" for n, why in plan.wrong_shape.items()]),
-            ("dtype", "not one that weights are computed with", [f"{n} {d}" for n, d in plan.wrong_dtype.items()])):
+        ("missing", "parameters that no stored tensor fills", plan.missing),
+        ("left over", "stored tensors that no parameter wants", plan.left_over),
+        ("wrong shape", "the config asks for another", [f"{n} {why}" for n, why in plan.wrong_shape.items()]),
+        ("dtype", "not one that weights are computed with", [f"{n} {d}" for n, d in plan.wrong_dtype.items()]),
+    ):
         if names:
             report.add(fault, what, names)
     if plan.spares:
@@ -200,9 +234,12 @@ def _look_at_numbers(report: Report, plan: Plan, weights: Weights) -> None:
             if copy.dtype != tensor.dtype or not torch.equal(copy, tensor):
                 found["copies differ"].append(f"{name} from {first}")
         weights.forget()
-    what = {"NaN": "tensors that hold NaN", "infinite": "tensors that hold infinite numbers",
-            "all zero": "matrices that hold zeros only: never written?",
-            "copies differ": "tensors that should be equal and are not"}
+    what = {
+        "NaN": "tensors that hold NaN",
+        "infinite": "tensors that hold infinite numbers",
+        "all zero": "matrices that hold zeros only: never written?",
+        "copies differ": "tensors that should be equal and are not",
+    }
     for fault, names in found.items():
         if names:
             report.add(fault, what[fault], names)

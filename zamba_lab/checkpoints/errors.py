@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-SHOWN = 20                       # names of each list that the message spells out; the attributes hold all
+SHOWN = 20  # names of each list that the message spells out; the attributes hold all
 
 
 class CheckpointError(ValueError):
@@ -14,13 +14,15 @@ class CheckpointError(ValueError):
     wants. `wrong_shape`: stored names whose shape differs. Empty where the trouble is of another kind.
     """
 
-    def __init__(self, message: str, missing: Iterable[str] = (), left_over: Iterable[str] = (),
-                 wrong_shape: dict[str, str] | None = None):
+    def __init__(self, message: str, missing: Iterable[str] = (), left_over: Iterable[str] = (), wrong_shape: dict[str, str] | None = None):
         self.missing, self.left_over = tuple(sorted(missing)), tuple(sorted(left_over))
         shapes = dict(sorted((wrong_shape or {}).items()))
         self.wrong_shape = tuple(shapes)
-        lists = (("missing", self.missing), ("left over", self.left_over),
-                 ("of the wrong shape", [f"{name} {why}" for name, why in shapes.items()]))
+        lists = (
+            ("missing", self.missing),
+            ("left over", self.left_over),
+            ("of the wrong shape", [f"{name} {why}" for name, why in shapes.items()]),
+        )
         super().__init__("".join([message, *(_listing(title, names) for title, names in lists if names)]))
 
 

@@ -21,12 +21,12 @@ from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.json_values import read_object, take
 
 CONFIG, SINGLE, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
-TOKENIZERS = (TOKENIZER, "tokenizer.model")                          # the first that there is, is the model's
+TOKENIZERS = (TOKENIZER, "tokenizer.model")  # the first that there is, is the model's
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth")
-STAGED, COMMITTED, MOVING = ".saving", ".saved", ".moving"           # the stages of a save, as hidden folders
+STAGED, COMMITTED, MOVING = ".saving", ".saved", ".moving"  # the stages of a save, as hidden folders
 WRITTEN = re.compile(r"config\.json|model\.safetensors(\.index\.json)?|model-\d{5}-of-\d{5}\.safetensors")
-PROGRESS_ABOVE = 10 ** 9                                             # bytes worth a progress bar
+PROGRESS_ABOVE = 10**9  # bytes worth a progress bar
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -60,8 +60,7 @@ class Weights:
             names = set(opened.keys())
             if expected is not None and names != expected:
                 index = PICKLED_INDEX if path.suffix in PICKLED_SUFFIXES else INDEX
-                raise CheckpointError(f"{path.name} does not hold what {index} says", missing=expected - names,
-                                      left_over=names - expected)
+                raise CheckpointError(f"{path.name} does not hold what {index} says", missing=expected - names, left_over=names - expected)
             for name in names:
                 part = opened.get_slice(name)
                 self.headers[name] = Header(tuple(part.get_shape()), str(part.get_dtype()))
@@ -135,8 +134,10 @@ def open_file(path: Path):
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
         kind = "file of pickled tensors" if path.suffix in PICKLED_SUFFIXES else "safetensors file"
-        raise CheckpointError(f"{str(path)!r}, {path.stat().st_size} bytes, is not a whole {kind}: truncated, or "
-                              f"something else ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
+        raise CheckpointError(
+            f"{str(path)!r}, {path.stat().st_size} bytes, is not a whole {kind}: truncated, or "
+            f"something else ({(str(error).splitlines() or [type(error).__name__])[0]})"
+        ) from error
 
 
 def weight_files(folder: Path) -> dict[Path, set[str] | None]:
@@ -157,11 +158,12 @@ def weight_files(folder: Path) -> dict[Path, set[str] | None]:
     if not found and (folder / PICKLED).is_file():
         return {folder / PICKLED: None}
     if found:
-        raise CheckpointError(f"{str(folder)!r} holds {len(found)} safetensors files and no {INDEX} that says which to "
-                              f"read: {[path.name for path in found][:8]}")
+        raise CheckpointError(
+            f"{str(folder)!r} holds {len(found)} safetensors files and no {INDEX} that says which to "
+            f"read: {[path.name for path in found][:8]}"
+        )
     names = sorted(path.name for path in folder.iterdir())
-    raise CheckpointError(f"{str(folder)!r} is not a checkpoint: it holds neither {SINGLE} nor {INDEX}, but "
-                          f"{names[:8]}")
+    raise CheckpointError(f"{str(folder)!r} is not a checkpoint: it holds neither {SINGLE} nor {INDEX}, but {names[:8]}")
 
 
 def read_index(path: Path) -> dict[str, set[str]]:
@@ -170,8 +172,7 @@ def read_index(path: Path) -> dict[str, set[str]]:
     suffix = "bin" if path.name == PICKLED_INDEX else "safetensors"
     for name, shard in take(read_object(path), "weight_map", "dict").items():
         if not isinstance(shard, str) or not re.fullmatch(rf"[\w.-]+\.{suffix}", shard):
-            raise CheckpointError(f"{path.name} must name {suffix} files of its own folder: for {name!r} it names "
-                                  f"{shard!r}")
+            raise CheckpointError(f"{path.name} must name {suffix} files of its own folder: for {name!r} it names {shard!r}")
         shards.setdefault(shard, set()).add(name)
     if not shards:
         raise CheckpointError(f"{path.name} names no tensors: {str(path)!r}")
@@ -196,5 +197,4 @@ def settle(folder: Path) -> None:
                 os.replace(path, folder / path.name)
             (folder / MOVING).rmdir()
     except OSError as error:
-        raise CheckpointError(f"a save into {str(folder)!r} was stopped half-way and cannot be finished: "
-                              f"{error}") from error
+        raise CheckpointError(f"a save into {str(folder)!r} was stopped half-way and cannot be finished: {error}") from error

@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.files import (CONFIG, INDEX, PICKLED, PICKLED_INDEX, PROGRESS_ABOVE, SINGLE, TOKENIZERS,
-                                         read_index)
+from zamba_lab.checkpoints.files import CONFIG, INDEX, PICKLED, PICKLED_INDEX, PROGRESS_ABOVE, SINGLE, TOKENIZERS, read_index
 
 SMALL_FILES = (CONFIG, INDEX, TOKENIZERS[0])
 LOG_IN = "log in with `hf auth login`, or put a token into HF_TOKEN"
@@ -32,14 +31,14 @@ def fetch(source: str) -> Path:
 
     def download(at: str | None, *names: str) -> Path:
         folder = Path(snapshot_download(repo, revision=at, allow_patterns=list(names)))
-        if folder.is_dir():             # there is none if the repository has no file of these names
+        if folder.is_dir():  # there is none if the repository has no file of these names
             check_new(folder, old)
         return folder
 
     try:
         old = cached_blobs(repo)
         folder = download(revision or None, *SMALL_FILES)
-        commit = folder.name            # a branch may move meanwhile: all files are of one commit
+        commit = folder.name  # a branch may move meanwhile: all files are of one commit
         if not (folder / CONFIG).is_file():
             raise CheckpointError(f"{source!r} is a repository without a {CONFIG}: it holds no model to open")
         small = SMALL_FILES if (folder / TOKENIZERS[0]).is_file() else (*SMALL_FILES, *TOKENIZERS)
@@ -54,8 +53,9 @@ def fetch(source: str) -> Path:
     except CheckpointError:
         raise
     except Exception as error:  # the client passes on the errors of the libraries under it
-        raise CheckpointError(f"{source!r} is no folder here, and as a hub id it cannot be fetched: "
-                              f"{_advice(error, repo, revision or 'main')}") from error
+        raise CheckpointError(
+            f"{source!r} is no folder here, and as a hub id it cannot be fetched: {_advice(error, repo, revision or 'main')}"
+        ) from error
 
 
 def cached_blobs(repo: str) -> set[str]:
@@ -77,8 +77,10 @@ def check_new(folder: Path, old: set[str]) -> None:
             size = blob.stat().st_size
             link.unlink()
             blob.unlink(missing_ok=True)
-            raise CheckpointError(f"{link.name} came damaged from the hub: its {size} bytes have the SHA-256 {found}, "
-                                  f"not {blob.name}. It was removed: load again to download it again")
+            raise CheckpointError(
+                f"{link.name} came damaged from the hub: its {size} bytes have the SHA-256 {found}, "
+                f"not {blob.name}. It was removed: load again to download it again"
+            )
         old.add(blob.name)
 
 
@@ -86,9 +88,11 @@ def _sha256(path: Path, name: str) -> str:
     from tqdm import tqdm
 
     size, digest = path.stat().st_size, hashlib.sha256()
-    with path.open("rb") as file, tqdm(total=size, unit="B", unit_scale=True, desc=f"checking {name}",
-                                       disable=size < PROGRESS_ABOVE) as bar:
-        while piece := file.read(2 ** 24):
+    with (
+        path.open("rb") as file,
+        tqdm(total=size, unit="B", unit_scale=True, desc=f"checking {name}", disable=size < PROGRESS_ABOVE) as bar,
+    ):
+        while piece := file.read(2**24):
             digest.update(piece)
             bar.update(len(piece))
     return digest.hexdigest()
@@ -99,30 +103,41 @@ def _advice(error: Exception, repo: str, revision: str) -> str:
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{repo}"
-    without = (f"Without a network, load a folder that holds {CONFIG} and {SINGLE}, or the model that comes with the "
-               "project: load('zamba2-nano')")
+    without = (
+        f"Without a network, load a folder that holds {CONFIG} and {SINGLE}, or the model that comes with the project: load('zamba2-nano')"
+    )
     status = getattr(getattr(error, "response", None), "status_code", None)
     rules = (
-        (isinstance(error, errors.GatedRepoError),
-         f"{repo} is gated. Accept its licence at {page}, then {LOG_IN} of the account that did"),
-        (isinstance(error, errors.RepositoryNotFoundError),
-         f"the hub has no model {repo}, or shows it to some accounts only. Check the name; if it is private, {LOG_IN} "
-         "of an account that may read it"),
-        (isinstance(error, errors.RevisionNotFoundError),
-         f"{repo} has no revision {revision!r}. A revision is a branch, a tag or a whole commit hash: see {page}"),
-        (status in (401, 403),
-         f"the hub refuses the token it was sent ({_first_line(error)}). To have another, {LOG_IN}"),
-        (isinstance(error, errors.LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE,
-         f"not all of its files are in {constants.HF_HUB_CACHE}, and offline mode forbids asking. Unset HF_HUB_OFFLINE "
-         f"to download them. {without}"),
-        (isinstance(error, errors.LocalEntryNotFoundError),
-         f"{constants.ENDPOINT} did not answer as a hub should ({_cause(error)}), and not all files are in the cache. "
-         f"Check the connection and load again. {without}"),
-        (isinstance(error, errors.HFValidationError),
-         f"{_first_line(error)}. A hub id is 'organisation/name' or 'organisation/name@revision'"),
+        (isinstance(error, errors.GatedRepoError), f"{repo} is gated. Accept its licence at {page}, then {LOG_IN} of the account that did"),
+        (
+            isinstance(error, errors.RepositoryNotFoundError),
+            f"the hub has no model {repo}, or shows it to some accounts only. Check the name; if it is private, {LOG_IN} "
+            "of an account that may read it",
+        ),
+        (
+            isinstance(error, errors.RevisionNotFoundError),
+            f"{repo} has no revision {revision!r}. A revision is a branch, a tag or a whole commit hash: see {page}",
+        ),
+        (status in (401, 403), f"the hub refuses the token it was sent ({_first_line(error)}). To have another, {LOG_IN}"),
+        (
+            isinstance(error, errors.LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE,
+            f"not all of its files are in {constants.HF_HUB_CACHE}, and offline mode forbids asking. Unset HF_HUB_OFFLINE "
+            f"to download them. {without}",
+        ),
+        (
+            isinstance(error, errors.LocalEntryNotFoundError),
+            f"{constants.ENDPOINT} did not answer as a hub should ({_cause(error)}), and not all files are in the cache. "
+            f"Check the connection and load again. {without}",
+        ),
+        (
+            isinstance(error, errors.HFValidationError),
+            f"{_first_line(error)}. A hub id is 'organisation/name' or 'organisation/name@revision'",
+        ),
     )
-    other = (f"the download broke off ({type(error).__name__}: {_first_line(error)}). Files that came whole are kept: "
-             f"load again to go on. {without}")
+    other = (
+        f"the download broke off ({type(error).__name__}: {_first_line(error)}). Files that came whole are kept: "
+        f"load again to go on. {without}"
+    )
     return next((advice for holds, advice in rules if holds), other)
 
 

@@ -28,7 +28,7 @@ def read_object(path: Path) -> dict:
 
 
 def _is_int(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2 ** 63
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_float(value) -> bool:
@@ -69,5 +69,5 @@ def take(raw: dict, key: str, kind: str, default=REQUIRED):
 
 
 def _brief(value) -> str:
-    text = "that is too large" if isinstance(value, int) and not -2 ** 63 < value < 2 ** 63 else repr(value)
+    text = "that is too large" if isinstance(value, int) and not -(2**63) < value < 2**63 else repr(value)
     return f"{type(value).__name__} {text[:80]}{'...' if len(text) > 80 else ''}"

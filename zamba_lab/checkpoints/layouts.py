@@ -1,10 +1,10 @@
 """Every layout a model of the family was ever stored in, one table of names each (`binding.py` explains the notation).
 
-    ZAMBA2, ZAMBA1                  what the hub's files and transformers >= 4.49 use; what `save` writes where it can
-    ZAMBA2_LEGACY, ZAMBA1_LEGACY    the older files of the authors' fork
-    ZAMBA2_PLAIN                    the single file of the authors' plain-PyTorch code
-    MAMBA1, MAMBA2                  pure Mamba, as the original code and as transformers spell it
-    NATIVE                          our own names: variants that none of the above can hold
+ZAMBA2, ZAMBA1                  what the hub's files and transformers >= 4.49 use; what `save` writes where it can
+ZAMBA2_LEGACY, ZAMBA1_LEGACY    the older files of the authors' fork
+ZAMBA2_PLAIN                    the single file of the authors' plain-PyTorch code
+MAMBA1, MAMBA2                  pure Mamba, as the original code and as transformers spell it
+NATIVE                          our own names: variants that none of the above can hold
 """
 
 from __future__ import annotations
@@ -26,10 +26,7 @@ _MAMBA2_MIXER = (
     ("layers.{i}.mamba.out_proj.weight", "{mixer}.out_proj.weight"),
     ("layers.{i}.mamba.out_proj.bias", "{mixer}.out_proj.bias"),
 )
-_IN_PROJ = (
-    ("layers.{i}.mamba.in_proj.weight", "{mixer}.in_proj.weight"),
-    ("layers.{i}.mamba.in_proj.bias", "{mixer}.in_proj.bias"),
-)
+_IN_PROJ = (("layers.{i}.mamba.in_proj.weight", "{mixer}.in_proj.weight"), ("layers.{i}.mamba.in_proj.bias", "{mixer}.in_proj.bias"))
 # An early revision wrapped the projection in a list of one.
 _IN_PROJ_LISTED = (
     ("layers.{i}.mamba.in_proj.weight", "{mixer}.in_proj.0.weight | {mixer}.in_proj.weight"),
@@ -49,7 +46,7 @@ _ZAMBA1_MIXER = (
     ("layers.{i}.mamba.out_proj.bias", "{mixer}.out_proj.bias"),
 )
 _ENDS = (
-    ("embedding.weight", "model.embed_tokens.weight | lm_head.weight"),     # some files hold a tied head as well
+    ("embedding.weight", "model.embed_tokens.weight | lm_head.weight"),  # some files hold a tied head as well
     ("head.weight", "lm_head.weight"),
     ("final_norm.weight", "model.final_layernorm.weight"),
 )
@@ -62,12 +59,10 @@ _ATTENTION = (
     ("shared_blocks.{b}.norm_mid.weight", "{block}.pre_ff_layernorm.weight"),
 )
 _MLP_APART = (
-    ("shared_blocks.{b}.mlp.gate_up.weight",
-     ("{block}.feed_forward.gate_proj.weight", "{block}.feed_forward.up_proj.weight"), STACKED),
+    ("shared_blocks.{b}.mlp.gate_up.weight", ("{block}.feed_forward.gate_proj.weight", "{block}.feed_forward.up_proj.weight"), STACKED),
     ("shared_blocks.{b}.mlp.down.weight", "{block}.feed_forward.down_proj.weight"),
 )
-_ADAPTERS = tuple(f"layers.{{i}}.invocation.adapters.{name}.{part}.weight"
-                  for name in ("mlp", "q", "k", "v") for part in ("down", "up"))
+_ADAPTERS = tuple(f"layers.{{i}}.invocation.adapters.{name}.{part}.weight" for name in ("mlp", "q", "k", "v") for part in ("down", "up"))
 
 
 def _norm(stored: str) -> tuple[str, str]:
@@ -80,60 +75,117 @@ def _link(stored: str) -> tuple[str, str]:
 
 def _mlp(up: str, down: str) -> tuple[tuple[str, str], ...]:
     """The fused gate and up projection and the one back, weight and bias."""
-    return tuple((f"shared_blocks.{{b}}.mlp.{ours}.{kind}", f"{{block}}.{stored}.{kind}")
-                 for ours, stored in (("gate_up", up), ("down", down)) for kind in ("weight", "bias"))
+    return tuple(
+        (f"shared_blocks.{{b}}.mlp.{ours}.{kind}", f"{{block}}.{stored}.{kind}")
+        for ours, stored in (("gate_up", up), ("down", down))
+        for kind in ("weight", "bias")
+    )
 
 
 def _adapters(mlp: str, qkv: str, parts: tuple[str, str]) -> tuple[tuple[str, str], ...]:
     """{part} is how the layout says "down" and "up", {x} the projection adapted."""
     stored = {"mlp": mlp, **{x: qkv.replace("{x}", x) for x in "qkv"}}
-    return tuple((f"layers.{{i}}.invocation.adapters.{name}.{ours}.weight",
-                  "{block}." + stored[name].replace("{part}", part))
-                 for name in stored for ours, part in zip(("down", "up"), parts))
+    return tuple(
+        (f"layers.{{i}}.invocation.adapters.{name}.{ours}.weight", "{block}." + stored[name].replace("{part}", part))
+        for name in stored
+        for ours, part in zip(("down", "up"), parts)
+    )
 
 
 # --- the layouts --------------------------------------------------------------------------------------------------
 ZAMBA2 = Layout(
-    "zamba2", home="model.layers.{i}", hybrid_home="model.layers.{i}.mamba_decoder", mixer="mamba",
+    "zamba2",
+    home="model.layers.{i}",
+    hybrid_home="model.layers.{i}.mamba_decoder",
+    mixer="mamba",
     block="model.layers.{i}.shared_transformer",
-    rows=(*_ENDS, _norm("{home}.input_layernorm.weight"), *_IN_PROJ, *_MAMBA2_MIXER, *_ATTENTION,
-          *_mlp("feed_forward.gate_up_proj", "feed_forward.down_proj"), _link("model.layers.{i}.linear.weight"),
-          *_adapters("feed_forward.gate_up_proj_adapter_list.{k}.{part}.weight",
-                     "self_attn.linear_{x}_adapter_list.{k}.{part}.weight", ("0", "1"))))
+    rows=(
+        *_ENDS,
+        _norm("{home}.input_layernorm.weight"),
+        *_IN_PROJ,
+        *_MAMBA2_MIXER,
+        *_ATTENTION,
+        *_mlp("feed_forward.gate_up_proj", "feed_forward.down_proj"),
+        _link("model.layers.{i}.linear.weight"),
+        *_adapters(
+            "feed_forward.gate_up_proj_adapter_list.{k}.{part}.weight", "self_attn.linear_{x}_adapter_list.{k}.{part}.weight", ("0", "1")
+        ),
+    ),
+)
 
 ZAMBA1 = Layout(
-    "zamba", home="model.layers.{i}", hybrid_home="model.layers.{i}.mamba_decoder", mixer="mamba",
+    "zamba",
+    home="model.layers.{i}",
+    hybrid_home="model.layers.{i}.mamba_decoder",
+    mixer="mamba",
     block="model.layers.{i}.shared_transf",
-    rows=(*_ENDS, _norm("{home}.input_layernorm.weight"), *_ZAMBA1_MIXER, *_ATTENTION, *_MLP_APART,
-          _link("model.layers.{i}.linear.weight")))
+    rows=(
+        *_ENDS,
+        _norm("{home}.input_layernorm.weight"),
+        *_ZAMBA1_MIXER,
+        *_ATTENTION,
+        *_MLP_APART,
+        _link("model.layers.{i}.linear.weight"),
+    ),
+)
 
 ZAMBA2_LEGACY = Layout(
-    "zamba2 legacy", home="model.mamba_layers.{i}", hybrid_home="model.mamba_layers.{i}", mixer="mamba",
-    block="model.blocks.{b}", spares=_ADAPTERS,
-    rows=(*_ENDS, _norm("{home}.input_layernorm.weight"), *_IN_PROJ_LISTED, *_MAMBA2_MIXER, *_ATTENTION,
-          *_mlp("feed_forward.linear_fc1", "feed_forward.linear_fc2"), _link("model.linear_layers.{k}.weight"),
-          *_adapters("feed_forward.linear_fc1_lora_{part}_list.{k}.weight",
-                     "self_attn.linear_{x}_lora_{part}_list.{k}.weight", ("A", "B"))))
+    "zamba2 legacy",
+    home="model.mamba_layers.{i}",
+    hybrid_home="model.mamba_layers.{i}",
+    mixer="mamba",
+    block="model.blocks.{b}",
+    spares=_ADAPTERS,
+    rows=(
+        *_ENDS,
+        _norm("{home}.input_layernorm.weight"),
+        *_IN_PROJ_LISTED,
+        *_MAMBA2_MIXER,
+        *_ATTENTION,
+        *_mlp("feed_forward.linear_fc1", "feed_forward.linear_fc2"),
+        _link("model.linear_layers.{k}.weight"),
+        *_adapters("feed_forward.linear_fc1_lora_{part}_list.{k}.weight", "self_attn.linear_{x}_lora_{part}_list.{k}.weight", ("A", "B")),
+    ),
+)
 
 ZAMBA1_LEGACY = Layout(
-    "zamba legacy", home="model.mamba_layers.{i}", hybrid_home="model.mamba_layers.{i}", mixer="mamba",
+    "zamba legacy",
+    home="model.mamba_layers.{i}",
+    hybrid_home="model.mamba_layers.{i}",
+    mixer="mamba",
     block="model.block",
-    rows=(*_ENDS, _norm("{home}.input_layernorm.weight"), *_ZAMBA1_MIXER, *_ATTENTION, *_MLP_APART,
-          _link("model.linear_layers.{k}.weight")))
+    rows=(
+        *_ENDS,
+        _norm("{home}.input_layernorm.weight"),
+        *_ZAMBA1_MIXER,
+        *_ATTENTION,
+        *_MLP_APART,
+        _link("model.linear_layers.{k}.weight"),
+    ),
+)
 
 ZAMBA2_PLAIN = Layout(
-    "zamba2 plain PyTorch", home="decoder.layers.{i}", hybrid_home="decoder.layers.{i}", mixer="mixer",
-    block="decoder.blocks.{b}", spares=_ADAPTERS,
-    rows=(("embedding.weight", "embedding.weight"), ("final_norm.weight", "decoder.final_layernorm.weight"),
-          _norm("{home}.norm.weight"), *_IN_PROJ_LISTED, *_MAMBA2_MIXER,
-          ("shared_blocks.{b}.norm_in.weight", "{block}.sa.norm.weight"),
-          (tuple(f"shared_blocks.{{b}}.attention.{x}.weight" for x in "qkv"),
-           "{block}.sa.mixer.linear_qkv.weight", QKV_BY_HEAD),
-          ("shared_blocks.{b}.attention.o.weight", "{block}.sa.mixer.linear_proj.weight"),
-          ("shared_blocks.{b}.norm_mid.weight", "{block}.mlp.norm.weight"),
-          *_mlp("mlp.mixer.linear_fc1", "mlp.mixer.linear_fc2"), _link("decoder.block_map.{i}.weight"),
-          *_adapters("mlp.mixer.linear_fc1_lora_{part}_list.{k}.weight",
-                     "sa.mixer.linear_{x}_lora_{part}_list.{k}.weight", ("A", "B"))))
+    "zamba2 plain PyTorch",
+    home="decoder.layers.{i}",
+    hybrid_home="decoder.layers.{i}",
+    mixer="mixer",
+    block="decoder.blocks.{b}",
+    spares=_ADAPTERS,
+    rows=(
+        ("embedding.weight", "embedding.weight"),
+        ("final_norm.weight", "decoder.final_layernorm.weight"),
+        _norm("{home}.norm.weight"),
+        *_IN_PROJ_LISTED,
+        *_MAMBA2_MIXER,
+        ("shared_blocks.{b}.norm_in.weight", "{block}.sa.norm.weight"),
+        (tuple(f"shared_blocks.{{b}}.attention.{x}.weight" for x in "qkv"), "{block}.sa.mixer.linear_qkv.weight", QKV_BY_HEAD),
+        ("shared_blocks.{b}.attention.o.weight", "{block}.sa.mixer.linear_proj.weight"),
+        ("shared_blocks.{b}.norm_mid.weight", "{block}.mlp.norm.weight"),
+        *_mlp("mlp.mixer.linear_fc1", "mlp.mixer.linear_fc2"),
+        _link("decoder.block_map.{i}.weight"),
+        *_adapters("mlp.mixer.linear_fc1_lora_{part}_list.{k}.weight", "sa.mixer.linear_{x}_lora_{part}_list.{k}.weight", ("A", "B")),
+    ),
+)
 
 _PURE_ENDS = (
     ("embedding.weight", "backbone.embeddings.weight | backbone.embedding.weight | lm_head.weight"),
@@ -141,26 +193,42 @@ _PURE_ENDS = (
     ("final_norm.weight", "backbone.norm_f.weight"),
     _norm("{home}.norm.weight"),
 )
-MAMBA2 = Layout("mamba2", home="backbone.layers.{i}", mixer="mixer",
-                rows=(*_PURE_ENDS, *_IN_PROJ, *_MAMBA2_MIXER))
+MAMBA2 = Layout("mamba2", home="backbone.layers.{i}", mixer="mixer", rows=(*_PURE_ENDS, *_IN_PROJ, *_MAMBA2_MIXER))
 MAMBA1 = Layout(
-    "mamba", home="backbone.layers.{i}", mixer="mixer",
-    rows=(*_PURE_ENDS, *_IN_PROJ,
-          ("layers.{i}.mamba.conv_weight", "{mixer}.conv1d.weight", CONV),
-          ("layers.{i}.mamba.conv_bias", "{mixer}.conv1d.bias"),
-          ("layers.{i}.mamba.x_proj", "{mixer}.x_proj.weight", ONE_HEAD),
-          ("layers.{i}.mamba.dt_proj", "{mixer}.dt_proj.weight", ONE_HEAD),
-          ("layers.{i}.mamba.dt_bias", "{mixer}.dt_proj.bias", ONE_HEAD),
-          ("layers.{i}.mamba.A_log", "{mixer}.A_log", ONE_HEAD),
-          ("layers.{i}.mamba.D", "{mixer}.D", ONE_HEAD),
-          ("layers.{i}.mamba.out_proj.weight", "{mixer}.out_proj.weight"),
-          ("layers.{i}.mamba.out_proj.bias", "{mixer}.out_proj.bias")))
+    "mamba",
+    home="backbone.layers.{i}",
+    mixer="mixer",
+    rows=(
+        *_PURE_ENDS,
+        *_IN_PROJ,
+        ("layers.{i}.mamba.conv_weight", "{mixer}.conv1d.weight", CONV),
+        ("layers.{i}.mamba.conv_bias", "{mixer}.conv1d.bias"),
+        ("layers.{i}.mamba.x_proj", "{mixer}.x_proj.weight", ONE_HEAD),
+        ("layers.{i}.mamba.dt_proj", "{mixer}.dt_proj.weight", ONE_HEAD),
+        ("layers.{i}.mamba.dt_bias", "{mixer}.dt_proj.bias", ONE_HEAD),
+        ("layers.{i}.mamba.A_log", "{mixer}.A_log", ONE_HEAD),
+        ("layers.{i}.mamba.D", "{mixer}.D", ONE_HEAD),
+        ("layers.{i}.mamba.out_proj.weight", "{mixer}.out_proj.weight"),
+        ("layers.{i}.mamba.out_proj.bias", "{mixer}.out_proj.bias"),
+    ),
+)
 
 _OURS = {row[0] for layout in (ZAMBA2, ZAMBA1) for row in layout.rows}
 _TRANSFORMER = tuple(
-    f"layers.{{i}}.{name}" for name in (
-        "norm_in.weight", "attention.q.weight", "attention.k.weight", "attention.v.weight", "attention.o.weight",
-        "norm_mid.weight", "mlp.gate_up.weight", "mlp.gate_up.bias", "mlp.down.weight", "mlp.down.bias"))
+    f"layers.{{i}}.{name}"
+    for name in (
+        "norm_in.weight",
+        "attention.q.weight",
+        "attention.k.weight",
+        "attention.v.weight",
+        "attention.o.weight",
+        "norm_mid.weight",
+        "mlp.gate_up.weight",
+        "mlp.gate_up.bias",
+        "mlp.down.weight",
+        "mlp.down.bias",
+    )
+)
 NATIVE = Layout("native", rows=tuple((name, name) for name in (*sorted(_OURS), *_TRANSFORMER)))
 
 # What the files of a model_type may look like, with a piece of a name that only this layout has.
@@ -179,5 +247,7 @@ def choose(model_type: str, stored: Iterable[str]) -> Layout:
     for start, layout in layouts.items():
         if any(name.startswith(start) for name in names):
             return layout
-    raise CheckpointError(f"model_type {model_type!r} is stored under names that start with {' or '.join(layouts)}: "
-                          f"none of the {len(names)} stored tensors does; the first are {sorted(names)[:5]}")
+    raise CheckpointError(
+        f"model_type {model_type!r} is stored under names that start with {' or '.join(layouts)}: "
+        f"none of the {len(names)} stored tensors does; the first are {sorted(names)[:5]}"
+    )

@@ -20,8 +20,7 @@ from torch import Tensor
 from zamba_lab.checkpoints.binding import Binding
 from zamba_lab.checkpoints.config_read import original_to_today, read_config
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.files import (CONFIG, DTYPES, PICKLED_SUFFIXES, PROGRESS_ABOVE, TOKENIZERS, Weights, settle,
-                                         weight_files)
+from zamba_lab.checkpoints.files import CONFIG, DTYPES, PICKLED_SUFFIXES, PROGRESS_ABOVE, TOKENIZERS, Weights, settle, weight_files
 from zamba_lab.checkpoints.hub import fetch, is_hub_id
 from zamba_lab.checkpoints.json_values import read_object
 from zamba_lab.checkpoints.layouts import choose
@@ -31,13 +30,14 @@ from zamba_lab.config.presets import SHIPPED, presets
 from zamba_lab.model import Zamba
 from zamba_lab.ops.finite import all_finite
 
-FORGET_ABOVE = 10 ** 8           # bytes looked at before their memory is given up
+FORGET_ABOVE = 10**8  # bytes looked at before their memory is given up
 # The mixers compute with these in float32 or wider whatever they are stored in.
 ANY_DTYPE = (".A_log", ".D", ".dt_bias")
 
 
-def load(source: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu",
-         dt_min: float = 0.0, check: bool = True) -> Zamba:
+def load(
+    source: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu", dt_min: float = 0.0, check: bool = True
+) -> Zamba:
     """Open a trained model.
 
     Args:
@@ -98,8 +98,9 @@ def read_raw(folder: Path) -> dict:
     """The parsed config.json of a checkpoint's folder."""
     settle(folder)
     if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{str(folder)!r} is not a checkpoint: it has no {CONFIG}, but "
-                              f"{sorted(path.name for path in folder.iterdir())[:8]}")
+        raise CheckpointError(
+            f"{str(folder)!r} is not a checkpoint: it has no {CONFIG}, but {sorted(path.name for path in folder.iterdir())[:8]}"
+        )
     return read_object(folder / CONFIG)
 
 
@@ -108,27 +109,38 @@ def locate(source: str | Path) -> tuple[Path, dict[Path, None] | None]:
     name, path = str(source), Path(source)
     if isinstance(source, str) and name in SHIPPED:
         if not (SHIPPED[name] / CONFIG).is_file():
-            raise CheckpointError(f"{name} is a model of this project, but its weights are not in "
-                                  f"{str(SHIPPED[name])!r}: fetch the project's data/ folder, or train it again as "
-                                  "data/README.md says")
+            raise CheckpointError(
+                f"{name} is a model of this project, but its weights are not in "
+                f"{str(SHIPPED[name])!r}: fetch the project's data/ folder, or train it again as "
+                "data/README.md says"
+            )
         return SHIPPED[name], None
     if path.is_dir():
         return path, None
     if path.is_file():
         if path.suffix not in (".safetensors", *PICKLED_SUFFIXES):
-            raise CheckpointError(f"a single file must be a .safetensors file (or one of torch.save: "
-                                  f"{', '.join(PICKLED_SUFFIXES)}) with {CONFIG} beside it: got {name!r}")
+            raise CheckpointError(
+                f"a single file must be a .safetensors file (or one of torch.save: "
+                f"{', '.join(PICKLED_SUFFIXES)}) with {CONFIG} beside it: got {name!r}"
+            )
         return path.parent, {path: None}
     if isinstance(source, str) and is_hub_id(source):
         return fetch(source), None
-    hint = f". {name} is a shape without weights here: Zamba(ZambaConfig.preset({name!r})) starts one at random, and " \
-           "a hub id loads a trained one" if name in presets() else ""
-    raise CheckpointError("a model is loaded from a folder, a .safetensors file, a hub id ('organisation/name') or one "
-                          f"of {', '.join(SHIPPED)}: there is no {name!r}{hint}")
+    hint = (
+        f". {name} is a shape without weights here: Zamba(ZambaConfig.preset({name!r})) starts one at random, and "
+        "a hub id loads a trained one"
+        if name in presets()
+        else ""
+    )
+    raise CheckpointError(
+        "a model is loaded from a folder, a .safetensors file, a hub id ('organisation/name') or one "
+        f"of {', '.join(SHIPPED)}: there is no {name!r}{hint}"
+    )
 
 
-def read_tensors(plan: Plan, weights: Weights, dtype: torch.dtype | None, device: torch.device, check: bool = True
-                 ) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(
+    plan: Plan, weights: Weights, dtype: torch.dtype | None, device: torch.device, check: bool = True
+) -> Iterator[tuple[str, Tensor]]:
     """Each parameter's name and its tensor, one after the other. Raises CheckpointError on what is no weight.
 
     What is looked at or converted is read through a mapping that is given up now and then, so that the peak of memory
@@ -145,8 +157,7 @@ def read_tensors(plan: Plan, weights: Weights, dtype: torch.dtype | None, device
             stored = [weights.read(first) for first, *_ in there]
             ours = _converted(stored, binding, plan.config, device, None if keeps else wanted)
         if not found and dtype == torch.float16:
-            found = [f"{name} holds numbers beyond the range of float16" for name, t in zip(binding.ours, ours)
-                     if not all_finite(t)]
+            found = [f"{name} holds numbers beyond the range of float16" for name, t in zip(binding.ours, ours) if not all_finite(t)]
         faults += found
         differ |= bool(found) and binding.ours[0].startswith("shared_blocks.") and any(copies for _, *copies in there)
         yield from zip(binding.ours, ours)
@@ -155,13 +166,16 @@ def read_tensors(plan: Plan, weights: Weights, dtype: torch.dtype | None, device
             weights.forget()
             peeked = 0
     if faults:
-        blocks = f"; n_shared_blocks is {plan.config.n_shared_blocks}, which num_mem_blocks in {CONFIG} decides " \
-                 "(1 where it is absent): blocks that differ must be counted there"
+        blocks = (
+            f"; n_shared_blocks is {plan.config.n_shared_blocks}, which num_mem_blocks in {CONFIG} decides "
+            "(1 where it is absent): blocks that differ must be counted there"
+        )
         raise CheckpointError(f"{len(faults)} tensors cannot be used: {'; '.join(faults[:10])}{blocks * differ}")
 
 
-def _converted(stored: list[Tensor], binding: Binding, config: ZambaConfig, device: torch.device,
-               dtype: torch.dtype | None) -> list[Tensor]:
+def _converted(
+    stored: list[Tensor], binding: Binding, config: ZambaConfig, device: torch.device, dtype: torch.dtype | None
+) -> list[Tensor]:
     return [t.to(device=device, dtype=dtype or t.dtype) for t in binding.transform.to_ours(stored, config)]
 
 
@@ -171,8 +185,7 @@ def _faults(stored: list[Tensor], there: list[tuple[str, ...]], weights: Weights
     for tensor, (first, *copies) in zip(stored, there):
         if check and not all_finite(tensor):
             found.append(f"{first} holds NaN or infinite numbers")
-        found += [f"{name} differs from {first}, of which it should be a copy" for name in copies
-                  if not _equal(weights.peek(name), tensor)]
+        found += [f"{name} differs from {first}, of which it should be a copy" for name in copies if not _equal(weights.peek(name), tensor)]
     return found
 
 
@@ -188,8 +201,12 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _widest(plan: Plan, weights: Weights) -> torch.dtype:
-    found = {DTYPES[weights.headers[name].dtype] for binding, there in plan.steps for (name, *_) in there
-             if not binding.ours[0].endswith(ANY_DTYPE)}
+    found = {
+        DTYPES[weights.headers[name].dtype]
+        for binding, there in plan.steps
+        for (name, *_) in there
+        if not binding.ours[0].endswith(ANY_DTYPE)
+    }
     return reduce(torch.promote_types, found)
 
 
@@ -204,7 +221,6 @@ def _with_progress(plan: Plan, weights: Weights) -> Iterator[tuple[Binding, list
             bar.update(size)
 
 
-
 def _tokenizer(folder: Path):
     if not any((folder / name).is_file() for name in TOKENIZERS):
         return None
@@ -212,7 +228,7 @@ def _tokenizer(folder: Path):
 
     try:
         return Tokenizer.load(folder)
-    except ModuleNotFoundError as error:           # the weights are as good without it
+    except ModuleNotFoundError as error:  # the weights are as good without it
         warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=3)
         return None
     except ValueError as error:

@@ -38,23 +38,25 @@ class Plan:
         """This plan, if everything fits; else CheckpointError with the lists."""
         if self.missing or self.left_over or self.wrong_shape:
             count = self.config.n_shared_blocks
-            block = self.layout.block.format(b=count, i=-1) + "."       # the first that there should not be
+            block = self.layout.block.format(b=count, i=-1) + "."  # the first that there should not be
             more = any(name.startswith(block) for name in self.left_over)
             why = f"; num_mem_blocks is {count} there (1 where it is absent), and {block[:-1]} is one block more" * more
-            raise CheckpointError(f"{where!r} does not fit its {CONFIG} (layout: {self.layout.name}){why}",
-                                  self.missing, self.left_over, self.wrong_shape)
+            raise CheckpointError(
+                f"{where!r} does not fit its {CONFIG} (layout: {self.layout.name}){why}", self.missing, self.left_over, self.wrong_shape
+            )
         if self.wrong_dtype:
             first = dict(list(self.wrong_dtype.items())[:5])
-            raise CheckpointError(f"weights must be stored as one of {', '.join(DTYPES)}; quantised files are not "
-                                  f"read: got {first} and {len(self.wrong_dtype) - len(first)} more")
+            raise CheckpointError(
+                f"weights must be stored as one of {', '.join(DTYPES)}; quantised files are not "
+                f"read: got {first} and {len(self.wrong_dtype) - len(first)} more"
+            )
         return self
 
 
 def make_plan(layout: Layout, config: ZambaConfig, headers: dict[str, Header]) -> Plan:
     """Compare what is stored with what the config needs. CheckpointError if no model can be built of the config."""
     if config.n_layers > len(headers):
-        raise CheckpointError(f"the weights do not fit their {CONFIG}: {config.n_layers} layers, but only "
-                              f"{len(headers)} stored tensors")
+        raise CheckpointError(f"the weights do not fit their {CONFIG}: {config.n_layers} layers, but only {len(headers)} stored tensors")
     model = on_meta(config)
     parameters = dict(model.named_parameters())
     steps, expected, missing = [], {}, []
@@ -64,11 +66,11 @@ def make_plan(layout: Layout, config: ZambaConfig, headers: dict[str, Header]) -
         missing += [names[0] for names, found in zip(binding.stored, there) if not found]
         expected |= {name: shape for found, shape in zip(there, shapes) for name in found}
         steps.append((binding, there))
-    spares = {name: tuple(parameters[ours].shape) for name, ours in spare_names(layout, config).items()
-              if ours in parameters and name in headers}
+    spares = {
+        name: tuple(parameters[ours].shape) for name, ours in spare_names(layout, config).items() if ours in parameters and name in headers
+    }
     expected |= spares
-    wrong = {name: f"is {headers[name].shape}, must be {shape}" for name, shape in expected.items()
-             if headers[name].shape != shape}
+    wrong = {name: f"is {headers[name].shape}, must be {shape}" for name, shape in expected.items() if headers[name].shape != shape}
     strange = {name: headers[name].dtype for name in expected if headers[name].dtype not in DTYPES}
     left_over = sorted(set(headers) - set(expected))
     return Plan(model, layout, config, steps, list(spares), missing, left_over, wrong, strange)

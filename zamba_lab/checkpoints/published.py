@@ -32,29 +32,50 @@ class Format:
 
     @property
     def known(self) -> set[str]:
-        return {key for key, *_ in self.fields.values()} | {*self.read, *self.only, *self.ignored, *ONLY, *IGNORED,
-                                                            "model_type", "eos_token_id", OWN}
+        return {key for key, *_ in self.fields.values()} | {
+            *self.read,
+            *self.only,
+            *self.ignored,
+            *ONLY,
+            *IGNORED,
+            "model_type",
+            "eos_token_id",
+            OWN,
+        }
 
 
-OWN = "zamba_lab"                # the key for what a published format cannot say; also our own format's model_type
+OWN = "zamba_lab"  # the key for what a published format cannot say; also our own format's model_type
 MAMBA_LAYER, HYBRID_LAYER = ("mamba", "linear_attention", "m"), ("hybrid", "g")
 # published name -> ours; the first of each is what we write
-ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "silu": "silu",
-               "swish": "silu", "relu": "relu"}
+ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "silu": "silu", "swish": "silu", "relu": "relu"}
 
 ONLY = {"rope_scaling": None, "quantization_config": None}
 IGNORED = {
-    "architectures": "model_type says it", "_name_or_path": "a label", "transformers_version": "a label",
+    "architectures": "model_type says it",
+    "_name_or_path": "a label",
+    "transformers_version": "a label",
     "auto_map": "where another reader finds its code",
-    "torch_dtype": "the tensors say it", "dtype": "the tensors say it",
-    "initializer_range": "training only", "time_step_floor": "training only",
+    "torch_dtype": "the tensors say it",
+    "dtype": "the tensors say it",
+    "initializer_range": "training only",
+    "time_step_floor": "training only",
     "time_step_max": "training only; no released model clamps the step size from above",
     "time_step_min": "the range dt_bias was drawn from; the released models were trained without a clamp",
-    "chunk_size": "speed only", "use_cache": "a habit of the reader", "num_logits_to_keep": "a habit of the reader",
-    "use_mamba_kernels": "speed only", "use_associative_scan": "speed only",
-    "is_decoder": "generic", "is_encoder_decoder": "generic", "output_attentions": "generic",
-    "output_hidden_states": "generic", "return_dict": "generic", "id2label": "generic", "label2id": "generic",
-    "problem_type": "generic", "chunk_size_feed_forward": "generic", "add_cross_attention": "generic",
+    "chunk_size": "speed only",
+    "use_cache": "a habit of the reader",
+    "num_logits_to_keep": "a habit of the reader",
+    "use_mamba_kernels": "speed only",
+    "use_associative_scan": "speed only",
+    "is_decoder": "generic",
+    "is_encoder_decoder": "generic",
+    "output_attentions": "generic",
+    "output_hidden_states": "generic",
+    "return_dict": "generic",
+    "id2label": "generic",
+    "label2id": "generic",
+    "problem_type": "generic",
+    "chunk_size_feed_forward": "generic",
+    "add_cross_attention": "generic",
     "tokenizer_class": "generic",
 }
 
@@ -66,45 +87,82 @@ _HYBRID = {
     "d_conv": ("mamba_d_conv", "int", 4),
     "expand": ("mamba_expand", "int", 2),
     "norm_eps": ("rms_norm_eps", "float", 1e-5),
-    "tie_embeddings": ("tie_word_embeddings", "bool", True),        # absent everywhere, and means tied
+    "tie_embeddings": ("tie_word_embeddings", "bool", True),  # absent everywhere, and means tied
     "max_context": ("max_position_embeddings", "int", 4096),
     "pad_token_id": ("pad_token_id", "int | None", 0),
     "bos_token_id": ("bos_token_id", "int | None", 1),
 }
-_HYBRID_READ = ("layers_block_type", "n_mamba_heads", "num_key_value_heads", "intermediate_size", "attention_head_dim",
-                "attention_hidden_size", "hidden_act")
+_HYBRID_READ = (
+    "layers_block_type",
+    "n_mamba_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "attention_head_dim",
+    "attention_hidden_size",
+    "hidden_act",
+)
 _HYBRID_IGNORED = {"attention_dropout": "training only", "sliding_window": "never applied"}
 _HYBRID_SPELLINGS = {"layer_types": "layers_block_type", "head_dim": "attention_head_dim"}
 
 ZAMBA2 = Format(
     "Zamba2ForCausalLM",
-    fields={**_HYBRID,
-            "d_state": ("mamba_d_state", "int", 64),
-            "n_groups": ("mamba_ngroups", "int", 1),
-            "attn_heads": ("num_attention_heads", "int", 32)},
-    read=(*_HYBRID_READ, "hybrid_layer_ids", "mamba_headdim", "ffn_hidden_size", "num_mem_blocks", "adapter_rank",
-          "use_shared_mlp_adapter", "use_shared_attention_adapter", "use_mem_rope", "rope_theta", "rope_parameters",
-          "use_long_context", "add_bias_linear", "time_step_limit", "kv_channels", "num_query_groups"),
+    fields={
+        **_HYBRID,
+        "d_state": ("mamba_d_state", "int", 64),
+        "n_groups": ("mamba_ngroups", "int", 1),
+        "attn_heads": ("num_attention_heads", "int", 32),
+    },
+    read=(
+        *_HYBRID_READ,
+        "hybrid_layer_ids",
+        "mamba_headdim",
+        "ffn_hidden_size",
+        "num_mem_blocks",
+        "adapter_rank",
+        "use_shared_mlp_adapter",
+        "use_shared_attention_adapter",
+        "use_mem_rope",
+        "rope_theta",
+        "rope_parameters",
+        "use_long_context",
+        "add_bias_linear",
+        "time_step_limit",
+        "kv_channels",
+        "num_query_groups",
+    ),
     only={"gated_linear_unit": True, "ft_lora": False},
-    ignored={**_HYBRID_IGNORED, "use_mem_eff_path": "speed only", "lora_rank_mamba": "belongs to ft_lora, which is off",
-             "use_conv_bias": "the convolution has its bias whatever this says"},
-    spellings={**_HYBRID_SPELLINGS, "state_size": "mamba_d_state", "conv_dimension": "mamba_d_conv",
-               "expansion_factor": "mamba_expand", "lora_rank": "adapter_rank",
-               "use_shared_block_lora": "use_shared_mlp_adapter",
-               "use_shared_attention_lora": "use_shared_attention_adapter",
-               "se_shared_attention_lora": "use_shared_attention_adapter"})    # a misprint in one published revision
+    ignored={
+        **_HYBRID_IGNORED,
+        "use_mem_eff_path": "speed only",
+        "lora_rank_mamba": "belongs to ft_lora, which is off",
+        "use_conv_bias": "the convolution has its bias whatever this says",
+    },
+    spellings={
+        **_HYBRID_SPELLINGS,
+        "state_size": "mamba_d_state",
+        "conv_dimension": "mamba_d_conv",
+        "expansion_factor": "mamba_expand",
+        "lora_rank": "adapter_rank",
+        "use_shared_block_lora": "use_shared_mlp_adapter",
+        "use_shared_attention_lora": "use_shared_attention_adapter",
+        "se_shared_attention_lora": "use_shared_attention_adapter",
+    },
+)  # a misprint in one published revision
 
 ZAMBA = Format(
     "ZambaForCausalLM",
-    fields={**_HYBRID,
-            "d_state": ("mamba_d_state", "int", 16),
-            "attn_heads": ("num_attention_heads", "int", 16),
-            "conv_bias": ("mamba_conv_bias", "bool", True),
-            "proj_bias": ("mamba_proj_bias", "bool", False)},
+    fields={
+        **_HYBRID,
+        "d_state": ("mamba_d_state", "int", 16),
+        "attn_heads": ("num_attention_heads", "int", 16),
+        "conv_bias": ("mamba_conv_bias", "bool", True),
+        "proj_bias": ("mamba_proj_bias", "bool", False),
+    },
     read=(*_HYBRID_READ, "attn_layer_period", "attn_layer_offset", "mamba_dt_rank"),
     only={"hidden_mamba_act": "silu"},
     ignored={**_HYBRID_IGNORED, "rope_theta": "Zamba has no positions", "rope_parameters": "Zamba has no positions"},
-    spellings=_HYBRID_SPELLINGS)
+    spellings=_HYBRID_SPELLINGS,
+)
 
 # --- pure Mamba: the reference library's spelling; the original code's is turned into it ---------------------------
 _PURE = {
@@ -120,36 +178,61 @@ _PURE = {
 }
 _PURE_ONLY = {"hidden_act": "silu", "rms_norm": True, "d_intermediate": 0, "attn_layer_idx": []}
 _PURE_IGNORED = {
-    "residual_in_fp32": "the stream has the parameters' dtype here", "fused_add_norm": "speed only",
-    "rescale_prenorm_residual": "training only", "time_step_init_scheme": "training only",
-    "time_step_scale": "training only", "use_mambapy": "speed only",
-    "pad_vocab_size_multiple": "vocab_size is rounded up", "attn_cfg": "there is no attention",
+    "residual_in_fp32": "the stream has the parameters' dtype here",
+    "fused_add_norm": "speed only",
+    "rescale_prenorm_residual": "training only",
+    "time_step_init_scheme": "training only",
+    "time_step_scale": "training only",
+    "use_mambapy": "speed only",
+    "pad_vocab_size_multiple": "vocab_size is rounded up",
+    "attn_cfg": "there is no attention",
 }
 _PURE_SPELLINGS = {
-    "d_model": "hidden_size", "n_layer": "num_hidden_layers", "d_state": "state_size", "d_conv": "conv_kernel",
-    "dt_rank": "time_step_rank", "headdim": "head_dim", "ngroups": "n_groups", "tie_embeddings": "tie_word_embeddings",
-    "conv_bias": "use_conv_bias", "bias": "use_bias", "d_inner": "intermediate_size",
+    "d_model": "hidden_size",
+    "n_layer": "num_hidden_layers",
+    "d_state": "state_size",
+    "d_conv": "conv_kernel",
+    "dt_rank": "time_step_rank",
+    "headdim": "head_dim",
+    "ngroups": "n_groups",
+    "tie_embeddings": "tie_word_embeddings",
+    "conv_bias": "use_conv_bias",
+    "bias": "use_bias",
+    "d_inner": "intermediate_size",
 }
 MAMBA = Format(
     "MambaForCausalLM",
-    fields={**_PURE,
-            "d_state": ("state_size", "int", 16),
-            "tie_embeddings": ("tie_word_embeddings", "bool", True),
-            "pad_token_id": ("pad_token_id", "int | None", 0)},
-    read=("time_step_rank", "intermediate_size"), only=_PURE_ONLY, ignored=_PURE_IGNORED, spellings=_PURE_SPELLINGS)
+    fields={
+        **_PURE,
+        "d_state": ("state_size", "int", 16),
+        "tie_embeddings": ("tie_word_embeddings", "bool", True),
+        "pad_token_id": ("pad_token_id", "int | None", 0),
+    },
+    read=("time_step_rank", "intermediate_size"),
+    only=_PURE_ONLY,
+    ignored=_PURE_IGNORED,
+    spellings=_PURE_SPELLINGS,
+)
 MAMBA2 = Format(
     "Mamba2ForCausalLM",
-    fields={**_PURE,
-            "d_state": ("state_size", "int", 128),
-            "headdim": ("head_dim", "int", 64),
-            "n_groups": ("n_groups", "int", 8),
-            "tie_embeddings": ("tie_word_embeddings", "bool", False),
-            "pad_token_id": ("pad_token_id", "int | None", 1)},
-    read=("num_heads", "time_step_limit", "intermediate_size"), only={**_PURE_ONLY, "layer_norm_epsilon": 1e-5},
-    ignored={**_PURE_IGNORED, "time_step_rank": "Mamba-1's"}, spellings=_PURE_SPELLINGS)
+    fields={
+        **_PURE,
+        "d_state": ("state_size", "int", 128),
+        "headdim": ("head_dim", "int", 64),
+        "n_groups": ("n_groups", "int", 8),
+        "tie_embeddings": ("tie_word_embeddings", "bool", False),
+        "pad_token_id": ("pad_token_id", "int | None", 1),
+    },
+    read=("num_heads", "time_step_limit", "intermediate_size"),
+    only={**_PURE_ONLY, "layer_norm_epsilon": 1e-5},
+    ignored={**_PURE_IGNORED, "time_step_rank": "Mamba-1's"},
+    spellings=_PURE_SPELLINGS,
+)
 # The original code's own defaults, and how it calls the two kinds of layer.
-ORIGINAL = {"Mamba1": {"d_state": 16, "model_type": "mamba"},
-            "Mamba2": {"d_state": 128, "headdim": 64, "ngroups": 1, "model_type": "mamba2"}}
+ORIGINAL = {
+    "Mamba1": {"d_state": 16, "model_type": "mamba"},
+    "Mamba2": {"d_state": 128, "headdim": 64, "ngroups": 1, "model_type": "mamba2"},
+}
 ORIGINAL_DEFAULTS = {"tie_embeddings": True, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
 
 FORMATS = {"zamba2": ZAMBA2, "zamba": ZAMBA, "mamba2": MAMBA2, "mamba": MAMBA}

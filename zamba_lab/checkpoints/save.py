@@ -22,7 +22,7 @@ from zamba_lab.checkpoints.layouts import BY_MODEL_TYPE
 from zamba_lab.config import ZambaConfig
 from zamba_lab.model import Zamba
 
-MAX_SHARD_BYTES = 5 * 10 ** 9
+MAX_SHARD_BYTES = 5 * 10**9
 
 
 def save(model: Zamba, folder: str | Path, max_shard_bytes: int = MAX_SHARD_BYTES) -> Path:
@@ -42,8 +42,10 @@ def save(model: Zamba, folder: str | Path, max_shard_bytes: int = MAX_SHARD_BYTE
     if any(p.is_meta for p in model.parameters()):
         raise ValueError("a model on the meta device has no weights to save")
     if any(isinstance(module, Int8Matrix) for module in model.modules()):
-        raise ValueError("an int8 model is not saved, since no published layout holds one: save the model before "
-                         "`quantize`, and quantise it after loading")
+        raise ValueError(
+            "an int8 model is not saved, since no published layout holds one: save the model before "
+            "`quantize`, and quantise it after loading"
+        )
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"a checkpoint is saved into a folder: {str(folder)!r} is a file")
@@ -81,7 +83,7 @@ def write(model: Zamba, folder: Path, max_shard_bytes: int) -> None:
         _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
     _write_json(folder / CONFIG, raw)
     for path in folder.glob("*.safetensors"):
-        shutil.copymode(folder / CONFIG, path)        # the writer makes its files private
+        shutil.copymode(folder / CONFIG, path)  # the writer makes its files private
     if model.tokenizer is not None:
         model.tokenizer.save(folder)
 

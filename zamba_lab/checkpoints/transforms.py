@@ -44,11 +44,11 @@ CONV = Transform(_each("e 1 w -> e w"), _each("e w -> e 1 w"))
 INTERLEAVED = Transform(_each("(e two) ... -> (two e) ...", two=2), _each("(two e) ... -> (e two) ...", two=2))
 
 # Two matrices that are one of ours, one above the other: Zamba1's gate_proj and up_proj.
-STACKED = Transform(lambda tensors, config: [torch.cat(tensors)],
-                    lambda tensors, config: list(tensors[0].chunk(2)))
+STACKED = Transform(lambda tensors, config: [torch.cat(tensors)], lambda tensors, config: list(tensors[0].chunk(2)))
 
 # Mamba-1 with a single head and no axis for it.
 ONE_HEAD = Transform(_each("... -> 1 ..."), _each("1 ... -> ..."))
+
 
 # One matrix for q, k and v, head by head: rows q_0, k_0, v_0, q_1, ..., each of head_dim rows.
 def _split_qkv(tensors: list[Tensor], config: ZambaConfig) -> list[Tensor]:
@@ -57,8 +57,10 @@ def _split_qkv(tensors: list[Tensor], config: ZambaConfig) -> list[Tensor]:
 
 def _join_qkv(tensors: list[Tensor], config: ZambaConfig) -> list[Tensor]:
     if config.kv_heads != config.attn_heads:
-        raise CheckpointError("a layout that stores q, k and v as one matrix has as many key heads as query heads: got "
-                              f"{config.kv_heads} and {config.attn_heads}")
+        raise CheckpointError(
+            "a layout that stores q, k and v as one matrix has as many key heads as query heads: got "
+            f"{config.kv_heads} and {config.attn_heads}"
+        )
     return [rearrange(tensors, "three (h p) d -> (h three p) d", p=config.head_dim)]
 
 

@@ -30,47 +30,47 @@ class ZambaConfig:
     vocab_size: int = 4096
     d_model: int = 256
     n_layers: int = 12
-    mixer: str = "mamba2"                     # "mamba1", or "attention": a pre-norm transformer, the opponent
+    mixer: str = "mamba2"  # "mamba1", or "attention": a pre-norm transformer, the opponent
     d_state: int = 64
-    d_conv: int = 4                           # taps; 0: no convolution, SiLU alone
+    d_conv: int = 4  # taps; 0: no convolution, SiLU alone
     expand: int = 2
-    headdim: int = 64                         # channels in one SSM head; Zamba-7B: 3712, so two heads
-    n_groups: int = 1                         # Mamba-2: heads in one group share B and C
-    norm_groups: int | None = None            # Mamba-2: slices that the gated norm takes apart; None: n_groups
-    dt_rank: int | None = None                # Mamba-1; None: ceil(d_model / 16)
-    chunk_size: int = 64                      # tokens per chunk of the scan: speed only, the result is the same
-    dt_min: float = 0.0                       # lower clamp on the step size; 0.0 is what the released weights expect
+    headdim: int = 64  # channels in one SSM head; Zamba-7B: 3712, so two heads
+    n_groups: int = 1  # Mamba-2: heads in one group share B and C
+    norm_groups: int | None = None  # Mamba-2: slices that the gated norm takes apart; None: n_groups
+    dt_rank: int | None = None  # Mamba-1; None: ceil(d_model / 16)
+    chunk_size: int = 64  # tokens per chunk of the scan: speed only, the result is the same
+    dt_min: float = 0.0  # lower clamp on the step size; 0.0 is what the released weights expect
 
     # the shared attention + MLP blocks
     n_shared_blocks: int = 2
-    hybrid_layers: tuple[int, ...] = (3, 7, 11)   # depths with an invocation before their mixer
-    block_order: tuple[int, ...] | None = None    # block of each invocation; None: 0, 1, .., 0, 1, .. (ABAB)
-    concat_embedding: bool = True             # the block reads [x, x0], 2 d_model wide; False: x alone
+    hybrid_layers: tuple[int, ...] = (3, 7, 11)  # depths with an invocation before their mixer
+    block_order: tuple[int, ...] | None = None  # block of each invocation; None: 0, 1, .., 0, 1, .. (ABAB)
+    concat_embedding: bool = True  # the block reads [x, x0], 2 d_model wide; False: x alone
     attn_heads: int = 8
-    attn_kv_heads: int | None = None          # None: attn_heads; fewer: grouped-query attention
-    attn_head_dim: int | None = None          # None: the block's width / attn_heads
-    rope_theta: float | None = 10000.0        # None: no positions in attention (Zamba-7B, Zamba2-2.7B)
+    attn_kv_heads: int | None = None  # None: attn_heads; fewer: grouped-query attention
+    attn_head_dim: int | None = None  # None: the block's width / attn_heads
+    rope_theta: float | None = 10000.0  # None: no positions in attention (Zamba-7B, Zamba2-2.7B)
     d_mlp: int = 1024
-    attn_gain: float = 1.0                    # scale of the attention scores against the released one
-    link_into: str = field(default="mixer", metadata={"choices": LINKS})     # what the link is added to; "stream": it stays
-    activation: str = "gelu"                  # of the gated MLP; "gelu" is the exact, erf one
-    lora_rank: int = 16                       # adapter on the MLP's first product, one per invocation; 0: none
-    lora_rank_qkv: int = 0                    # the same on each of q, k, v
+    attn_gain: float = 1.0  # scale of the attention scores against the released one
+    link_into: str = field(default="mixer", metadata={"choices": LINKS})  # what the link is added to; "stream": it stays
+    activation: str = "gelu"  # of the gated MLP; "gelu" is the exact, erf one
+    lora_rank: int = 16  # adapter on the MLP's first product, one per invocation; 0: none
+    lora_rank_qkv: int = 0  # the same on each of q, k, v
 
     # details
     conv_bias: bool = True
-    proj_bias: bool = False                   # in the mixer's in_proj and out_proj
+    proj_bias: bool = False  # in the mixer's in_proj and out_proj
     mlp_bias: bool = False
     norm_eps: float = 1e-5
-    tie_embeddings: bool = True               # the head is the embedding; has nothing to do with sharing blocks
-    max_context: int = 4096                   # tokens a sequence was trained with; information, not a limit
+    tie_embeddings: bool = True  # the head is the embedding; has nothing to do with sharing blocks
+    max_context: int = 4096  # tokens a sequence was trained with; information, not a limit
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
     eos_token_id: int | None = 2
 
     # the start of training (see blocks/init.py)
     init: str = field(default="small", metadata={"choices": INITS})
-    link_gain: float = 8.0                    # "small" only: scale of the link matrices against 1 / sqrt(d_model)
+    link_gain: float = 8.0  # "small" only: scale of the link matrices against 1 / sqrt(d_model)
 
     def __post_init__(self) -> None:
         for name in ("hybrid_layers", "block_order"):
@@ -167,12 +167,14 @@ class ZambaConfig:
     def preset(name: str) -> ZambaConfig:
         """The config of a published shape or of one of the project's own trained models; see `presets()`."""
         from zamba_lab.config.presets import preset
+
         return preset(name)
 
     @staticmethod
     def presets() -> tuple[str, ...]:
         """Every name that `preset` takes."""
         from zamba_lab.config.presets import presets
+
         return presets()
 
 
@@ -183,8 +185,19 @@ def check(config: ZambaConfig) -> None:
     _choice("activation", c.activation, ACTIVATIONS)
     _choice("init", c.init, INITS)
     _choice("link_into", c.link_into, LINKS)
-    for name in ("vocab_size", "d_model", "n_layers", "d_state", "expand", "headdim", "n_groups",
-                 "chunk_size", "attn_heads", "d_mlp", "max_context"):
+    for name in (
+        "vocab_size",
+        "d_model",
+        "n_layers",
+        "d_state",
+        "expand",
+        "headdim",
+        "n_groups",
+        "chunk_size",
+        "attn_heads",
+        "d_mlp",
+        "max_context",
+    ):
         _at_least(name, getattr(c, name), 1)
     for name in ("d_conv", "n_shared_blocks", "lora_rank", "lora_rank_qkv"):
         _at_least(name, getattr(c, name), 0)
@@ -201,8 +214,11 @@ def check(config: ZambaConfig) -> None:
 
 def _check_mixer(c: ZambaConfig) -> None:
     if c.mixer == "attention":
-        _rule(c.n_shared_blocks == 0, "a transformer layer has its own attention and takes no shared block: with "
-              f"mixer='attention' set n_shared_blocks=0, got {c.n_shared_blocks}")
+        _rule(
+            c.n_shared_blocks == 0,
+            "a transformer layer has its own attention and takes no shared block: with "
+            f"mixer='attention' set n_shared_blocks=0, got {c.n_shared_blocks}",
+        )
         return
     _divides("headdim", c.headdim, "d_inner", c.d_inner, f" (expand {c.expand} * d_model {c.d_model})")
     if c.mixer == "mamba2":
@@ -218,21 +234,28 @@ def _check_attention(c: ZambaConfig) -> None:
     _divides("attn_kv_heads", c.kv_heads, "attn_heads", c.attn_heads)
     if c.rope_theta is not None:
         _rule(c.rope_theta > 0, f"rope_theta must be above 0, or None for no positions: got {c.rope_theta}")
-        _rule(c.head_dim % 2 == 0, f"rotary positions pair channels, so attn_head_dim must be even: got {c.head_dim} "
-              f"(width {c.d_attn} / attn_heads {c.attn_heads}); or set rope_theta=None")
+        _rule(
+            c.head_dim % 2 == 0,
+            f"rotary positions pair channels, so attn_head_dim must be even: got {c.head_dim} "
+            f"(width {c.d_attn} / attn_heads {c.attn_heads}); or set rope_theta=None",
+        )
 
 
 def _check_invocations(c: ZambaConfig) -> None:
     depths, k = c.hybrid_layers, c.n_invocations
     _rule(list(depths) == sorted(set(depths)), f"hybrid_layers must increase strictly: got {depths}")
-    _rule(all(0 <= i < c.n_layers for i in depths),
-          f"hybrid_layers must lie in 0..{c.n_layers - 1} (n_layers {c.n_layers}): got {depths}")
-    _rule(c.n_shared_blocks <= k, f"n_shared_blocks must be at most the number of invocations, or a block is never "
-          f"used: got {c.n_shared_blocks} blocks, {k} hybrid_layers {depths}")
+    _rule(all(0 <= i < c.n_layers for i in depths), f"hybrid_layers must lie in 0..{c.n_layers - 1} (n_layers {c.n_layers}): got {depths}")
+    _rule(
+        c.n_shared_blocks <= k,
+        f"n_shared_blocks must be at most the number of invocations, or a block is never "
+        f"used: got {c.n_shared_blocks} blocks, {k} hybrid_layers {depths}",
+    )
     if c.block_order is not None:
-        _rule(len(c.block_order) == k and set(c.block_order) == set(range(c.n_shared_blocks)),
-              f"block_order names a block for each of the {k} invocations and uses each of the {c.n_shared_blocks} "
-              f"blocks 0..{c.n_shared_blocks - 1}: got {c.block_order}")
+        _rule(
+            len(c.block_order) == k and set(c.block_order) == set(range(c.n_shared_blocks)),
+            f"block_order names a block for each of the {k} invocations and uses each of the {c.n_shared_blocks} "
+            f"blocks 0..{c.n_shared_blocks - 1}: got {c.block_order}",
+        )
 
 
 def _rule(holds: bool, message: str) -> None:
@@ -245,8 +268,10 @@ def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _at_least(name: str, value: int, least: int) -> None:
-    _rule(isinstance(value, int) and not isinstance(value, bool) and value >= least,
-          f"{name} must be an integer of {least} or more: got {value!r}")
+    _rule(
+        isinstance(value, int) and not isinstance(value, bool) and value >= least,
+        f"{name} must be an integer of {least} or more: got {value!r}",
+    )
 
 
 def _divides(name: str, value: int, of: str, whole: int, why: str = "") -> None:

@@ -16,14 +16,20 @@ def n_params(c) -> int:
 def params_by_part(c) -> dict[str, int]:
     """Parameters of each part of the whole model: where the weights are."""
     d, k = c.d_model, c.n_invocations
-    block = attention_params(c) + mlp_params(c) + c.d_attn + d            # two norms
+    block = attention_params(c) + mlp_params(c) + c.d_attn + d  # two norms
     if c.mixer == "attention":
         mixers = {"transformer layers": c.n_layers * (block)}
     else:
         mixers = {"mixers": c.n_layers * (mixer_params(c) + d)}
-    return {"embedding": c.vocab_size * d, "head": 0 if c.tie_embeddings else c.vocab_size * d, **mixers,
-            "shared blocks": c.n_shared_blocks * block, "adapters": k * adapter_params(c), "links": k * d * d,
-            "final norm": d}
+    return {
+        "embedding": c.vocab_size * d,
+        "head": 0 if c.tie_embeddings else c.vocab_size * d,
+        **mixers,
+        "shared blocks": c.n_shared_blocks * block,
+        "adapters": k * adapter_params(c),
+        "links": k * d * d,
+        "final norm": d,
+    }
 
 
 def mixer_params(c) -> int:
@@ -32,10 +38,10 @@ def mixer_params(c) -> int:
     conv = c.conv_dim * (c.d_conv + c.conv_bias) if c.d_conv else 0
     if c.mixer == "mamba2":
         width = e + c.conv_dim + h
-        own = 3 * h + e                                                   # dt_bias, A_log, D; gated norm
+        own = 3 * h + e  # dt_bias, A_log, D; gated norm
     else:
         width = 2 * e
-        own = e * (c.dt_width + 2 * n) + e * (c.dt_width + 1) + e * n + e   # x_proj; dt_proj; A_log; D
+        own = e * (c.dt_width + 2 * n) + e * (c.dt_width + 1) + e * n + e  # x_proj; dt_proj; A_log; D
     return width * (d + c.proj_bias) + conv + own + e * d + d * c.proj_bias
 
 
@@ -66,7 +72,7 @@ def flops_per_token(c, context: int) -> float:
         layers = c.n_layers * block
     else:
         e, n = c.d_inner, c.d_state
-        ssm = 3 * e * n + c.conv_dim * max(c.d_conv, 1)              # without a convolution there is one tap, of 1
+        ssm = 3 * e * n + c.conv_dim * max(c.d_conv, 1)  # without a convolution there is one tap, of 1
         if c.mixer == "mamba2":
             products = d * (e + c.conv_dim + c.ssm_heads) + e * d
         else:

@@ -1,17 +1,18 @@
 """Text -> filter -> deduplicate -> split -> tokenise -> pack.
 
-    corpus = corpora.build(["stdlib"], "runs/stdlib", tokenizer=2048)       # or Folder("texts"), Hub("fineweb-edu", ...)
-    corpus.packed("train").tokens                                           # mapped from a file
-    print(corpus)                                                           # what each stage kept and dropped
+corpus = corpora.build(["stdlib"], "runs/stdlib", tokenizer=2048)       # or Folder("texts"), Hub("fineweb-edu", ...)
+corpus.packed("train").tokens                                           # mapped from a file
+print(corpus)                                                           # what each stage kept and dropped
 
-    pipeline.py     `build`: stages, workers, going on after a kill
-    sources.py      where documents come from
-    quality.py      rules that drop them
-    grams.py        a text as 25-character grams: signatures, similarity;  duplicates.py  which documents say the same
-    words.py        ids of many texts, fast
-    shards.py       the work on disk;  assemble.py  its end;  corpus.py  the result
-    stdlib.py       the corpus of the shipped model, whole in memory;  tokens.py  vocabulary and packing
+pipeline.py     `build`: stages, workers, going on after a kill
+sources.py      where documents come from
+quality.py      rules that drop them
+grams.py        a text as 25-character grams: signatures, similarity;  duplicates.py  which documents say the same
+words.py        ids of many texts, fast
+shards.py       the work on disk;  assemble.py  its end;  corpus.py  the result
+stdlib.py       the corpus of the shipped model, whole in memory;  tokens.py  vocabulary and packing
 """
+
 from zamba_lab.corpora.corpus import Corpus, fits, load
 from zamba_lab.corpora.duplicates import Duplicates, find_duplicates
 from zamba_lab.corpora.pipeline import build
@@ -21,6 +22,31 @@ from zamba_lab.corpora.stdlib import Document, check, deduplicate, manifest, sav
 from zamba_lab.corpora.tokens import Packed, pack, train_tokenizer
 from zamba_lab.corpora.words import WordEncoder
 
-__all__ = ["CODE", "Corpus", "Document", "Duplicates", "Folder", "Hub", "PLAIN", "Packed", "Rules", "Stdlib", "WEB",
-           "WordEncoder", "broken_rule", "build", "check", "deduplicate", "find_duplicates", "fits", "load", "manifest", "pack",
-           "save_manifest", "source", "stdlib_documents", "texts", "train_tokenizer"]
+__all__ = [
+    "CODE",
+    "Corpus",
+    "Document",
+    "Duplicates",
+    "Folder",
+    "Hub",
+    "PLAIN",
+    "Packed",
+    "Rules",
+    "Stdlib",
+    "WEB",
+    "WordEncoder",
+    "broken_rule",
+    "build",
+    "check",
+    "deduplicate",
+    "find_duplicates",
+    "fits",
+    "load",
+    "manifest",
+    "pack",
+    "save_manifest",
+    "source",
+    "stdlib_documents",
+    "texts",
+    "train_tokenizer",
+]

@@ -1,4 +1,5 @@
 """The last stage: the shards' tokens as one file a split, the list of documents, and the manifest that ends the work."""
+
 from __future__ import annotations
 
 import csv
@@ -23,8 +24,16 @@ from zamba_lab.writing import whole, write
 EXACT, NEAR = "exact duplicate", "near duplicate"
 
 
-def assemble(folder: Path, work: Path, sources: Sequence[Source], shards: list[Shard], found: Duplicates,
-             kept: list[np.ndarray], tokenizer: Tokenizer, recipe: dict) -> Corpus:
+def assemble(
+    folder: Path,
+    work: Path,
+    sources: Sequence[Source],
+    shards: list[Shard],
+    found: Duplicates,
+    kept: list[np.ndarray],
+    tokenizer: Tokenizer,
+    recipe: dict,
+) -> Corpus:
     """Write the corpus's files, the manifest last of all; then the work is thrown away."""
     splits = {split: _pack(folder, work, split, shards, tokenizer) for split in SPLITS}
     _list(folder, work, sources, shards)
@@ -33,9 +42,13 @@ def assemble(folder: Path, work: Path, sources: Sequence[Source], shards: list[S
     manifest = {
         "python": platform.python_version(),
         "sources": [_described(one) for one in sources],
-        "deduplication": {"gram": grams.GRAM, "signature": grams.SIGNATURE, "bands": grams.BANDS,
-                          "threshold": recipe["threshold"],
-                          "chance to share a band": {f"{s:.2f}": round(grams.chance(s), 4) for s in (.7, .8, .85, .9, .95)}},
+        "deduplication": {
+            "gram": grams.GRAM,
+            "signature": grams.SIGNATURE,
+            "bands": grams.BANDS,
+            "threshold": recipe["threshold"],
+            "chance to share a band": {f"{s:.2f}": round(grams.chance(s), 4) for s in (0.7, 0.8, 0.85, 0.9, 0.95)},
+        },
         "stages": stages(sources, shards, found, kept),
         "tokenizer": {"file": vocabulary.name, "vocab_size": tokenizer.vocab_size, "bos_id": tokenizer.bos_id},
         "splits": splits,
@@ -56,11 +69,12 @@ def _pack(folder: Path, work: Path, split: str, shards: list[Shard], tokenizer: 
             lengths.append(arrays[f"{split}.lengths"])
             n_bytes += int(shard.sizes[arrays[f"{split}.documents"]].sum())
     ends = np.cumsum(np.concatenate(lengths))
-    total = int(ends[-1]) + 1 if len(ends) else 0                  # one more `<s>`, which ends the last document
+    total = int(ends[-1]) + 1 if len(ends) else 0  # one more `<s>`, which ends the last document
     dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
     with whole(folder / f"{split}.tokens.npy") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
-                                                    "fortran_order": False, "shape": (total,)})
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (total,)}
+        )
         for shard in shards:
             with np.load(work / f"{shard.number:05}.tokens.npz") as arrays:
                 file.write(arrays[f"{split}.tokens"].tobytes())
@@ -77,8 +91,9 @@ def _list(folder: Path, work: Path, sources: Sequence[Source], shards: list[Shar
             for shard in shards:
                 with np.load(work / f"{shard.number:05}.tokens.npz") as arrays:
                     name = sources[shard.source].name
-                    rows.writerows([split, name, shard.paths[k], shard.sizes[k], shard.hashes[k].tobytes().hex()]
-                                   for k in arrays[f"{split}.documents"])
+                    rows.writerows(
+                        [split, name, shard.paths[k], shard.sizes[k], shard.hashes[k].tobytes().hex()] for k in arrays[f"{split}.documents"]
+                    )
 
 
 def stages(sources: Sequence[Source], shards: list[Shard], found: Duplicates, kept: list[np.ndarray]) -> list[dict]:
@@ -98,11 +113,18 @@ def stages(sources: Sequence[Source], shards: list[Shard], found: Duplicates, ke
     def by_source(counts: list[int]) -> dict[str, int]:
         return {one.name: sum(c for c, shard in zip(counts, shards) if shard.source == at) for at, one in enumerate(sources)}
 
-    return [stage("read", sum(r[0] for r in read), sum(r[1] for r in read), {},
-                  documents_by_source={one.name: r[0] for one, r in zip(sources, read)}),
-            stage("filter", sum(good[0]), sum(good[1]), dropped, documents_by_source=by_source(good[0])),
-            stage("exact duplicates", *unique, exact),
-            stage("near duplicates", sum(left[0]), sum(left[1]), near, documents_by_source=by_source(left[0]))]
+    return [
+        stage(
+            "read",
+            sum(r[0] for r in read),
+            sum(r[1] for r in read),
+            {},
+            documents_by_source={one.name: r[0] for one, r in zip(sources, read)},
+        ),
+        stage("filter", sum(good[0]), sum(good[1]), dropped, documents_by_source=by_source(good[0])),
+        stage("exact duplicates", *unique, exact),
+        stage("near duplicates", sum(left[0]), sum(left[1]), near, documents_by_source=by_source(left[0])),
+    ]
 
 
 def _duplicates_noted(shards: list[Shard], found: Duplicates) -> tuple[dict, dict]:
@@ -124,5 +146,8 @@ def _note(gone: dict, rule: str, document: tuple[Shard, int], keeper: tuple[Shar
 def _described(one: Source) -> dict:
     """A source by its fields; of its rules those that bound something."""
     fields = asdict(one) if is_dataclass(one) else {"name": one.name}
-    return {**fields, "kind": type(one).__name__, "rules": {name: bounds for name, bounds in vars(one.rules).items()
-                                                             if bounds != (None, None)}}
+    return {
+        **fields,
+        "kind": type(one).__name__,
+        "rules": {name: bounds for name, bounds in vars(one.rules).items() if bounds != (None, None)},
+    }

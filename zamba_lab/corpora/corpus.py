@@ -1,11 +1,12 @@
 """A corpus on disk: what `build` wrote, opened without reading it.
 
-    manifest.json                    what was read, kept and dropped, stage by stage, and the hash of every file below
-    tokenizer.json, or .model
-    train.tokens.npy                 `<s>` text `<s>` text ... `<s>`, as `tokens.py` packs; also validation, test
-    train.starts.npy                 where each document's `<s>` is, int64
-    documents.csv                    split, source, path, bytes and SHA-256 of each document, in the order of the tokens
+manifest.json                    what was read, kept and dropped, stage by stage, and the hash of every file below
+tokenizer.json, or .model
+train.tokens.npy                 `<s>` text `<s>` text ... `<s>`, as `tokens.py` packs; also validation, test
+train.starts.npy                 where each document's `<s>` is, int64
+documents.csv                    split, source, path, bytes and SHA-256 of each document, in the order of the tokens
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -57,18 +58,22 @@ class Corpus:
 
     def check(self) -> str:
         """An empty string if every file has the hash it was written with, or a sentence that names those that have not."""
-        wrong = [name for name, known in self.manifest["files"].items()
-                 if not (self.folder / name).is_file() or file_hash(self.folder / name) != known]
+        wrong = [
+            name
+            for name, known in self.manifest["files"].items()
+            if not (self.folder / name).is_file() or file_hash(self.folder / name) != known
+        ]
         return f"the corpus {str(self.folder)!r} was changed after it was built: {', '.join(wrong)}" if wrong else ""
 
     def __str__(self) -> str:
         lines = [f"{'stage':24}{'documents':>12}{'MB':>12}"]
         for stage in self.manifest["stages"]:
             lines.append(f"{stage['stage']:24}{stage['documents']:>12,}{stage['bytes'] / 1e6:>12,.2f}")
-            lines += [f"  - {rule:20}{gone['documents']:>12,}{gone['bytes'] / 1e6:>12,.2f}"
-                      for rule, gone in stage["dropped"].items()]
-        lines += [f"{split:24}{facts['documents']:>12,}{facts['bytes'] / 1e6:>12,.2f}{facts['tokens']:>16,} tokens"
-                  for split, facts in self.manifest["splits"].items()]
+            lines += [f"  - {rule:20}{gone['documents']:>12,}{gone['bytes'] / 1e6:>12,.2f}" for rule, gone in stage["dropped"].items()]
+        lines += [
+            f"{split:24}{facts['documents']:>12,}{facts['bytes'] / 1e6:>12,.2f}{facts['tokens']:>16,} tokens"
+            for split, facts in self.manifest["splits"].items()
+        ]
         return "\n".join(lines)
 
     def _facts(self, split: str) -> dict:
@@ -77,8 +82,10 @@ class Corpus:
             raise ValueError(f"split must be one of {sorted(SPLITS)}: got {split!r}")
         if not facts[split]["documents"]:
             counts = ", ".join(f"{name} {one['documents']}" for name, one in facts.items())
-            raise ValueError(f"the split must have documents: {split!r} of {str(self.folder)!r} has none ({counts}); the hash "
-                             "of a document's path decides its split, so more documents or other names change that")
+            raise ValueError(
+                f"the split must have documents: {split!r} of {str(self.folder)!r} has none ({counts}); the hash "
+                "of a document's path decides its split, so more documents or other names change that"
+            )
         return facts[split]
 
 
@@ -91,8 +98,10 @@ def load(folder: str | Path) -> Corpus:
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         begun = (folder / "recipe.json").is_file()
-        raise ValueError(f"a corpus is a folder with a {MANIFEST}: got {str(folder)!r}, " +
-                         ("whose building was stopped; the same call of build goes on" if begun else "which has none"))
+        raise ValueError(
+            f"a corpus is a folder with a {MANIFEST}: got {str(folder)!r}, "
+            + ("whose building was stopped; the same call of build goes on" if begun else "which has none")
+        )
     return Corpus(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
 
 
@@ -107,16 +116,20 @@ def fits(tokens: Tokenizer | Corpus | np.ndarray, config: ZambaConfig) -> None:
     """
     if isinstance(tokens, np.ndarray):
         if len(tokens) and int(tokens.max()) >= config.vocab_size:
-            raise ValueError(f"every token must be below the model's vocab_size: got the id {int(tokens.max())}, "
-                             f"vocab_size={config.vocab_size}")
+            raise ValueError(
+                f"every token must be below the model's vocab_size: got the id {int(tokens.max())}, vocab_size={config.vocab_size}"
+            )
         return
     if tokens.vocab_size > config.vocab_size:
-        raise ValueError(f"a tokenizer must not have more tokens than the model: got {tokens.vocab_size} tokens, the config's "
-                         f"vocab_size={config.vocab_size}")
+        raise ValueError(
+            f"a tokenizer must not have more tokens than the model: got {tokens.vocab_size} tokens, the config's "
+            f"vocab_size={config.vocab_size}"
+        )
     bos = tokens.manifest["tokenizer"]["bos_id"] if isinstance(tokens, Corpus) else tokens.bos_id
     if config.bos_token_id is not None and bos != config.bos_token_id:
-        raise ValueError(f"documents must start with the model's token for it: the tokenizer's is {bos}, the config's "
-                         f"bos_token_id={config.bos_token_id}")
+        raise ValueError(
+            f"documents must start with the model's token for it: the tokenizer's is {bos}, the config's bos_token_id={config.bos_token_id}"
+        )
 
 
 def file_hash(file: Path) -> str:

@@ -12,6 +12,7 @@ It holds about half a kilobyte a document in memory and reads texts again only t
 matter of five gigabytes. The keys are sorted with numpy, and a bucket is a run of equal ones; links are joined in a forest
 (Tarjan 1975).
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,8 @@ import numpy as np
 from zamba_lab.corpora.grams import distinct, gram_hashes, jaccard
 
 THRESHOLD = 0.85
-REMEMBERED = 64                 # documents whose grams are held while a bucket is verified
-LEADERS = 16                    # a document is compared with at most so many of a bucket: pages of one template stay cheap
+REMEMBERED = 64  # documents whose grams are held while a bucket is verified
+LEADERS = 16  # a document is compared with at most so many of a bucket: pages of one template stay cheap
 
 
 @dataclass
@@ -41,8 +42,9 @@ class Duplicates:
         return document in self.exact or document in self.near
 
 
-def find_duplicates(hashes: Sequence[bytes], keys: np.ndarray, order: Sequence[int], text_of: Callable[[int], str],
-                    threshold: float = THRESHOLD) -> Duplicates:
+def find_duplicates(
+    hashes: Sequence[bytes], keys: np.ndarray, order: Sequence[int], text_of: Callable[[int], str], threshold: float = THRESHOLD
+) -> Duplicates:
     """Exact copies first, then near duplicates among the rest.
 
     Args:
@@ -72,7 +74,7 @@ def _linked(keys: np.ndarray, text_of: Callable[[int], str], threshold: float) -
     forest, alike, refused = list(range(len(keys))), {}, set()
     grams = lru_cache(REMEMBERED)(lambda document: distinct(gram_hashes(text_of(document))))
     for bucket in _buckets(keys):
-        leaders: list[int] = []                                 # no two of them are linked
+        leaders: list[int] = []  # no two of them are linked
         for document in bucket:
             for leader in leaders:
                 roots = sorted((_root(forest, leader), _root(forest, document)))
@@ -104,6 +106,6 @@ def _buckets(keys: np.ndarray) -> Iterator[list[int]]:
 
 def _root(forest: list[int], at: int) -> int:
     while forest[at] != at:
-        forest[at] = forest[forest[at]]                         # halve the way for whoever comes next
+        forest[at] = forest[forest[at]]  # halve the way for whoever comes next
         at = forest[at]
     return at

@@ -12,19 +12,20 @@ gram costs one hash, computed for 32,768 characters at a time with numpy. The li
 grams as Python objects, and making that list is dearer than all that is done here; `benchmarks/corpus.py` holds them side
 by side.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-GRAM = 25                                       # characters
-SIGNATURE = 128                                 # values
+GRAM = 25  # characters
+SIGNATURE = 128  # values
 BANDS = 8
-ROWS = SIGNATURE // BANDS                       # values in a band
-BLOCK = 1 << 15                                 # characters hashed at once: what is computed on stays in the cache
-EMPTY = np.uint64(2**64 - 1)                    # of a bin that no gram fell into
-BASE = 0x9E3779B97F4A7C15                       # odd; the hash of a gram is a polynomial in it, modulo 2^64
+ROWS = SIGNATURE // BANDS  # values in a band
+BLOCK = 1 << 15  # characters hashed at once: what is computed on stays in the cache
+EMPTY = np.uint64(2**64 - 1)  # of a bin that no gram fell into
+BASE = 0x9E3779B97F4A7C15  # odd; the hash of a gram is a polynomial in it, modulo 2^64
 
 
 def normal(text: str) -> str:
@@ -35,7 +36,7 @@ def normal(text: str) -> str:
 def gram_hashes(text: str) -> np.ndarray:
     """One 64-bit hash for each gram of a text, in order, repeated where grams repeat; uint64."""
     whole = normal(text)
-    return np.concatenate([_hashes(_codes(whole[at:at + BLOCK + GRAM - 1])) for at in range(0, len(whole) - GRAM + 1, BLOCK)])
+    return np.concatenate([_hashes(_codes(whole[at : at + BLOCK + GRAM - 1])) for at in range(0, len(whole) - GRAM + 1, BLOCK)])
 
 
 def distinct(hashes: np.ndarray) -> np.ndarray:
@@ -61,9 +62,9 @@ def signatures(texts: Iterable[str], count: int) -> np.ndarray:
     least = np.full(count * SIGNATURE, EMPTY)
     for block, owners in _blocks(texts):
         hashes = _hashes(block)
-        whole = owners[GRAM - 1:] == owners[:len(hashes)]              # a gram lies within one text
+        whole = owners[GRAM - 1 :] == owners[: len(hashes)]  # a gram lies within one text
         hashes = hashes[whole]
-        bins = owners[:len(whole)][whole] * SIGNATURE + (hashes >> np.uint64(57)).astype(np.int64)
+        bins = owners[: len(whole)][whole] * SIGNATURE + (hashes >> np.uint64(57)).astype(np.int64)
         np.minimum.at(least, bins, hashes)
     return _filled(least.reshape(count, SIGNATURE))
 
@@ -85,8 +86,8 @@ def _blocks(texts: Iterable[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     held, owners, size = [], [], 0
     for k, text in enumerate(texts):
         whole = normal(text)
-        for at in range(0, len(whole) - GRAM + 1, BLOCK):              # pieces overlap: no gram is lost between them
-            held.append(whole[at:at + BLOCK + GRAM - 1])
+        for at in range(0, len(whole) - GRAM + 1, BLOCK):  # pieces overlap: no gram is lost between them
+            held.append(whole[at : at + BLOCK + GRAM - 1])
             owners.append(k)
             size += len(held[-1])
             if size >= BLOCK:

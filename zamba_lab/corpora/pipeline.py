@@ -4,6 +4,7 @@ What lies in the folder while it works is in `shards.py`, what is left at the en
 called again with the same arguments, it goes on with the shards that are missing, and ends with the same bytes; so it does
 with any number of workers. Deduplication and packing are done by one process, the rest by all.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -37,12 +38,19 @@ if TYPE_CHECKING:
     from zamba_lab.config import ZambaConfig
 
 RECIPE, READ, WORK = "recipe.json", "read.json", "work"
-VOCABULARY_TEXT = 50_000_000            # bytes of training text that a vocabulary is trained on
+VOCABULARY_TEXT = 50_000_000  # bytes of training text that a vocabulary is trained on
 
 
-def build(sources: Source | str | Sequence[Source | str], folder: str | Path, tokenizer: Tokenizer | int = 2048, *,
-          config: ZambaConfig | None = None, threshold: float = THRESHOLD, workers: int = 1,
-          shard_size: int = 16_000_000) -> Corpus:
+def build(
+    sources: Source | str | Sequence[Source | str],
+    folder: str | Path,
+    tokenizer: Tokenizer | int = 2048,
+    *,
+    config: ZambaConfig | None = None,
+    threshold: float = THRESHOLD,
+    workers: int = 1,
+    shard_size: int = 16_000_000,
+) -> Corpus:
     """Make a corpus, or go on where making it was stopped, or open it if it is there.
 
     Args:
@@ -60,8 +68,10 @@ def build(sources: Source | str | Sequence[Source | str], folder: str | Path, to
         ValueError: the tokenizer has no start token or does not fit the config; nothing was read, or nothing of it kept;
             the folder has a corpus of another recipe, or lies within one of the sources.
     """
-    sources = [source(one) if isinstance(one, str) else one for one in
-               ([sources] if isinstance(sources, str) or not isinstance(sources, Sequence) else sources)]
+    sources = [
+        source(one) if isinstance(one, str) else one
+        for one in ([sources] if isinstance(sources, str) or not isinstance(sources, Sequence) else sources)
+    ]
     folder = Path(folder)
     _check(sources, folder, tokenizer, config, threshold, workers, shard_size)
     recipe = _recipe(sources, tokenizer, threshold, shard_size)
@@ -80,12 +90,14 @@ def _build(sources: list[Source], folder: Path, tokenizer: Tokenizer | int, reci
     if (known := _known_recipe(folder)) is None:
         write(folder / RECIPE, json.dumps(recipe, indent=1).encode())
     elif changed := sorted(name for name in recipe.keys() | known.keys() if recipe.get(name) != known.get(name)):
-        raise ValueError(f"a folder holds one corpus: {str(folder)!r} was begun with another recipe; it differs in "
-                         f"{', '.join(changed)} ({changed[0]}: there {known.get(changed[0])!r:.200}, "
-                         f"now {recipe.get(changed[0])!r:.200})")
+        raise ValueError(
+            f"a folder holds one corpus: {str(folder)!r} was begun with another recipe; it differs in "
+            f"{', '.join(changed)} ({changed[0]}: there {known.get(changed[0])!r:.200}, "
+            f"now {recipe.get(changed[0])!r:.200})"
+        )
     work = folder / WORK
     if (folder / MANIFEST).is_file():
-        shutil.rmtree(work, ignore_errors=True)         # a kill may have come between the manifest and this
+        shutil.rmtree(work, ignore_errors=True)  # a kill may have come between the manifest and this
         return load(folder)
     work.mkdir(exist_ok=True)
     shards = all_shards(work, _read(sources, work, recipe["shard_size"], workers))
@@ -99,8 +111,15 @@ def _build(sources: list[Source], folder: Path, tokenizer: Tokenizer | int, reci
     return assemble(folder, work, sources, shards, found, kept, tokenizer, recipe)
 
 
-def _check(sources: list[Source], folder: Path, tokenizer: Tokenizer | int, config: ZambaConfig | None,
-           threshold: float, workers: int, shard_size: int) -> None:
+def _check(
+    sources: list[Source],
+    folder: Path,
+    tokenizer: Tokenizer | int,
+    config: ZambaConfig | None,
+    threshold: float,
+    workers: int,
+    shard_size: int,
+) -> None:
     names = [one.name for one in sources]
     if not sources or len(set(names)) < len(names):
         raise ValueError(f"a corpus needs sources, each with a name of its own: got {names}")
@@ -114,8 +133,9 @@ def _check(sources: list[Source], folder: Path, tokenizer: Tokenizer | int, conf
             raise ValueError(f"a corpus must not lie within what it is made of: {str(folder)!r} is in the source {one.path!r}")
     if isinstance(tokenizer, int):
         if config is not None and tokenizer > config.vocab_size:
-            raise ValueError(f"a tokenizer must not have more tokens than the model: asked for {tokenizer}, the config's "
-                             f"vocab_size={config.vocab_size}")
+            raise ValueError(
+                f"a tokenizer must not have more tokens than the model: asked for {tokenizer}, the config's vocab_size={config.vocab_size}"
+            )
     elif tokenizer.bos_id is None:
         raise ValueError(f"documents are told apart by a start token, and this tokenizer has none: {tokenizer!r}")
     elif config is not None:
@@ -125,9 +145,14 @@ def _check(sources: list[Source], folder: Path, tokenizer: Tokenizer | int, conf
 def _recipe(sources: list[Source], tokenizer: Tokenizer | int, threshold: float, shard_size: int) -> dict:
     """All that decides the bytes of the result, as far as it can be told before reading."""
     vocabulary = tokenizer if isinstance(tokenizer, int) else hashlib.sha256(tokenizer.to_bytes()).hexdigest()
-    return {"sources": [[repr(one), one.fingerprint()] for one in sources], "tokenizer": vocabulary, "threshold": threshold,
-            "shard_size": shard_size, "unicode": unicodedata.unidata_version,
-            "grams": [grams.GRAM, grams.SIGNATURE, grams.BANDS]}
+    return {
+        "sources": [[repr(one), one.fingerprint()] for one in sources],
+        "tokenizer": vocabulary,
+        "threshold": threshold,
+        "shard_size": shard_size,
+        "unicode": unicodedata.unidata_version,
+        "grams": [grams.GRAM, grams.SIGNATURE, grams.BANDS],
+    }
 
 
 def _known_recipe(folder: Path) -> dict | None:
@@ -153,7 +178,7 @@ def _read(sources: list[Source], work: Path, size: int, workers: int) -> int:
         nonlocal count
         for batch in todo:
             count = batch.number + 1
-            if not (work / f"{batch.number:05}.json").is_file():        # a later one may have been done before an earlier one
+            if not (work / f"{batch.number:05}.json").is_file():  # a later one may have been done before an earlier one
                 yield work, batch, sources[batch.source].rules
 
     with _bar("read and filter") as bar:
@@ -168,8 +193,10 @@ def _check_kept(sources: list[Source], shards: list[Shard]) -> None:
         return
     read = sum(shard.read[0] for shard in shards)
     rules = ", ".join(sorted({rule for shard in shards for rule in shard.dropped}))
-    raise ValueError(f"a corpus needs at least one document: {', '.join(one.name for one in sources)} gave {read}" +
-                     (f", and the rules dropped them all ({rules})" if read else ""))
+    raise ValueError(
+        f"a corpus needs at least one document: {', '.join(one.name for one in sources)} gave {read}"
+        + (f", and the rules dropped them all ({rules})" if read else "")
+    )
 
 
 def _duplicates(shards: list[Shard], threshold: float) -> Duplicates:
@@ -193,6 +220,7 @@ def _kept(shards: list[Shard], found: Duplicates) -> list[np.ndarray]:
 
 def _vocabulary(shards: list[Shard], kept: list[np.ndarray], size: int) -> Tokenizer:
     """A vocabulary trained on the first megabytes of the training split."""
+
     def texts() -> Iterator[str]:
         held = 0
         for shard, those in zip(shards, kept):
@@ -206,8 +234,11 @@ def _vocabulary(shards: list[Shard], kept: list[np.ndarray], size: int) -> Token
 
 
 def _tokenise(shards: list[Shard], kept: list[np.ndarray], work: Path, folder: Path, digest: str, workers: int) -> None:
-    jobs = ((work, shard.number, those, folder, digest) for shard, those in zip(shards, kept)
-            if not (work / f"{shard.number:05}.tokens.npz").is_file())
+    jobs = (
+        (work, shard.number, those, folder, digest)
+        for shard, those in zip(shards, kept)
+        if not (work / f"{shard.number:05}.tokens.npz").is_file()
+    )
     with _bar("tokenise", total=sum(int(shard.sizes[those].sum()) for shard, those in zip(shards, kept))) as bar:
         for n_bytes in _mapped(tokenise_shard, jobs, workers):
             bar.update(n_bytes)

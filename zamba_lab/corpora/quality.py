@@ -10,6 +10,7 @@ A rule is a measure and the least and greatest value that it may have; a profile
 
 Everything is counted on the UTF-8 bytes, where letters of other scripts are neither signs nor digits.
 """
+
 from __future__ import annotations
 
 import string
@@ -19,7 +20,7 @@ from functools import cached_property
 
 from zamba_lab.corpora.grams import GRAM, distinct, gram_hashes
 
-Bounds = tuple[float | None, float | None]                # least and greatest value that is kept; None: no bound
+Bounds = tuple[float | None, float | None]  # least and greatest value that is kept; None: no bound
 DIGITS, SIGNS = string.digits.encode(), string.punctuation.encode()
 CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r")) + b"\x7f"
 
@@ -74,15 +75,15 @@ class Rules:
     """The least and greatest value of each measure; the order is that in which they are asked, the cheap ones first."""
 
     characters: Bounds = (1, None)
-    control: Bounds = (None, 0.001)               # share of bytes that are control characters: such a file is no text
-    digits: Bounds = (None, None)                 # share
-    signs: Bounds = (None, None)                  # share of ASCII punctuation
-    links: Bounds = (None, None)                  # "https://" and "http://" per character
-    sites: Bounds = (None, None)                  # "www." per character
-    tags: Bounds = (None, None)                   # "<" per character
-    keys: Bounds = (None, None)                   # '":' per character: JSON
-    placeholders: Bounds = (None, None)           # how often "lorem ipsum" is said
-    mean_line: Bounds = (None, None)              # characters of a line that is not blank
+    control: Bounds = (None, 0.001)  # share of bytes that are control characters: such a file is no text
+    digits: Bounds = (None, None)  # share
+    signs: Bounds = (None, None)  # share of ASCII punctuation
+    links: Bounds = (None, None)  # "https://" and "http://" per character
+    sites: Bounds = (None, None)  # "www." per character
+    tags: Bounds = (None, None)  # "<" per character
+    keys: Bounds = (None, None)  # '":' per character: JSON
+    placeholders: Bounds = (None, None)  # how often "lorem ipsum" is said
+    mean_line: Bounds = (None, None)  # characters of a line that is not blank
     mean_word: Bounds = (None, None)
     repeated_lines: Bounds = (None, 0.9)
     repeated_grams: Bounds = (None, 0.9)
@@ -110,11 +111,28 @@ MEASURES: dict[str, Callable[[Measured], float]] = {
 }
 
 PLAIN = Rules()
-WEB = Rules(characters=(100, None), digits=(None, 0.2), signs=(None, 0.3), links=(None, 0.002), sites=(None, 0.01),
-            tags=(None, 0.03), keys=(None, 0.002), placeholders=(None, 2), mean_word=(3, 12), repeated_lines=(None, 0.3),
-            repeated_grams=(None, 0.5))
-CODE = Rules(characters=(30, None), digits=(None, 0.3), signs=(None, 0.5), mean_line=(None, 200), mean_word=(2, 30),
-             repeated_lines=(None, 0.7), repeated_grams=(None, 0.7))
+WEB = Rules(
+    characters=(100, None),
+    digits=(None, 0.2),
+    signs=(None, 0.3),
+    links=(None, 0.002),
+    sites=(None, 0.01),
+    tags=(None, 0.03),
+    keys=(None, 0.002),
+    placeholders=(None, 2),
+    mean_word=(3, 12),
+    repeated_lines=(None, 0.3),
+    repeated_grams=(None, 0.5),
+)
+CODE = Rules(
+    characters=(30, None),
+    digits=(None, 0.3),
+    signs=(None, 0.5),
+    mean_line=(None, 200),
+    mean_word=(2, 30),
+    repeated_lines=(None, 0.7),
+    repeated_grams=(None, 0.7),
+)
 
 
 def broken_rule(text: str, rules: Rules) -> tuple[str, str] | None:

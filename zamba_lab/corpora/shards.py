@@ -7,6 +7,7 @@
 A shard's last file appears whole or not at all, and says that the shard is done. Shards do not depend on each other or on
 who makes them, so any number of processes may.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -27,8 +28,8 @@ from zamba_lab.corpora.words import WordEncoder
 from zamba_lab.tokenizer import Tokenizer
 from zamba_lab.writing import whole, write
 
-EXAMPLES = 3                    # of dropped documents, for each rule
-EXCERPT = 160                   # characters of each
+EXAMPLES = 3  # of dropped documents, for each rule
+EXCERPT = 160  # characters of each
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,12 @@ def filter_batch(work: Path, batch: Batch, rules: Rules) -> int:
         hashes.append(hashlib.sha256(data).digest())
     keys = band_keys(signatures(texts, len(texts)))
     write(work / f"{batch.number:05}.text", "".join(texts).encode())
-    write_arrays(work / f"{batch.number:05}.npz", ends=np.array(ends), keys=keys,
-                 hashes=np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 32))
+    write_arrays(
+        work / f"{batch.number:05}.npz",
+        ends=np.array(ends),
+        keys=keys,
+        hashes=np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 32),
+    )
     facts = {"source": batch.source, "end": batch.end, "read": [len(batch.rows), n_bytes], "dropped": dropped, "paths": paths}
     write(work / f"{batch.number:05}.json", json.dumps(facts).encode())
     return n_bytes
@@ -127,7 +132,7 @@ class Shard:
         self.dropped, self.paths = facts["dropped"], facts["paths"]
         with np.load(work / f"{number:05}.npz") as arrays:
             self.ends, self.keys, self.hashes = arrays["ends"], arrays["keys"], arrays["hashes"]
-        self.sizes = np.diff(self.ends)                     # bytes of each document
+        self.sizes = np.diff(self.ends)  # bytes of each document
 
     def text(self, k: int) -> str:
         with open(self._text, "rb") as file:
@@ -137,7 +142,7 @@ class Shard:
     def texts(self, wanted: Sequence[int]) -> Iterator[str]:
         content = self._text.read_bytes()
         for k in wanted:
-            yield content[self.ends[k]:self.ends[k + 1]].decode()
+            yield content[self.ends[k] : self.ends[k + 1]].decode()
 
 
 def all_shards(work: Path, count: int) -> list[Shard]:
@@ -176,7 +181,7 @@ def tokenise_shard(work: Path, number: int, kept: np.ndarray, tokenizer: Path, d
     return int(shard.sizes[kept].sum())
 
 
-@lru_cache(1)                   # a process works on one corpus; the words it knows stay from shard to shard
+@lru_cache(1)  # a process works on one corpus; the words it knows stay from shard to shard
 def _encoder(tokenizer: Path, digest: str) -> WordEncoder:
     return WordEncoder(Tokenizer.load(tokenizer))
 

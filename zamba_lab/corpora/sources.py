@@ -8,6 +8,7 @@ Each has `name`, `rules` (see `quality.py`), `read(start)` and `fingerprint()`. 
 number `start` on, in the same order each time; bytes are decoded, and dropped where they are no UTF-8, by the pipeline.
 `fingerprint` changes when what `read` yields does, as far as that can be told without reading.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -38,8 +39,8 @@ class Source(Protocol):
 class Stdlib:
     """The standard library and the language's help topics, before any removal of duplicates; paths as in `stdlib_documents`."""
 
-    root: str | None = None                   # folder of the .py files; None: the running interpreter's
-    topics: bool = True                       # with the help topics
+    root: str | None = None  # folder of the .py files; None: the running interpreter's
+    topics: bool = True  # with the help topics
     name: str = "stdlib"
     rules: Rules = CODE
 
@@ -57,7 +58,7 @@ class Folder:
 
     path: str
     glob: str = "**/*"
-    name: str | None = None                   # None: the folder's own name
+    name: str | None = None  # None: the folder's own name
     rules: Rules = PLAIN
 
     def __post_init__(self) -> None:
@@ -78,19 +79,19 @@ class Folder:
 class Hub:
     """The rows of a data set that the library `datasets` streams: by its id, by a short name, or from local files.
 
-        Hub("zyda-2", documents=1_000_000)                       one of KNOWN
-        Hub("HuggingFaceFW/fineweb-2", config="deu_Latn")        any other
-        Hub("parquet", files="dump/*.parquet")                   local; also "json", "text", "csv"
+    Hub("zyda-2", documents=1_000_000)                       one of KNOWN
+    Hub("HuggingFaceFW/fineweb-2", config="deu_Latn")        any other
+    Hub("parquet", files="dump/*.parquet")                   local; also "json", "text", "csv"
     """
 
     dataset: str
     config: str | None = None
     split: str = "train"
-    text: str = "text"                        # the column that is the document
-    documents: int | None = None              # stop after so many
-    revision: str | None = None               # a branch, tag or commit; a commit makes a resumed run safe against changes
+    text: str = "text"  # the column that is the document
+    documents: int | None = None  # stop after so many
+    revision: str | None = None  # a branch, tag or commit; a commit makes a resumed run safe against changes
     files: str | None = None
-    name: str | None = None                   # None: the last part of the id
+    name: str | None = None  # None: the last part of the id
     rules: Rules = WEB
 
     def __post_init__(self) -> None:
@@ -106,32 +107,42 @@ class Hub:
         rows = self._rows(start)
         for at, row in enumerate(rows if self.documents is None else islice(rows, max(0, self.documents - start)), start):
             if self.text not in row:
-                raise ValueError(f"the text of {self.dataset!r} must be one of its columns: got text={self.text!r}, the "
-                                 f"columns are {', '.join(row)}")
+                raise ValueError(
+                    f"the text of {self.dataset!r} must be one of its columns: got text={self.text!r}, the columns are {', '.join(row)}"
+                )
             yield f"{self.name}/{at}", row[self.text] or ""
 
     def _rows(self, start: int) -> Iterator[dict]:
         try:
             from datasets import load_dataset
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("streaming a data set needs the library datasets, which is not installed: pip install "
-                                      "'zamba-lab[data]', or pip install datasets", name="datasets") from error
+            raise ModuleNotFoundError(
+                "streaming a data set needs the library datasets, which is not installed: pip install "
+                "'zamba-lab[data]', or pip install datasets",
+                name="datasets",
+            ) from error
         try:
-            stream = load_dataset(self.dataset, self.config, split=self.split, data_files=self.files, revision=self.revision,
-                                  streaming=True)
+            stream = load_dataset(
+                self.dataset, self.config, split=self.split, data_files=self.files, revision=self.revision, streaming=True
+            )
             yield from stream.skip(start) if start else stream
         except Exception as error:  # the library passes on the errors of the libraries under it
-            raise ValueError(f"{self.dataset!r} cannot be streamed: {type(error).__name__}: {str(error)[:300]}. Without a "
-                             "network use Folder or Stdlib, or Hub('parquet', files=...) of files that are here; what was read so "
-                             "far is kept, and the same call goes on from there") from error
+            raise ValueError(
+                f"{self.dataset!r} cannot be streamed: {type(error).__name__}: {str(error)[:300]}. Without a "
+                "network use Folder or Stdlib, or Hub('parquet', files=...) of files that are here; what was read so "
+                "far is kept, and the same call goes on from there"
+            ) from error
 
     def fingerprint(self) -> str:
         return f"revision {self.revision}" if self.files is None else _hash(map(Path, sorted(glob(self.files, recursive=True))))
 
 
 KNOWN: dict[str, Hub] = {}
-KNOWN |= {"zyda-2": Hub("Zyphra/Zyda-2", "sample-100BT"), "tinystories": Hub("roneneldan/TinyStories"),
-          "fineweb-edu": Hub("HuggingFaceFW/fineweb-edu", "sample-10BT")}
+KNOWN |= {
+    "zyda-2": Hub("Zyphra/Zyda-2", "sample-100BT"),
+    "tinystories": Hub("roneneldan/TinyStories"),
+    "fineweb-edu": Hub("HuggingFaceFW/fineweb-edu", "sample-10BT"),
+}
 
 
 def source(text: str, documents: int | None = None) -> Source:
@@ -146,13 +157,15 @@ def source(text: str, documents: int | None = None) -> Source:
     dataset, _, config = text.partition(":")
     if dataset in KNOWN or "/" in dataset.strip("/."):
         return Hub(dataset, config or None, documents=documents)
-    raise ValueError(f"a source is 'stdlib', one of {', '.join(sorted(KNOWN))}, a folder that is there, or a hub id "
-                     f"owner/name[:config]: got {text!r}")
+    raise ValueError(
+        f"a source is 'stdlib', one of {', '.join(sorted(KNOWN))}, a folder that is there, or a hub id owner/name[:config]: got {text!r}"
+    )
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    return sorted(file for file in folder.glob(pattern)
-                  if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts))
+    return sorted(
+        file for file in folder.glob(pattern) if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
 
 
 def _hash(files: Iterable[Path]) -> str:

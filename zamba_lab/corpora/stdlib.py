@@ -15,6 +15,7 @@ Dropped, and why:
     licence headers          one text over and over; a comment block before the first statement
     near duplicates          they would let training text into the held-out set
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -94,7 +95,7 @@ def stdlib_sources(root: str | Path | None = None, topics: dict[str, str] | None
 def _sources(root: Path) -> Iterator[Document]:
     files = []
     for folder, below, names in os.walk(root):
-        below[:] = [name for name in below if name not in DROPPED_FOLDERS]          # site-packages may be enormous
+        below[:] = [name for name in below if name not in DROPPED_FOLDERS]  # site-packages may be enormous
         files += [Path(folder, name) for name in names if name.endswith(".py")]
     for file in sorted(files):
         path = file.relative_to(root)
@@ -118,7 +119,7 @@ def strip_licence(source: str) -> str:
     """The source without its opening comments, if they speak of a copyright or a licence."""
     header = HEADER.match(source)
     if header and re.search(r"copyright|licen[cs]e", header[0], re.IGNORECASE):
-        return source[header.end():]
+        return source[header.end() :]
     return source
 
 
@@ -152,8 +153,10 @@ def texts(documents: Iterable[Document], split: str) -> list[str]:
 def manifest(documents: Iterable[Document]) -> dict:
     """What was read: the Python version, and [path, split, bytes, sha256] of each document, as it was after the filter."""
     rows = [[document.path, document.split, document.n_bytes, document.sha256] for document in documents]
-    totals = {split: {"documents": sum(row[1] == split for row in rows),
-                      "bytes": sum(row[2] for row in rows if row[1] == split)} for split in SPLITS}
+    totals = {
+        split: {"documents": sum(row[1] == split for row in rows), "bytes": sum(row[2] for row in rows if row[1] == split)}
+        for split in SPLITS
+    }
     return {"python": platform.python_version(), "splits": totals, "documents": rows}
 
 
@@ -177,6 +180,8 @@ def check(documents: Iterable[Document], file: str | Path) -> str:
     if here == there:
         return ""
     changed = sum(here[path] != there[path] for path in here.keys() & there.keys())
-    return (f"this is not the corpus of {file}: read by Python {platform.python_version()}, written by {known['python']}; "
-            f"{len(there.keys() - here.keys())} documents missing, {len(here.keys() - there.keys())} new, {changed} changed, "
-            f"{len(here.keys() & there.keys()) - changed} the same")
+    return (
+        f"this is not the corpus of {file}: read by Python {platform.python_version()}, written by {known['python']}; "
+        f"{len(there.keys() - here.keys())} documents missing, {len(here.keys() - there.keys())} new, {changed} changed, "
+        f"{len(here.keys() & there.keys()) - changed} the same"
+    )

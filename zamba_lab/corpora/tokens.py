@@ -3,6 +3,7 @@
 The vocabulary starts with `<pad>`, `<s>`, `</s>` (ids 0, 1, 2) and the 256 bytes, so that every text can be written;
 the rest are the merges of Sennrich et al. 2016, found by the `tokenizers` library within the words that `WORDS` cuts.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -39,16 +40,18 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> Tokenizer:
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size < len(SPECIALS) + len(alphabet):
-        raise ValueError(f"vocab_size must be at least {len(SPECIALS) + len(alphabet)} ({len(SPECIALS)} special tokens and "
-                         f"{len(alphabet)} bytes): got {vocab_size}")
+        raise ValueError(
+            f"vocab_size must be at least {len(SPECIALS) + len(alphabet)} ({len(SPECIALS)} special tokens and "
+            f"{len(alphabet)} bytes): got {vocab_size}"
+        )
     inner = Inner(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(WORDS), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     inner.decoder = decoders.ByteLevel()
-    inner.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False))
+    inner.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False)
+    )
     return Tokenizer(inner)
 
 
@@ -59,8 +62,7 @@ def pack(texts: list[str], tokenizer: Tokenizer) -> Packed:
         ValueError: there is no text, or the tokenizer has no `<s>`.
     """
     if not texts or tokenizer.bos_id is None:
-        raise ValueError(f"packing needs texts and a tokenizer with a start token: got {len(texts)} texts, "
-                         f"bos_id={tokenizer.bos_id}")
+        raise ValueError(f"packing needs texts and a tokenizer with a start token: got {len(texts)} texts, bos_id={tokenizer.bos_id}")
     encoder = WordEncoder(tokenizer)
     bos = np.array([tokenizer.bos_id], dtype=encoder.dtype)
     parts = [part for text in texts for part in (bos, encoder.encode(text))]

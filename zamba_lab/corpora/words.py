@@ -9,6 +9,7 @@ Where that cannot be said to be the same, the library encodes, and the result is
     a text with a character over U+FFFF, or one whose category has changed since Unicode 3.2: the two libraries may know
         different versions of it
 """
+
 from __future__ import annotations
 
 import json
@@ -26,12 +27,12 @@ from zamba_lab.tokenizer.vocabularies import byte_of_letter
 
 # How GPT-2 cuts: what a ByteLevel step does by itself.
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-BLANKS = r"\t\n\x0b\x0c\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"   # Unicode's White_Space
-LAST = 0xFFFF                   # the last character looked at one by one
-REMEMBERED = 1_000_000          # words; more are forgotten all at once
-LONG_WORD = 64                  # characters; longer ones are not remembered
-PIECE = 1 << 14                 # characters cut into words at once: half a million words would not fit into the cache
-LONG_PIECE = 1 << 20            # characters; a longer text is never encoded at once
+BLANKS = r"\t\n\x0b\x0c\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space
+LAST = 0xFFFF  # the last character looked at one by one
+REMEMBERED = 1_000_000  # words; more are forgotten all at once
+LONG_WORD = 64  # characters; longer ones are not remembered
+PIECE = 1 << 14  # characters cut into words at once: half a million words would not fit into the cache
+LONG_PIECE = 1 << 20  # characters; a longer text is never encoded at once
 # Where tokenizers end a word anyway, in order of preference: between a letter and a line end, between a letter and a sign.
 BORDERS = (re.compile(r"(?<=[^\W\d_])(?=\n)"), re.compile(r"(?<=[^\W\d_])(?=[^\w\s])"))
 
@@ -58,7 +59,7 @@ class WordEncoder:
         if self._cut is None or not text.isascii() and unstable().search(text):
             return np.array(self.tokenizer.encode(text, add_bos=False), dtype=self.dtype)
         words = self._cut.findall(text)
-        if sum(map(len, words)) != len(text):           # the library makes words of what is left between, too
+        if sum(map(len, words)) != len(text):  # the library makes words of what is left between, too
             return np.array(self.tokenizer.encode(text, add_bos=False), dtype=self.dtype)
         if len(self._known) > REMEMBERED:
             self._known.clear()
@@ -74,7 +75,7 @@ class _Words(dict):
         self._spelling = {value: letter for letter, value in byte_of_letter().items()}
 
     def __missing__(self, word: str) -> bytes:
-        spelt = word.encode().decode("latin-1").translate(self._spelling)      # a letter for each byte: what the merges are of
+        spelt = word.encode().decode("latin-1").translate(self._spelling)  # a letter for each byte: what the merges are of
         ids = array(self._letter, [token.id for token in self._model.tokenize(spelt)]).tobytes()
         if len(word) <= LONG_WORD:
             self[word] = ids
@@ -103,7 +104,7 @@ def word_rule(tokenizer: Tokenizer) -> tuple[re.Pattern | None, object]:
     from tokenizers import Tokenizer as Inner
 
     rule = re.compile(expression)
-    cuts = rule.match("ab\n") and rule.match("ab\n")[0] == "ab"            # at the first of BORDERS, as it has to
+    cuts = rule.match("ab\n") and rule.match("ab\n")[0] == "ab"  # at the first of BORDERS, as it has to
     return (rule, Inner.from_str(content.decode()).model) if cuts else (None, None)
 
 
@@ -111,8 +112,13 @@ def _expression(file: dict) -> str | None:
     """The expression of a tokenizer.json in the words of `re`, or None."""
     model, steps = file.get("model") or {}, file.get("pre_tokenizer") or {}
     steps = steps.get("pretokenizers", [steps])
-    odd = (model.get("type") != "BPE" or model.get("dropout") or model.get("unk_token") or file.get("normalizer")
-           or any(not token["special"] for token in file.get("added_tokens", ())))
+    odd = (
+        model.get("type") != "BPE"
+        or model.get("dropout")
+        or model.get("unk_token")
+        or file.get("normalizer")
+        or any(not token["special"] for token in file.get("added_tokens", ()))
+    )
     if odd or not steps or steps[-1].get("type") != "ByteLevel" or steps[-1].get("add_prefix_space"):
         return None
     by_itself = steps[-1].get("use_regex", True)
@@ -126,16 +132,16 @@ def _expression(file: dict) -> str | None:
 
 def _translated(expression: str) -> str | None:
     """The same expression for `re`: letters, digits and blanks as ranges; None if it asks for more than these."""
-    if re.search(r"\((?!\?[=!:])", expression):          # a group that captures, or changes what letters mean
+    if re.search(r"\((?!\?[=!:])", expression):  # a group that captures, or changes what letters mean
         return None
     out, inside, at = [], False, 0
     ranges = {r"\p{L}": _ranges("L"), r"\p{N}": _ranges("N"), r"\s": BLANKS}
     while at < len(expression):
         token = next((t for t in (*ranges, r"\S") if expression.startswith(t, at)), None)
         if token is None and expression.startswith("\\", at):
-            if expression[at:at + 2] not in (r"\n", r"\r", r"\t", r"\.", r"\/", r"\-"):
+            if expression[at : at + 2] not in (r"\n", r"\r", r"\t", r"\.", r"\/", r"\-"):
                 return None
-            token = expression[at:at + 2]
+            token = expression[at : at + 2]
         token = token or expression[at]
         if token == r"\S":
             if inside:
@@ -159,8 +165,11 @@ def _ranges(kind: str) -> str:
 def unstable() -> re.Pattern:
     """Matches a character over U+FFFF, or one that Unicode 3.2 did not know or put into another category."""
     old = unicodedata.ucd_3_2_0
-    changed = _as_ranges(code for code in range(128, LAST + 1)
-                         if old.category(chr(code)) != unicodedata.category(chr(code)) or old.category(chr(code)) == "Cn")
+    changed = _as_ranges(
+        code
+        for code in range(128, LAST + 1)
+        if old.category(chr(code)) != unicodedata.category(chr(code)) or old.category(chr(code)) == "Cn"
+    )
     return re.compile(f"[{changed}\\U{LAST + 1:08x}-\\U0010ffff]")
 
 

@@ -20,7 +20,7 @@ class AttentionMaps:
     block: int
     invocations: tuple[int, ...]
     depths: tuple[int, ...]
-    probs: Tensor             # (k, b, h, l, s), k over `invocations`; each row over s sums to 1
+    probs: Tensor  # (k, b, h, l, s), k over `invocations`; each row over s sums to 1
 
 
 def attention_by_invocation(model: Zamba, ids: Tensor, block: int = 0) -> AttentionMaps:
@@ -41,8 +41,7 @@ def attention_by_invocation(model: Zamba, ids: Tensor, block: int = 0) -> Attent
 def uses(config: ZambaConfig, block: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The invocations of a shared block and their depths. Raises ValueError if there is no such block."""
     if not 0 <= block < config.n_shared_blocks:
-        raise ValueError(f"block must be one of the model's shared blocks: got {block}, n_shared_blocks "
-                         f"{config.n_shared_blocks}")
+        raise ValueError(f"block must be one of the model's shared blocks: got {block}, n_shared_blocks {config.n_shared_blocks}")
     invocations = tuple(k for k, owner in enumerate(config.blocks_by_invocation) if owner == block)
     return invocations, tuple(config.hybrid_layers[k] for k in invocations)
 
@@ -51,11 +50,11 @@ def uses(config: ZambaConfig, block: int) -> tuple[tuple[int, ...], tuple[int, .
 class AttentionHabits:
     """What each head of each invocation does with its rows. All (k, b, h, l), k over every invocation of the model."""
 
-    blocks: tuple[int, ...]   # the shared block of each invocation
+    blocks: tuple[int, ...]  # the shared block of each invocation
     depths: tuple[int, ...]
-    entropy: Tensor           # nats, 0 to log(position + 1)
-    distance: Tensor          # mean number of tokens back, 0 to position
-    sink: Tensor              # the weight on the first token, where heads rest that have nothing to read; 0 to 1
+    entropy: Tensor  # nats, 0 to log(position + 1)
+    distance: Tensor  # mean number of tokens back, 0 to position
+    sink: Tensor  # the weight on the first token, where heads rest that have nothing to read; 0 to 1
 
 
 def attention_habits(model: Zamba, ids: Tensor) -> AttentionHabits:
@@ -66,8 +65,7 @@ def attention_habits(model: Zamba, ids: Tensor) -> AttentionHabits:
     require_invocations(model.config)
     trace = run(model, ids, keep=["invocation.*.attn_probs"])
     found = [habits(trace[f"invocation.{k}.attn_probs"]) for k in range(model.config.n_invocations)]
-    return AttentionHabits(model.config.blocks_by_invocation, model.config.hybrid_layers,
-                           *(torch.stack(part) for part in zip(*found)))
+    return AttentionHabits(model.config.blocks_by_invocation, model.config.hybrid_layers, *(torch.stack(part) for part in zip(*found)))
 
 
 def habits(probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,6 +84,6 @@ def divergence(probs: Tensor) -> Tensor:
     Returns: (k, k, b, h), means over rows; 0 between equal maps, log 2 where no token is read by both.
     """
     probs = widened(probs)
-    entropy = torch.special.entr(probs).sum(-1)                                         # (k, b, h, l)
+    entropy = torch.special.entr(probs).sum(-1)  # (k, b, h, l)
     pairs = [torch.special.entr((probs + other) / 2).sum(-1) - (entropy + own) / 2 for other, own in zip(probs, entropy)]
     return torch.stack(pairs).mean(-1).clamp(min=0)

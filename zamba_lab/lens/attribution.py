@@ -33,8 +33,18 @@ from zamba_lab.ops.ssd import skip, ssd
 from zamba_lab.trace import Trace
 
 SCAN = {"mamba1": selective_scan, "mamba2": ssd}
-KEEP = ("logits", "*.resid_in", "*.resid_out", "*.mamba.input", "*.mamba.projected", "*.mamba.dt", "*.mamba.B", "*.mamba.C",
-        "*.mamba.y", "*.mamba.out")
+KEEP = (
+    "logits",
+    "*.resid_in",
+    "*.resid_out",
+    "*.mamba.input",
+    "*.mamba.projected",
+    "*.mamba.dt",
+    "*.mamba.B",
+    "*.mamba.C",
+    "*.mamba.y",
+    "*.mamba.out",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +52,9 @@ class Attribution:
     """parts.sum(0) + remainder = logits."""
 
     sources: tuple[str, ...]
-    parts: Tensor             # (source, b, l) of one token's logit at each position, or (source, b, l, v) of all
-    remainder: Tensor         # (b, l) or (b, l, v): what biases add, and rounding
-    logits: Tensor            # the model's own, of the same shape
+    parts: Tensor  # (source, b, l) of one token's logit at each position, or (source, b, l, v) of all
+    remainder: Tensor  # (b, l) or (b, l, v): what biases add, and rounding
+    logits: Tensor  # the model's own, of the same shape
 
 
 def frozen_mixer(model: Zamba, trace: Trace, depth: int) -> Callable[[Tensor], Tensor]:
@@ -61,8 +71,8 @@ def frozen_mixer(model: Zamba, trace: Trace, depth: int) -> Callable[[Tensor], T
     mamba, at = layer.mamba, f"layers.{depth}"
     link = f"{at}.shared.link_out"
     x = trace[f"{at}.resid_in"] + (trace[link] if link in trace else 0)
-    before = _scale(x, layer.norm.eps) * layer.norm.weight                                # (b, l, d)
-    taps, bias = conv_taps(mamba)[:c.d_inner], None if mamba.conv_bias is None else mamba.conv_bias[:c.d_inner]
+    before = _scale(x, layer.norm.eps) * layer.norm.weight  # (b, l, d)
+    taps, bias = conv_taps(mamba)[: c.d_inner], None if mamba.conv_bias is None else mamba.conv_bias[: c.d_inner]
     columns = slice(c.d_inner, 2 * c.d_inner) if c.mixer == "mamba2" else slice(c.d_inner)
     slope = torch.sigmoid(causal_conv(trace[f"{at}.mamba.projected"][..., columns], taps, bias)[0])
     after = _gate(model, trace, depth)

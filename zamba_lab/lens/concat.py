@@ -30,8 +30,8 @@ class ScoreParts:
 
     invocation: int
     depth: int
-    parts: Tensor         # (2, 2, b, h, l, s): query's half, key's half, in the order of HALVES; 0 where s > l
-    scores: Tensor        # (b, h, l, s): their sum as the pass recorded it, scaled; 0 where s > l
+    parts: Tensor  # (2, 2, b, h, l, s): query's half, key's half, in the order of HALVES; 0 where s > l
+    scores: Tensor  # (b, h, l, s): their sum as the pass recorded it, scaled; 0 where s > l
 
     @property
     def error(self) -> float:
@@ -67,8 +67,7 @@ def score_parts(model: Zamba, ids: Tensor, invocation: int) -> ScoreParts:
     """
     require_concat(model)
     require_index("invocation", invocation, model.config.n_invocations)
-    return parts_of(model, run(model, ids, keep=[f"invocation.{invocation}.{name}" for name in ("input", "attn_scores")]),
-                    invocation)
+    return parts_of(model, run(model, ids, keep=[f"invocation.{invocation}.{name}" for name in ("input", "attn_scores")]), invocation)
 
 
 def parts_of(model: Zamba, trace: Trace, invocation: int) -> ScoreParts:
@@ -81,20 +80,20 @@ def parts_of(model: Zamba, trace: Trace, invocation: int) -> ScoreParts:
     angles = model.turn(positions, joined.dtype)
     halves = []
     for half in split(norm_factor(block.norm_in, widened(joined)) * joined):
-        q, k = (rearrange(adapted(getattr(block.attention, name), adapters, name, half.to(joined.dtype)),
-                          "b l (h p) -> b h l p", p=c.head_dim) for name in ("q", "k"))
+        q, k = (
+            rearrange(adapted(getattr(block.attention, name), adapters, name, half.to(joined.dtype)), "b l (h p) -> b h l p", p=c.head_dim)
+            for name in ("q", "k")
+        )
         halves.append((q, k) if angles is None else (turn(q, *angles), turn(k, *angles)))
-    seen = torch.ones_like(positions, dtype=torch.bool)                                 # every key: hidden ones go below
-    parts = torch.stack([torch.stack([widened(attention_scores(q, k, c.attn_scale, seen)) for _, k in halves])
-                         for q, _ in halves])
+    seen = torch.ones_like(positions, dtype=torch.bool)  # every key: hidden ones go below
+    parts = torch.stack([torch.stack([widened(attention_scores(q, k, c.attn_scale, seen)) for _, k in halves]) for q, _ in halves])
     return ScoreParts(invocation, depth, parts.tril(), scores.tril())
 
 
 def split(joined: Tensor) -> tuple[Tensor, Tensor]:
     """The stream's half beside zeros, and zeros beside the embedding's. (b, l, 2d) -> two (b, l, 2d)"""
     stream, embedding = joined.chunk(2, dim=-1)
-    return (torch.cat([stream, torch.zeros_like(embedding)], dim=-1),
-            torch.cat([torch.zeros_like(stream), embedding], dim=-1))
+    return (torch.cat([stream, torch.zeros_like(embedding)], dim=-1), torch.cat([torch.zeros_like(stream), embedding], dim=-1))
 
 
 def centred(table: Tensor) -> Tensor:
@@ -108,8 +107,8 @@ class ConcatShares:
     """Which half the blocks hear, down the depth. k over invocations."""
 
     depths: tuple[int, ...]
-    loudness: Tensor      # (k, b, l): the embedding's share of the squared norm of norm_in's output, its weight included
-    scores: Tensor        # (2, 2, k, b, h): `ScoreParts.shares`
+    loudness: Tensor  # (k, b, l): the embedding's share of the squared norm of norm_in's output, its weight included
+    scores: Tensor  # (2, 2, k, b, h): `ScoreParts.shares`
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ class Decay:
     """
 
     dt: Tensor
-    half_life: Tensor     # in tokens
+    half_life: Tensor  # in tokens
 
 
 @torch.no_grad()
@@ -36,8 +36,10 @@ def decay(model: Zamba, ids: Tensor) -> Decay:
     require_ssm(model)
     trace = run(model, ids, keep=["layers.*.mamba.dt"])
     dts = [trace[f"layers.{i}.mamba.dt"] for i in range(model.config.n_layers)]
-    return Decay(dt=torch.stack([mean_log(dt).exp() for dt in dts]),
-                 half_life=torch.stack([half_lives(dt, decay_rates(model, i)) for i, dt in enumerate(dts)]))
+    return Decay(
+        dt=torch.stack([mean_log(dt).exp() for dt in dts]),
+        half_life=torch.stack([half_lives(dt, decay_rates(model, i)) for i, dt in enumerate(dts)]),
+    )
 
 
 def half_lives(dt: Tensor, A: Tensor) -> Tensor:

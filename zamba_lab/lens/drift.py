@@ -35,7 +35,7 @@ class Drift:
     point: str
     invocations: tuple[int, ...]
     depths: tuple[int, ...]
-    values: Tensor            # (i, j, b, ...): the point's activation
+    values: Tensor  # (i, j, b, ...): the point's activation
     total: Tensor
     inputs: Tensor
     adapters: Tensor
@@ -44,7 +44,7 @@ class Drift:
     @property
     def distance(self) -> Tensor:
         """(i, j, b): |value_ij - value_ii| / |value_ii|: how far other adapters take the block from what it does there."""
-        own = torch.stack([self.values[i, i] for i in range(len(self.values))])         # (i, b, ...)
+        own = torch.stack([self.values[i, i] for i in range(len(self.values))])  # (i, b, ...)
         return squares(self.values - own[:, None], 3).sqrt() / squares(own, 2)[:, None].sqrt()
 
 

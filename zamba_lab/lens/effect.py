@@ -24,8 +24,8 @@ from zamba_lab.lens.rewire import known_until
 from zamba_lab.model import Zamba
 from zamba_lab.trace import Trace
 
-Metric = Callable[[Tensor, Tensor], Tensor]           # logits (b, l, v), ids (b, l) -> (b, ...)
-SWITCHED = ("invocation", "adapter", "concat")        # the parts that belong to one use of a shared block
+Metric = Callable[[Tensor, Tensor], Tensor]  # logits (b, l, v), ids (b, l) -> (b, ...)
+SWITCHED = ("invocation", "adapter", "concat")  # the parts that belong to one use of a shared block
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +33,10 @@ class Effect:
     """A measure of the model whole, changed, and under controls. Axis b is the prompts; the rest is the measure's own."""
 
     name: str
-    whole: Tensor              # (b, ...)
-    changed: Tensor            # (b, ...)
-    control: Tensor            # (c, b, ...), c controls, perhaps none
-    real: Tensor | None = None     # (b, the measure's second axis) bool, False where padding has to do with it; None: nowhere
+    whole: Tensor  # (b, ...)
+    changed: Tensor  # (b, ...)
+    control: Tensor  # (c, b, ...), c controls, perhaps none
+    real: Tensor | None = None  # (b, the measure's second axis) bool, False where padding has to do with it; None: nowhere
 
     @property
     def change(self) -> Tensor:
@@ -92,8 +92,15 @@ def bootstrap(values: Tensor, level: float = 0.95, resamples: int = 2000, seed: 
     low, high = flat[0].clone(), flat[0].clone()
     differ = (flat != flat[0]).any(0)
     if differ.any():
-        found = stats.bootstrap((flat[:, differ].numpy(),), np.mean, n_resamples=resamples, confidence_level=level, axis=0,
-                                batch=max(1, 10 ** 7 // flat.numel()), rng=np.random.default_rng(seed))
+        found = stats.bootstrap(
+            (flat[:, differ].numpy(),),
+            np.mean,
+            n_resamples=resamples,
+            confidence_level=level,
+            axis=0,
+            batch=max(1, 10**7 // flat.numel()),
+            rng=np.random.default_rng(seed),
+        )
         low[differ], high[differ] = map(torch.from_numpy, found.confidence_interval)
     return low.view(values.shape[1:]), high.view(values.shape[1:])
 
@@ -106,8 +113,15 @@ def divergence_from(whole: Tensor) -> Metric:
 
 
 @torch.no_grad()
-def effect(model: Zamba | Intervened, ids: Tensor, interventions: Intervention | Sequence[Intervention],
-           metric: Metric = token_losses, mask: Tensor | None = None, controls: int = 3, seed: int = 0) -> Effect:
+def effect(
+    model: Zamba | Intervened,
+    ids: Tensor,
+    interventions: Intervention | Sequence[Intervention],
+    metric: Metric = token_losses,
+    mask: Tensor | None = None,
+    controls: int = 3,
+    seed: int = 0,
+) -> Effect:
     """Measure the model with and without interventions, and with random changes of the same size.
 
     Args:
@@ -128,8 +142,10 @@ def effect(model: Zamba | Intervened, ids: Tensor, interventions: Intervention |
     before = _pass(intervene(model, SameCuts(several)), ids, mask, keep)
     after = _pass(changed, ids, mask, keep)
     whole = metric(before["logits"], ids)
-    under = [metric(_pass(intervene(model, Nudge.between(before, after, outlets, seed + i), SameCuts(several)), ids, mask,
-                          keep)["logits"], ids) for i in range(controls)]
+    under = [
+        metric(_pass(intervene(model, Nudge.between(before, after, outlets, seed + i), SameCuts(several)), ids, mask, keep)["logits"], ids)
+        for i in range(controls)
+    ]
     name = " and ".join(one.name for one in several) or "nothing"
     return Effect(name, whole, metric(after["logits"], ids), torch.stack(under) if under else whole[None][:0], _real(mask, whole))
 
@@ -150,8 +166,7 @@ def switch_off_each(model: Zamba, ids: Tensor) -> list[Effect]:
     return [Effect(one.name, whole, loss, whole[None][:0]) for one, loss in zip(zeros, changed)]
 
 
-def losses_from(model: Zamba, ids: Tensor, changes: Sequence[tuple[Sequence[Intervention], int]]
-                ) -> tuple[Tensor, list[Tensor]]:
+def losses_from(model: Zamba, ids: Tensor, changes: Sequence[tuple[Sequence[Intervention], int]]) -> tuple[Tensor, list[Tensor]]:
     """The next-token loss, (b, l - 1), of the model and under each of some changes, bitwise what `next_token_loss` gives.
 
     changes: interventions, and the first invocation that they reach. The layers before that one run once for all.
@@ -186,7 +201,7 @@ class SameCuts(Intervention):
 class Nudge(Intervention):
     """At each point and token: a value at a given distance from the whole model's, in a random direction."""
 
-    values: dict[str, Tensor] = field(default_factory=dict)          # point -> (b, l, ...)
+    values: dict[str, Tensor] = field(default_factory=dict)  # point -> (b, l, ...)
 
     @property
     def name(self) -> str:
@@ -212,4 +227,4 @@ def nudged(before: Tensor, after: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _given(value: Tensor, values: Tensor, start: int) -> Tensor:
-    return values[:, start:start + value.shape[1]].expand_as(value)
+    return values[:, start : start + value.shape[1]].expand_as(value)

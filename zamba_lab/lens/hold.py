@@ -1,15 +1,15 @@
 """Changing what is remembered, from a position on: states and keys and values wiped, frozen, or another text's.
 
-    wipe("ssm", 3, at=40)                    what layer 3's states held when token 40 came is gone; they go on from 0
-    freeze("ssm", 3, at=40)                  they stay what they were, whatever comes
-    overwrite("kv", 1, at=40, donor=cache)   invocation 1 remembers another text of 40 tokens
+wipe("ssm", 3, at=40)                    what layer 3's states held when token 40 came is gone; they go on from 0
+freeze("ssm", 3, at=40)                  they stay what they were, whatever comes
+overwrite("kv", 1, at=40, donor=cache)   invocation 1 remembers another text of 40 tokens
 
-    part     its number         wiped                                    frozen
-    ssm      the layer's        0                                        step sizes 0: neither fades nor is written to
-    conv     the layer's        its window is 0                          each token is seen beside the same last inputs
-    kv       the invocation's   keys before `at` are hidden from later   later tokens read the keys before `at`, and each
-             (a transformer's   tokens                                   its own
-             layer's)
+part     its number         wiped                                    frozen
+ssm      the layer's        0                                        step sizes 0: neither fades nor is written to
+conv     the layer's        its window is 0                          each token is seen beside the same last inputs
+kv       the invocation's   keys before `at` are hidden from later   later tokens read the keys before `at`, and each
+         (a transformer's   tokens                                   its own
+         layer's)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from zamba_lab.trace import Edit
 class Memory(Intervention):
     """An intervention on a part of the cache."""
 
-    part: str                        # "ssm", "conv" or "kv"
+    part: str  # "ssm", "conv" or "kv"
     where: int | None
     at: int
 
@@ -109,7 +109,7 @@ def _beside(projected: Tensor, seen: dict[str, Tensor], mamba, window: Tensor) -
     """Note what the convolution gives if each token stands alone behind `window`, (b, w - 1, channels)."""
     c = mamba.config
     first = c.d_inner if c.mixer == "mamba2" else 0
-    own = projected[..., first:first + c.conv_dim]
+    own = projected[..., first : first + c.conv_dim]
     weight = taps(mamba)
     before = einsum(window, weight[:, :-1], "b i e, e i -> b e")[:, None]
     y = F.silu(before + own * weight[:, -1] + (0 if mamba.conv_bias is None else mamba.conv_bias))
@@ -170,20 +170,25 @@ class Overwrite(Memory):
 
     def check(self, model: Zamba) -> None:
         super().check(model)
-        c, layers, like = model.config, self.donor.layers, model.final_norm.weight       # which quantisation leaves as it was
-        shape = {"conv": (c.conv_state, c.conv_dim), "ssm": (c.ssm_heads, c.headdim, c.d_state),
-                 "kv": (c.kv_heads, self.at, c.head_dim)}[self.part]
+        c, layers, like = model.config, self.donor.layers, model.final_norm.weight  # which quantisation leaves as it was
+        shape = {"conv": (c.conv_state, c.conv_dim), "ssm": (c.ssm_heads, c.headdim, c.d_state), "kv": (c.kv_heads, self.at, c.head_dim)}[
+            self.part
+        ]
         dtype = torch.promote_types(like.dtype, torch.float32) if self.part == "ssm" else like.dtype
         depths = attention_depths(c) if self.part == "kv" else mixer_depths(c)
         for i in memory_places(c, self.part, self.where):
             for field in FIELDS[self.part]:
                 held = getattr(layers[depths[i]], field) if depths[i] < len(layers) else None
                 if held is None or held.shape[1:] != shape:
-                    raise ValueError(f"{phrase(self.part, i)} at token {self.at} must have shape (batch, {str(shape)[1:]}: the "
-                                     f"donor has {'none' if held is None else tuple(held.shape)}")
+                    raise ValueError(
+                        f"{phrase(self.part, i)} at token {self.at} must have shape (batch, {str(shape)[1:]}: the "
+                        f"donor has {'none' if held is None else tuple(held.shape)}"
+                    )
                 if (held.dtype, held.device) != (dtype, like.device):
-                    raise ValueError(f"{phrase(self.part, i)} must be {dtype} on {like.device}, as the model's: the donor's "
-                                     f"is {held.dtype} on {held.device}")
+                    raise ValueError(
+                        f"{phrase(self.part, i)} must be {dtype} on {like.device}, as the model's: the donor's "
+                        f"is {held.dtype} on {held.device}"
+                    )
         if len(layers) != c.n_layers:
             raise ValueError(f"the donor must be of the same model: it has {len(layers)} layers, the model {c.n_layers}")
 

@@ -38,10 +38,10 @@ class Horizons:
 
     positions: tuple[int, ...]
     window: int
-    analytic: Tensor          # at the step size of the token after the position, the first that shrinks the state
+    analytic: Tensor  # at the step size of the token after the position, the first that shrinks the state
     measured: Tensor
-    halved: Tensor            # bool: within the window. Where False, `measured` goes on at the window's mean rate
-    reach: Tensor             # > 0, at most position + 1
+    halved: Tensor  # bool: within the window. Where False, `measured` goes on at the window's mean rate
+    reach: Tensor  # > 0, at most position + 1
 
     @property
     def discrepancy(self) -> Tensor:
@@ -94,11 +94,10 @@ def norms_left_alone(model: Zamba, trace: Trace, depth: int, positions: tuple[in
     A, mixer = decay_rates(model, depth), model.config.mixer
     whole = []
     for t in positions:
-        xs, dts, Bs, Cs = (part[:, :t + 1] for part in (x, dt, B, C))
+        xs, dts, Bs, Cs = (part[:, : t + 1] for part in (x, dt, B, C))
         whole.append(WHOLE[mixer](xs, dts, A, Bs, Cs)[1])
     state, norms = torch.cat(whole), []
-    nothing, dts, Bs, Cs = (torch.cat([part[:, t + 1:t + 1 + window] for t in positions])
-                            for part in (torch.zeros_like(x), dt, B, C))
+    nothing, dts, Bs, Cs = (torch.cat([part[:, t + 1 : t + 1 + window] for t in positions]) for part in (torch.zeros_like(x), dt, B, C))
     norms.append(torch.linalg.matrix_norm(state))
     for j in range(window):
         _, state = STEP[mixer](nothing[:, j], dts[:, j], A, Bs[:, j], Cs[:, j], state)
@@ -115,7 +114,7 @@ def halving(norms: Tensor) -> tuple[Tensor, Tensor]:
     Returns: (...) the number of steps, at the mean rate of the whole if it never does, and bool, whether it does.
     """
     logs = norms.clamp(min=torch.finfo(norms.dtype).tiny).log()
-    fallen = logs[0] - logs                                                             # 0 at first, then growing
+    fallen = logs[0] - logs  # 0 at first, then growing
     below = fallen >= math.log(2)
     halved = below.any(0)
     last = len(norms) - 1
@@ -128,7 +127,7 @@ def halving(norms: Tensor) -> tuple[Tensor, Tensor]:
 
 def reach(found: Terms, t: int) -> Tensor:
     """On how many tokens, token t and those just before it, half of |M_ts| lies; the mean over channels. (b, h)"""
-    weight = ssm_rows(found, slice(t, t + 1))[..., 0, :t + 1].abs().mean(2).flip(-1)    # (b, h, s), the latest first
+    weight = ssm_rows(found, slice(t, t + 1))[..., 0, : t + 1].abs().mean(2).flip(-1)  # (b, h, s), the latest first
     share = weight.cumsum(-1) / weight.sum(-1, keepdim=True)
     first = (share >= 0.5).to(torch.uint8).argmax(-1, keepdim=True)
     upto = share.gather(-1, first)[..., 0]

@@ -30,8 +30,8 @@ from zamba_lab.trace import OFF, Edit, Trace
 # from the position of the first new token, and the cache that it is given, to the edits of a pass
 Edits = Callable[[int, Cache | None], dict[str, Edit]]
 
-BY_HEAD = ("q", "k", "v", "attn_scores", "attn_probs")      # points that have their heads before their positions
-HIDDEN = {"attn_scores": -torch.inf, "attn_probs": 0.0}     # points with an axis over all positions; what fills it up
+BY_HEAD = ("q", "k", "v", "attn_scores", "attn_probs")  # points that have their heads before their positions
+HIDDEN = {"attn_scores": -torch.inf, "attn_probs": 0.0}  # points with an axis over all positions; what fills it up
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +118,9 @@ class Intervened:
             one.check_pass(len(ids), 0, ids.shape[-1])
             one.check_text(ids.shape[-1])
 
-    def extend(self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace=OFF,
-               last_only: bool = False) -> tuple[Tensor, Cache]:
+    def extend(
+        self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace=OFF, last_only: bool = False
+    ) -> tuple[Tensor, Cache]:
         """As `Zamba.extend`. `trace` sees the pass as it went, and its own edits come after the interventions'."""
         start = 0 if cache is None else cache.length
         stop = start + ids.shape[-1]
@@ -133,8 +134,7 @@ class Intervened:
             for one in self.interventions:
                 cache = one.before(cache, first) if first and one.cut(first) else cache
             inner = self._trace(trace, first, cache)
-            out, new = self.view.extend(ids[:, piece], cache, None if mask is None else mask[:, piece], inner,
-                                        last_only and whole)
+            out, new = self.view.extend(ids[:, piece], cache, None if mask is None else mask[:, piece], inner, last_only and whole)
             for one in self.interventions:
                 new = one.after(cache, new, first)
             cache = new

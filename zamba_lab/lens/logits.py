@@ -28,10 +28,10 @@ class LensReading:
     """What the lens reads at each site, in order of depth; i below is over `sites`."""
 
     sites: tuple[str, ...]
-    tokens: Tensor            # (i, b, l, top) the likeliest next tokens
-    probs: Tensor             # (i, b, l, top) their probabilities
-    divergence: Tensor        # (i, b, l) KL(model || lens) in nats
-    loss: Tensor              # (i, b, l - 1) of the next token, in nats
+    tokens: Tensor  # (i, b, l, top) the likeliest next tokens
+    probs: Tensor  # (i, b, l, top) their probabilities
+    divergence: Tensor  # (i, b, l) KL(model || lens) in nats
+    loss: Tensor  # (i, b, l - 1) of the next token, in nats
 
 
 def lens_sites(config: ZambaConfig, added: bool = True) -> tuple[str, ...]:
@@ -62,8 +62,9 @@ def unembed(model: Zamba, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def logit_lens(model: Zamba, ids: Tensor, sites: Iterable[str] | None = None, top: int = 5,
-               translate: Translator | None = None) -> LensReading:
+def logit_lens(
+    model: Zamba, ids: Tensor, sites: Iterable[str] | None = None, top: int = 5, translate: Translator | None = None
+) -> LensReading:
     """Read the model's mind at each site. The logits of one site are held at a time.
 
     Args:
@@ -84,8 +85,7 @@ def logit_lens(model: Zamba, ids: Tensor, sites: Iterable[str] | None = None, to
     for site in sites:
         x = trace[site]
         if x.ndim != 3 or x.shape[-1] != model.config.d_model:
-            raise ValueError(f"a site must have the stream's width: {site} has shape {tuple(x.shape)}, d_model is "
-                             f"{model.config.d_model}")
+            raise ValueError(f"a site must have the stream's width: {site} has shape {tuple(x.shape)}, d_model is {model.config.d_model}")
         logits = unembed(model, x if translate is None else translate(site, x)).to(wide)
         log_probs = logits.log_softmax(-1)
         best = log_probs.topk(top)

@@ -28,15 +28,15 @@ class LoraChange:
     """The adapters of one part at every invocation. k over invocations, r the rank."""
 
     part: str
-    blocks: tuple[int, ...]       # the shared block of each invocation
+    blocks: tuple[int, ...]  # the shared block of each invocation
     depths: tuple[int, ...]
-    spectrum: Tensor              # (k, r): singular values of up down, falling
-    norm: Tensor                  # (k,): its Frobenius norm over that of the matrix it is added to
-    stable_rank: Tensor           # (k,): Frobenius^2 / spectral^2, 1 to r
-    reads: Tensor                 # (k, k, r): cos^2 of the principal angles between what two adapters read, in d_in
-    writes: Tensor                # (k, k, r): the same between what they write, in d_out
-    reads_by_chance: float        # r / d_in: the mean cos^2 of random subspaces of that size
-    writes_by_chance: float       # r / d_out
+    spectrum: Tensor  # (k, r): singular values of up down, falling
+    norm: Tensor  # (k,): its Frobenius norm over that of the matrix it is added to
+    stable_rank: Tensor  # (k,): Frobenius^2 / spectral^2, 1 to r
+    reads: Tensor  # (k, k, r): cos^2 of the principal angles between what two adapters read, in d_in
+    writes: Tensor  # (k, k, r): the same between what they write, in d_out
+    reads_by_chance: float  # r / d_in: the mean cos^2 of random subspaces of that size
+    writes_by_chance: float  # r / d_out
 
     def mean_reads(self) -> dict[str, float]:
         """`reads`, its mean over the angles and over all pairs of one kind. A kind of which there is no pair is left out."""
@@ -65,8 +65,10 @@ def lora_change(model: Zamba, part: str = "mlp") -> LoraChange:
     """
     c = model.config
     if part not in lora_parts(c):
-        raise ValueError(f"part must be one that has adapters: got {part!r}, this config has "
-                         f"{', '.join(lora_parts(c)) or 'none'} (lora_rank {c.lora_rank}, lora_rank_qkv {c.lora_rank_qkv})")
+        raise ValueError(
+            f"part must be one that has adapters: got {part!r}, this config has "
+            f"{', '.join(lora_parts(c)) or 'none'} (lora_rank {c.lora_rank}, lora_rank_qkv {c.lora_rank_qkv})"
+        )
     spectra, norms, down, up = [], [], [], []
     for depth, block in zip(c.hybrid_layers, c.blocks_by_invocation):
         adapter = model.layers[depth].invocation.adapters[part]
@@ -77,9 +79,18 @@ def lora_change(model: Zamba, part: str = "mlp") -> LoraChange:
         down.append(torch.linalg.qr(into)[0])
         up.append(torch.linalg.qr(out_of)[0])
     spectrum = torch.stack(spectra)
-    return LoraChange(part, c.blocks_by_invocation, c.hybrid_layers, spectrum, torch.stack(norms),
-                      spectrum.square().sum(-1) / spectrum[:, 0].square(), overlaps(down), overlaps(up),
-                      down[0].shape[1] / down[0].shape[0], up[0].shape[1] / up[0].shape[0])
+    return LoraChange(
+        part,
+        c.blocks_by_invocation,
+        c.hybrid_layers,
+        spectrum,
+        torch.stack(norms),
+        spectrum.square().sum(-1) / spectrum[:, 0].square(),
+        overlaps(down),
+        overlaps(up),
+        down[0].shape[1] / down[0].shape[0],
+        up[0].shape[1] / up[0].shape[0],
+    )
 
 
 def base_of(block: nn.Module, part: str) -> nn.Module:
@@ -112,9 +123,13 @@ def chance_overlaps(d: int, rank: int, draws: int = 64, seed: int = 0) -> Tensor
     if not 1 <= rank <= d:
         raise ValueError(f"rank must be in 1..{d} (the dimension d): got {rank}")
     generator = torch.Generator().manual_seed(seed)
-    fixed = slice(0, rank)                      # any will do; the first axes need no product
-    return torch.stack([torch.linalg.svdvals(torch.linalg.qr(torch.randn(d, rank, generator=generator))[0][fixed])
-                        .square().clamp(max=1) for _ in range(draws)])
+    fixed = slice(0, rank)  # any will do; the first axes need no product
+    return torch.stack(
+        [
+            torch.linalg.svdvals(torch.linalg.qr(torch.randn(d, rank, generator=generator))[0][fixed]).square().clamp(max=1)
+            for _ in range(draws)
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -122,7 +137,7 @@ class LoraEffect:
     """What the next-token loss does when invocations get other adapters. Both (b, l - 1), nats."""
 
     name: str
-    order: tuple[int | None, ...]       # whose adapters each invocation has; None: none at all
+    order: tuple[int | None, ...]  # whose adapters each invocation has; None: none at all
     whole: Tensor
     changed: Tensor
 
@@ -157,10 +172,10 @@ def orders(config: ZambaConfig) -> dict[str, tuple[int | None, ...]]:
     """The exchanges of `lora_effects`, by name: whose adapters each invocation has."""
     k, blocks = config.n_invocations, config.blocks_by_invocation
     own = tuple(range(k))
-    found: dict[str, tuple[int | None, ...]] = {f"zero {i}": (*own[:i], None, *own[i + 1:]) for i in own}
+    found: dict[str, tuple[int | None, ...]] = {f"zero {i}": (*own[:i], None, *own[i + 1 :]) for i in own}
     found["zero all"] = (None,) * k
     for i in own:
-        for j in own[i + 1:]:
+        for j in own[i + 1 :]:
             if blocks[i] == blocks[j]:
                 found[f"swap {i} and {j}"] = tuple({i: j, j: i}.get(one, one) for one in own)
     after = {}

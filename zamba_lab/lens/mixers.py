@@ -38,16 +38,16 @@ class MixerMatrix:
     """One layer's mixer in one pass, as the factors of its matrix. All float32 or wider."""
 
     depth: int
-    ssm: Tensor           # (b, h, p or 1, l, s): M, 0 where s > l; one for all channels of a head in Mamba-2
-    before: Tensor        # (b, l, h, p)
-    after: Tensor         # (b, l, h, p)
-    taps: Tensor          # (h, p, w): taps[..., j] weighs the input j tokens back
-    constants: Tensor     # (l, h, p): what biases add under `before`
-    into: Tensor          # (h, p, d): W_x
-    out_of: Tensor        # (d, h, p): W_out
-    bias: Tensor          # (d,): of W_out
-    u: Tensor             # (b, l, d): the mixer's input, after the layer's norm
-    out: Tensor           # (b, l, d): the mixer's output, as the pass recorded it
+    ssm: Tensor  # (b, h, p or 1, l, s): M, 0 where s > l; one for all channels of a head in Mamba-2
+    before: Tensor  # (b, l, h, p)
+    after: Tensor  # (b, l, h, p)
+    taps: Tensor  # (h, p, w): taps[..., j] weighs the input j tokens back
+    constants: Tensor  # (l, h, p): what biases add under `before`
+    into: Tensor  # (h, p, d): W_x
+    out_of: Tensor  # (d, h, p): W_out
+    bias: Tensor  # (d,): of W_out
+    u: Tensor  # (b, l, d): the mixer's input, after the layer's norm
+    out: Tensor  # (b, l, d): the mixer's output, as the pass recorded it
 
     @property
     def rebuilt(self) -> Tensor:
@@ -81,7 +81,7 @@ class MixerMatrix:
         total = self.ssm * weights[0]
         for j in range(1, len(weights)):
             later = self.ssm[..., j:]
-            total[..., :later.shape[-1]].addcmul_(later, weights[j][..., j:])       # column r comes from token r - j
+            total[..., : later.shape[-1]].addcmul_(later, weights[j][..., j:])  # column r comes from token r - j
         return total.mul_(rearrange(self.after, "b l h p -> b h p l 1"))
 
     def jacobian(self) -> Tensor:
@@ -117,7 +117,7 @@ class MixerMatrix:
 
     def listening(self, at: int, toward: Tensor | None = None) -> Tensor:
         """How <toward, out> of one token answers to every token's u: T_at,s transposed times toward_at, (b, l, d)."""
-        heard = self.grouped(self.heard(toward)[:, at])                                # (b, h, q, i)
+        heard = self.grouped(self.heard(toward)[:, at])  # (b, h, q, i)
         coefficient = torch.einsum("bhqi,bhql->blhqi", heard, self.ssm[..., at, :]).flatten(-2) * self.before
         taken = (rearrange(coefficient * self.taps[..., j], "b l h p -> b h p l") for j in range(self.taps.shape[-1]))
         total = sum(advanced(part, j) for j, part in enumerate(taken))
@@ -137,7 +137,7 @@ def convolution(series: Tensor, taps: Tensor) -> Tensor:
 def delayed(series: Tensor, j: int) -> Tensor:
     """series_{t-j} at t, 0 before the start. (b, l, h, p)"""
     l = series.shape[1]
-    return F.pad(series[:, :max(0, l - j)], (0, 0, 0, 0, min(j, l), 0))
+    return F.pad(series[:, : max(0, l - j)], (0, 0, 0, 0, min(j, l), 0))
 
 
 def advanced(table: Tensor, j: int) -> Tensor:
@@ -177,14 +177,25 @@ def matrix_of(model: Zamba, trace: Trace, depth: int) -> MixerMatrix:
     into, in_bias = weight_and_bias(mixer.in_proj)
     out_of, bias = weight_and_bias(mixer.out_proj)
     heads = dict(p=c.headdim)
-    taps = rearrange(widened(conv_taps(mixer).detach())[:c.d_inner].flip(-1), "(h p) w -> h p w", **heads)
-    conv_bias = into.new_zeros(c.d_inner) if mixer.conv_bias is None else widened(mixer.conv_bias.detach())[:c.d_inner]
+    taps = rearrange(widened(conv_taps(mixer).detach())[: c.d_inner].flip(-1), "(h p) w -> h p w", **heads)
+    conv_bias = into.new_zeros(c.d_inner) if mixer.conv_bias is None else widened(mixer.conv_bias.detach())[: c.d_inner]
     into = rearrange(into[rows], "(h p) d -> h p d", **heads)
     in_bias, conv_bias = (rearrange(part, "(h p) -> 1 1 h p", **heads) for part in (in_bias[rows], conv_bias))
     constants = convolution(in_bias.expand(1, u.shape[1], -1, -1), taps) + conv_bias
     slope = torch.sigmoid(convolution(torch.einsum("bld,hpd->blhp", u, into), taps) + constants)
-    return MixerMatrix(depth, with_skip(ssm_rows(found, slice(None)), mixer.D), slope, gate, taps, constants[0], into,
-                       rearrange(out_of, "d (h p) -> d h p", **heads), bias, u, out)
+    return MixerMatrix(
+        depth,
+        with_skip(ssm_rows(found, slice(None)), mixer.D),
+        slope,
+        gate,
+        taps,
+        constants[0],
+        into,
+        rearrange(out_of, "d (h p) -> d h p", **heads),
+        bias,
+        u,
+        out,
+    )
 
 
 def with_skip(ssm: Tensor, D: Tensor) -> Tensor:
@@ -197,12 +208,12 @@ def norm_factor(gated: Tensor, weight: Tensor, groups: int) -> Tensor:
     """What the mixer's norm multiplies each channel of y * silu(z) with, (b, l, h, p): its statistics are of this pass."""
     flat = rearrange(gated, "b l (g i) p -> b l g (i p)", g=groups)
     factor = torch.rsqrt(flat.square().mean(-1, keepdim=True) + GATED_NORM_EPS) * rearrange(
-        widened(weight.detach()), "(g i) -> g i", g=groups)
+        widened(weight.detach()), "(g i) -> g i", g=groups
+    )
     return factor.reshape(gated.shape)
 
 
 def weight_and_bias(linear: nn.Module) -> tuple[Tensor, Tensor]:
     """A linear layer's matrix (out, in) and bias (out,), zeros if it has none, of whole or int8 weights."""
-    weight = (dequantised(linear.values, linear.scale, torch.float32) if isinstance(linear, Int8Linear)
-              else widened(linear.weight.detach()))
+    weight = dequantised(linear.values, linear.scale, torch.float32) if isinstance(linear, Int8Linear) else widened(linear.weight.detach())
     return weight, weight.new_zeros(len(weight)) if linear.bias is None else widened(linear.bias.detach())

@@ -66,15 +66,21 @@ def _mamba(point: str):
 
 PARTS = {
     "invocation": Part(lambda c: c.n_invocations, lambda c, i: (f"invocation.{i}.link_out",), _invocation("link_out")),
-    "head": Part(lambda c: len(attention_depths(c)), lambda c, i: (f"{attention_path(c, i)}.attn_mixed",),
-                 lambda c, i: f"{attention_path(c, i)}.attn_out"),
-    "adapter": Part(lambda c: c.n_invocations * bool(adapters(c)),
-                    lambda c, i: tuple(f"invocation.{i}.lora.{name}" for name in adapters(c)), _invocation("link_out")),
-    "concat": Part(lambda c: c.n_invocations * c.concat_embedding, lambda c, i: (f"invocation.{i}.input",),
-                   _invocation("link_out")),
+    "head": Part(
+        lambda c: len(attention_depths(c)),
+        lambda c, i: (f"{attention_path(c, i)}.attn_mixed",),
+        lambda c, i: f"{attention_path(c, i)}.attn_out",
+    ),
+    "adapter": Part(
+        lambda c: c.n_invocations * bool(adapters(c)),
+        lambda c, i: tuple(f"invocation.{i}.lora.{name}" for name in adapters(c)),
+        _invocation("link_out"),
+    ),
+    "concat": Part(lambda c: c.n_invocations * c.concat_embedding, lambda c, i: (f"invocation.{i}.input",), _invocation("link_out")),
     "mixer": Part(lambda c: len(mixer_depths(c)), lambda c, i: (f"layers.{i}.mamba.out",), _mamba("out")),
-    "convolution": Part(lambda c: len(mixer_depths(c)),
-                        lambda c, i: tuple(f"layers.{i}.mamba.{name}" for name in convolved(c)), _mamba("out")),
+    "convolution": Part(
+        lambda c: len(mixer_depths(c)), lambda c, i: tuple(f"layers.{i}.mamba.{name}" for name in convolved(c)), _mamba("out")
+    ),
     "steps": Part(lambda c: len(mixer_depths(c)), lambda c, i: (f"layers.{i}.mamba.dt",), _mamba("y")),
 }
 
@@ -97,8 +103,7 @@ def places(config: ZambaConfig, part: str, where: int | None) -> tuple[int, ...]
     Raises ValueError if there is no such part, or the config has none, or not that many.
     """
     if part not in parts(config):
-        raise ValueError(f"part must be one that the model has: got {part!r}, the model has "
-                         f"{', '.join(parts(config)) or 'none'}")
+        raise ValueError(f"part must be one that the model has: got {part!r}, the model has {', '.join(parts(config)) or 'none'}")
     return numbered(part, where, PARTS[part].count(config))
 
 
@@ -112,8 +117,7 @@ def numbered(part: str, where: int | None, count: int) -> tuple[int, ...]:
 def require_link_into_mixer(config: ZambaConfig) -> None:
     """Raise ValueError if what a shared block gives stays in the stream, where the caller's mathematics has no place for it."""
     if config.n_invocations and config.link_into != "mixer":
-        raise ValueError("this takes a model apart whose shared blocks speak through a mixer only: it has link_into="
-                         f"{config.link_into!r}")
+        raise ValueError(f"this takes a model apart whose shared blocks speak through a mixer only: it has link_into={config.link_into!r}")
 
 
 def phrase(part: str, where: int | None) -> str:

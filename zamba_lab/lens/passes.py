@@ -14,8 +14,7 @@ from zamba_lab.trace import Trace
 
 
 @torch.no_grad()
-def run(model: Zamba, ids: Tensor, keep: Iterable[str] = (), edit: dict[str, Callable[[Tensor], Tensor]] | None = None
-        ) -> Trace:
+def run(model: Zamba, ids: Tensor, keep: Iterable[str] = (), edit: dict[str, Callable[[Tensor], Tensor]] | None = None) -> Trace:
     """Run the model on (b, l) ids without gradients and return the trace of the points named by `keep`."""
     trace = Trace(keep=keep, edit=edit)
     model(ids, trace=trace)

@@ -27,9 +27,10 @@ from zamba_lab.trace import Edit
 def columns(config: ZambaConfig) -> dict[str, slice]:
     """What the columns of a mixer's input projection are, by name, before the convolution."""
     c = config
-    widths = {"mamba2": {"z": c.d_inner, "x": c.d_inner, "B": c.n_groups * c.d_state, "C": c.n_groups * c.d_state,
-                         "dt": c.ssm_heads},
-              "mamba1": {"x": c.d_inner, "z": c.d_inner}}[c.mixer]
+    widths = {
+        "mamba2": {"z": c.d_inner, "x": c.d_inner, "B": c.n_groups * c.d_state, "C": c.n_groups * c.d_state, "dt": c.ssm_heads},
+        "mamba1": {"x": c.d_inner, "z": c.d_inner},
+    }[c.mixer]
     found, at = {}, 0
     for name, width in widths.items():
         found[name], at = slice(at, at + width), at + width
@@ -60,8 +61,10 @@ class Path(Intervention):
 
     def check_pass(self, b: int, start: int, stop: int) -> None:
         if self.donor is not None and (self.donor.shape[1] < stop or len(self.donor) not in (1, b)):
-            raise ValueError(f"patching needs a text as long as the one that runs, for each row or one for all: got ids of "
-                             f"shape {tuple(self.donor.shape)} for {b} rows of {stop} tokens")
+            raise ValueError(
+                f"patching needs a text as long as the one that runs, for each row or one for all: got ids of "
+                f"shape {tuple(self.donor.shape)} for {b} rows of {stop} tokens"
+            )
 
     def outlets(self, config: ZambaConfig) -> tuple[str, ...]:
         return (f"layers.{config.hybrid_layers[self.invocation]}.mamba.out",)
@@ -77,7 +80,7 @@ class Path(Intervention):
         which = [columns(model.config)[name] for name in self.to]
 
         def edits(start: int, cache: Cache | None) -> dict[str, Edit]:
-            seen: dict[str, Tensor] = {}                # the pass's own x, on which the other t is set
+            seen: dict[str, Tensor] = {}  # the pass's own x, on which the other t is set
             other = partial(_other, seen=seen, layer=layer, given=given, which=which, start=start)
             return dict(zip(self.edited(model.config), (partial(_noted, seen=seen), other)))
 
@@ -92,7 +95,7 @@ def _noted(x: Tensor, seen: dict[str, Tensor]) -> Tensor:
 def _other(projected: Tensor, seen: dict[str, Tensor], layer, given: Tensor | None, which: list[slice], start: int) -> Tensor:
     """The projection with some columns computed from norm(x + another t)."""
     x = seen["x"]
-    t = torch.zeros_like(x) if given is None else given[:, start:start + x.shape[1]]
+    t = torch.zeros_like(x) if given is None else given[:, start : start + x.shape[1]]
     other, mixed = layer.mamba.in_proj(layer.norm(x + t)), projected.clone()
     for part in which:
         mixed[..., part] = other[..., part]

@@ -33,10 +33,10 @@ class Recall:
 
     parts: tuple[str, ...]
     distances: tuple[int, ...]
-    whole: Tensor             # (d, b) nothing wiped
-    never: Tensor             # (d, b) another value in the needle: what the model says that was never told
-    wiped: Tensor             # (d, part, i, b); where a layer has no such memory, `whole`
-    never_wiped: Tensor       # (d, part, i, b) another value in the needle, and wiped
+    whole: Tensor  # (d, b) nothing wiped
+    never: Tensor  # (d, b) another value in the needle: what the model says that was never told
+    wiped: Tensor  # (d, part, i, b); where a layer has no such memory, `whole`
+    never_wiped: Tensor  # (d, part, i, b) another value in the needle, and wiped
 
     @property
     def recall(self) -> Tensor:
@@ -69,13 +69,15 @@ def needles(filler: Tensor, distance: int, count: int, lead: int = 32, seed: int
         raise ValueError(f"distance and count must be 1 or more, lead 0 or more: got {distance}, {count} and {lead}")
     kinds = filler.unique()
     if filler.ndim != 1 or len(filler) < lead + distance or len(kinds) < 3:
-        raise ValueError(f"filler must be (n,) ids, n >= lead + distance = {lead + distance}, of 3 kinds or more: got shape "
-                         f"{tuple(filler.shape)}, {len(kinds)} kinds")
+        raise ValueError(
+            f"filler must be (n,) ids, n >= lead + distance = {lead + distance}, of 3 kinds or more: got shape "
+            f"{tuple(filler.shape)}, {len(kinds)} kinds"
+        )
     generator = torch.Generator().manual_seed(seed)
     rows, others = [], []
     for _ in range(count):
         start = int(torch.randint(len(filler) - lead - distance + 1, (), generator=generator))
-        text = filler[start:start + lead + distance]
+        text = filler[start : start + lead + distance]
         key, value, other = kinds[torch.randperm(len(kinds), generator=generator)[:3].to(kinds.device)].split(1)
         rows.append(torch.cat([text[:lead], key, value, text[lead:], key, value]))
         others.append(torch.cat([text[:lead], key, other, text[lead:], key, value]))
@@ -83,8 +85,9 @@ def needles(filler: Tensor, distance: int, count: int, lead: int = 32, seed: int
 
 
 @torch.no_grad()
-def who_remembers(model: Zamba, filler: Tensor, distances: Sequence[int] = (4, 16, 64), count: int = 16, lead: int = 32,
-                  seed: int = 0) -> Recall:
+def who_remembers(
+    model: Zamba, filler: Tensor, distances: Sequence[int] = (4, 16, 64), count: int = 16, lead: int = 32, seed: int = 0
+) -> Recall:
     """Wipe each memory of each layer alone before the needle is asked for, at each distance.
 
     Arguments as `needles`; the same seed at every distance. Two passes a distance read the prompts, and one token for each
@@ -105,12 +108,14 @@ def _recalled(model: Zamba, ids: Tensor) -> tuple[Tensor, Tensor]:
     _, cache = model.extend(ids[:, :asked], last_only=True)
 
     def loss(changed) -> Tensor:
-        logits = changed.extend(ids[:, asked:asked + 1], cache)[0][:, 0]
+        logits = changed.extend(ids[:, asked : asked + 1], cache)[0][:, 0]
         return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), ids[:, -1], reduction="none")
 
     whole = loss(intervene(model))
-    rows = [[loss(intervene(model, wipe(part, holders[depth], asked))) if depth in holders else whole
-             for depth in range(model.config.n_layers)] for part, holders in memories(model.config).items()]
+    rows = [
+        [loss(intervene(model, wipe(part, holders[depth], asked))) if depth in holders else whole for depth in range(model.config.n_layers)]
+        for part, holders in memories(model.config).items()
+    ]
     return whole, torch.stack([torch.stack(row) for row in rows])
 
 
@@ -134,9 +139,17 @@ def who_carries(model: Zamba, ids: Tensor, donor: Tensor) -> Tensor:
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
     before = says(own)
-    return torch.stack([torch.stack([
-        divergence(before, says(transplant(own, other, (part,), (i,)))) if i in holders else torch.zeros_like(before[:, 0])
-        for i in range(model.config.n_layers)]) for part, holders in memories(model.config).items()])
+    return torch.stack(
+        [
+            torch.stack(
+                [
+                    divergence(before, says(transplant(own, other, (part,), (i,)))) if i in holders else torch.zeros_like(before[:, 0])
+                    for i in range(model.config.n_layers)
+                ]
+            )
+            for part, holders in memories(model.config).items()
+        ]
+    )
 
 
 def memories(config: ZambaConfig) -> dict[str, dict[int, int]]:

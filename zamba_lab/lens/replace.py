@@ -1,8 +1,8 @@
 """Replacing what a part computes: by nothing, by its mean over a text, or by what it computed on another text.
 
-    zero("invocation", 2)                   off
-    mean("mixer", 3, reference)             what it gives on average: takes away what it says about *this* text
-    resample("head", 0, other, head=1)      what it gave at the same position of another text
+zero("invocation", 2)                   off
+mean("mixer", 3, reference)             what it gives on average: takes away what it says about *this* text
+resample("head", 0, other, head=1)      what it gave at the same position of another text
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Replace(Intervention):
 
     part: str
     where: int | None
-    how: str                          # a key of DONE
-    source: Tensor | None = None      # the ids that the mean or the samples are taken from
+    how: str  # a key of DONE
+    source: Tensor | None = None  # the ids that the mean or the samples are taken from
     head: int | None = None
     since: int = 0
 
@@ -50,8 +50,10 @@ class Replace(Intervention):
 
     def check_pass(self, b: int, start: int, stop: int) -> None:
         if self.how == "resample" and (self.source.shape[1] < stop or len(self.source) not in (1, b)):
-            raise ValueError(f"resampling needs a text as long as the one that runs, for each row or one for all: got ids of "
-                             f"shape {tuple(self.source.shape)} for {b} rows of {stop} tokens")
+            raise ValueError(
+                f"resampling needs a text as long as the one that runs, for each row or one for all: got ids of "
+                f"shape {tuple(self.source.shape)} for {b} rows of {stop} tokens"
+            )
 
     def edited(self, config: ZambaConfig) -> tuple[str, ...]:
         return tuple(p for i in places(config, self.part, self.where) for p in PARTS[self.part].points(config, i))
@@ -77,7 +79,7 @@ def _replaced(value: Tensor, given: Tensor | None, sampled: bool, chosen: tuple,
     if given is None:
         given = torch.zeros_like(value)
     elif sampled:
-        given = given[:, start:start + value.shape[1]]
+        given = given[:, start : start + value.shape[1]]
     index = (slice(None), slice(max(0, since - start), None), *chosen)
     changed = value.clone()
     changed[index] = given.to(value.dtype).expand_as(value)[index]

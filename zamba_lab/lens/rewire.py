@@ -28,7 +28,7 @@ class Rewire(Intervention):
 
     what: str
     rewired: Callable[[Zamba], Zamba]
-    must: Callable[[ZambaConfig], None] = lambda config: None      # raises ValueError if the config lacks what it needs
+    must: Callable[[ZambaConfig], None] = lambda config: None  # raises ValueError if the config lacks what it needs
 
     @property
     def name(self) -> str:
@@ -48,6 +48,7 @@ class Rewire(Intervention):
 
 def swap_blocks(first: int = 0, second: int = 1) -> Rewire:
     """Block `first` runs wherever `second` did, and the other way round: ABAB becomes BABA."""
+
     def swapped(model: Zamba) -> Zamba:
         other = {first: second, second: first}
         return view(model, shared_blocks=(model.shared_blocks[other.get(i, i)] for i in range(len(model.shared_blocks))))
@@ -57,6 +58,7 @@ def swap_blocks(first: int = 0, second: int = 1) -> Rewire:
 
 def one_block(block: int = 0) -> Rewire:
     """One block runs at every invocation, with that invocation's adapters and link: ABAB becomes AAAA."""
+
     def alone(model: Zamba) -> Zamba:
         config = replace(model.config, n_shared_blocks=1, block_order=None)
         return view(model, config, shared_blocks=[model.shared_blocks[block]])
@@ -66,10 +68,14 @@ def one_block(block: int = 0) -> Rewire:
 
 def untie() -> Rewire:
     """Give each invocation a copy of its block: the same result, until a copy is changed."""
+
     def untied(model: Zamba) -> Zamba:
         c = model.config
-        return view(model, replace(c, n_shared_blocks=c.n_invocations, block_order=None),
-                    shared_blocks=(copy.deepcopy(model.shared_blocks[block]) for block in c.blocks_by_invocation))
+        return view(
+            model,
+            replace(c, n_shared_blocks=c.n_invocations, block_order=None),
+            shared_blocks=(copy.deepcopy(model.shared_blocks[block]) for block in c.blocks_by_invocation),
+        )
 
     return Rewire("a copy of its block for each invocation", untied)
 
@@ -95,22 +101,22 @@ class Known(nn.Module):
         super().__init__()
         self.x = x
 
-    def forward(self, x: Tensor, block: nn.Module | None, ctx: Context, cache: LayerCache, trace=OFF
-                ) -> tuple[Tensor, LayerCache]:
+    def forward(self, x: Tensor, block: nn.Module | None, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
         return self.x, LayerCache()
 
 
 def known_until(depth: int, x: Tensor) -> Rewire:
     """The layers before `depth` need not run: the stream that enters it is x, (b, l, d), as a pass from the start gave it."""
-    return Rewire(f"the stream before depth {depth} as it was",
-                  lambda model: view(model, layers=[*[Known(x)] * depth, *list(model.layers)[depth:]]))
+    return Rewire(
+        f"the stream before depth {depth} as it was", lambda model: view(model, layers=[*[Known(x)] * depth, *list(model.layers)[depth:]])
+    )
 
 
 def view(module: nn.Module, config: ZambaConfig | None = None, **children: nn.Module | Iterable[nn.Module]) -> nn.Module:
     """A module like this one, with the same parameters, but for the children (and the config) given."""
     new = copy.copy(module)
     given = {name: child if isinstance(child, nn.Module) else nn.ModuleList(child) for name, child in children.items()}
-    new._modules = {**module._modules, **given}              # the copy shared the dict of the original
+    new._modules = {**module._modules, **given}  # the copy shared the dict of the original
     if config is not None:
         new.config = config
     return new
@@ -119,8 +125,7 @@ def view(module: nn.Module, config: ZambaConfig | None = None, **children: nn.Mo
 def must_have(config: ZambaConfig, blocks: Sequence[int]) -> None:
     for block in blocks:
         if not 0 <= block < config.n_shared_blocks:
-            raise ValueError(f"block must be one of the model's shared blocks: got {block}, n_shared_blocks "
-                             f"{config.n_shared_blocks}")
+            raise ValueError(f"block must be one of the model's shared blocks: got {block}, n_shared_blocks {config.n_shared_blocks}")
 
 
 def must_permute(config: ZambaConfig, order: Sequence[int]) -> None:

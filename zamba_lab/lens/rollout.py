@@ -33,11 +33,11 @@ class Flow:
     """Of what the stream after one layer consists, at each token, as shares that sum to 1."""
 
     depth: int
-    kept: Tensor        # (b, l): the stream as it came in
-    mixed: Tensor       # (b, h, l, s): stream of token s -> the mixer's head h
-    block: Tensor       # (b, h, l, s): what the shared block gave at token s -> the mixer's head h; zeros in a Mamba layer
-    attended: Tensor    # (b, l, s): what the block read at token s -> the block elsewhere -> mixer: sum_h block @ attention
-    constant: Tensor    # (b, l): biases
+    kept: Tensor  # (b, l): the stream as it came in
+    mixed: Tensor  # (b, h, l, s): stream of token s -> the mixer's head h
+    block: Tensor  # (b, h, l, s): what the shared block gave at token s -> the mixer's head h; zeros in a Mamba layer
+    attended: Tensor  # (b, l, s): what the block read at token s -> the block elsewhere -> mixer: sum_h block @ attention
+    constant: Tensor  # (b, l): biases
 
     @property
     def tokens(self) -> Tensor:
@@ -89,7 +89,7 @@ def flow_of(model: Zamba, trace: Trace, depth: int) -> Flow:
 def attention_shares(model: Zamba, trace: Trace, depth: int) -> Tensor:
     """What each token adds to the attention's output at each token, along that output: (b, l, s), rows sum to 1.
 
-        a_l = sum_s sum_h probs_hls W_o v_hs          share = <that term, a_l> / |a_l|^2
+    a_l = sum_s sum_h probs_hls W_o v_hs          share = <that term, a_l> / |a_l|^2
     """
     probs, a = (widened(trace[f"layers.{depth}.shared.{name}"]) for name in ("attn_probs", "attn_out"))
     return (probs * values_heard(model, trace, depth, a / a.square().sum(-1, keepdim=True))).sum(1)
@@ -99,9 +99,9 @@ def attention_shares(model: Zamba, trace: Trace, depth: int) -> Tensor:
 class Rollout:
     """How the tokens of a text spread through the depth."""
 
-    layers: Tensor          # (n_layers, b, l, s): each layer's magnitudes, rows sum to 1
-    total: Tensor           # (n_layers, b, l, s): the product of all layers up to each one, rows sum to 1
-    cancellation: Tensor    # (n_layers, b, l): sum of the shares' magnitudes over their sum; 1: nothing cancels
+    layers: Tensor  # (n_layers, b, l, s): each layer's magnitudes, rows sum to 1
+    total: Tensor  # (n_layers, b, l, s): the product of all layers up to each one, rows sum to 1
+    cancellation: Tensor  # (n_layers, b, l): sum of the shares' magnitudes over their sum; 1: nothing cancels
 
 
 def rollout(model: Zamba, ids: Tensor) -> Rollout:
@@ -150,8 +150,9 @@ def through_attention(model: Zamba, ids: Tensor, depth: int, at: int) -> Tensor:
     require_index("at", at, ids.shape[1])
     require_link_into_mixer(model.config)
     trace = run(model, ids, keep=names_for_flow(model, depth) + [f"layers.{depth}.shared.mlp_in"])
-    stream, given, a, probs = (widened(trace[f"layers.{depth}.{name}"]) for name in (
-        "resid_in", "shared.link_out", "shared.attn_out", "shared.attn_probs"))
+    stream, given, a, probs = (
+        widened(trace[f"layers.{depth}.{name}"]) for name in ("resid_in", "shared.link_out", "shared.attn_out", "shared.attn_probs")
+    )
     layer, block = model.layers[depth], model.blocks_by_depth()[depth]
     heard = matrix_of(model, trace, depth).listening(at) * norm_factor(layer.norm, stream + given)
     heard = heard @ weight_and_bias(layer.invocation.link)[0]

@@ -30,7 +30,7 @@ def ssm_states(model: Zamba, trace: Trace, depth: int) -> Tensor:
     """
     require_ssm(model)
     b, l, h, p = trace[f"layers.{depth}.mamba.x"].shape
-    states = decay_rates(model, depth).new_empty(b, l, h, p, model.config.d_state)      # filled: stacking would need two
+    states = decay_rates(model, depth).new_empty(b, l, h, p, model.config.d_state)  # filled: stacking would need two
     for t, state in enumerate(each_state(model, trace, [depth])):
         states[:, t] = state
     return states
@@ -69,7 +69,7 @@ def over_depth(model: Zamba, ids: Tensor, measure: Callable[[Tensor], Tensor]) -
     """A number of each head's state, (b, h, p, n) -> (b, h), after every token of every layer: (n_layers, b, l, h)."""
     require_ssm(model)
     trace, found = run(model, ids, keep=names_of_inputs("*")), []
-    together = max(1, ids.shape[1] // 64)              # layers: with what allocators keep of past steps, below one layer's states
+    together = max(1, ids.shape[1] // 64)  # layers: with what allocators keep of past steps, below one layer's states
     for depths in torch.arange(model.config.n_layers).split(together):
         numbers = torch.stack([measure(state) for state in each_state(model, trace, depths.tolist())], dim=1)
         found.append(rearrange(numbers, "b l (i h) -> i b l h", i=len(depths)))
@@ -115,11 +115,11 @@ class Contents:
 
     depth: int
     at: int
-    left: Tensor      # (b, s, h, p, n): what token s wrote, as much as is left of it; rank 1 in Mamba-2
-    state: Tensor     # (b, h, p, n): by the recurrence
-    share: Tensor     # (b, h, s): <left_s, state> / |state|^2, the part of the state that points along s's; sums to 1
-    recall: Tensor    # (b, h, s): cosine of what reading with s's own B gives and what s left there; 1: no crosstalk
-    error: float      # |sum_s left_s - state| / |state|
+    left: Tensor  # (b, s, h, p, n): what token s wrote, as much as is left of it; rank 1 in Mamba-2
+    state: Tensor  # (b, h, p, n): by the recurrence
+    share: Tensor  # (b, h, s): <left_s, state> / |state|^2, the part of the state that points along s's; sums to 1
+    recall: Tensor  # (b, h, s): cosine of what reading with s's own B gives and what s left there; 1: no crosstalk
+    error: float  # |sum_s left_s - state| / |state|
 
 
 @torch.no_grad()
@@ -138,15 +138,15 @@ def contents(model: Zamba, ids: Tensor, depth: int, at: int = -1) -> Contents:
     require_index("depth", depth, model.config.n_layers)
     at = at + ids.shape[1] if at < 0 else at
     require_index("at", at, ids.shape[1])
-    ids = ids[:, :at + 1]
+    ids = ids[:, : at + 1]
     trace = run(model, ids, keep=names_of_inputs([depth]))
-    last = deque(each_state(model, trace, [depth]), maxlen=1).pop()         # a slice would keep the states of every token
+    last = deque(each_state(model, trace, [depth]), maxlen=1).pop()  # a slice would keep the states of every token
     return Contents(depth, at, *apart(terms(model, trace, depth), last))
 
 
 def apart(found: Terms, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
     """left, state, share, recall and error of `Contents`, for the state after the last token of `found`. (b, h, p, n)"""
-    elapsed = (found.time[:, -1:] - found.time).to(state.dtype)[..., None]              # (b, s, h, p or 1, 1)
+    elapsed = (found.time[:, -1:] - found.time).to(state.dtype)[..., None]  # (b, s, h, p or 1, 1)
     left = torch.exp(elapsed * found.A) * (found.dt * found.x)[..., None] * found.B[..., None, :]
     share = torch.einsum("bshpn,bhpn->bhs", left, state) / state.square().sum((-2, -1))[..., None]
     read = torch.einsum("bhpn,bshn->bhsp", state, found.B)

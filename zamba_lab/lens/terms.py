@@ -27,8 +27,7 @@ INPUTS = ("x", "dt", "B", "C")
 def require_ssm(model: Zamba) -> None:
     """Raise ValueError if the model has no SSM to look at."""
     if model.config.mixer not in STEP:
-        raise ValueError(f"SSM states need a mixer among {', '.join(STEP)}: this model has "
-                         f"mixer={model.config.mixer!r}")
+        raise ValueError(f"SSM states need a mixer among {', '.join(STEP)}: this model has mixer={model.config.mixer!r}")
 
 
 def require_invocations(config: ZambaConfig) -> None:
@@ -80,7 +79,7 @@ def terms(model: Zamba, trace: Trace, depth: int) -> Terms:
     x, dt, B, C = (widened(trace[f"layers.{depth}.mamba.{name}"]) for name in INPUTS)
     A = decay_rates(model, depth)
     if model.config.mixer == "mamba2":
-        each = x.shape[2] // B.shape[2]                                               # heads in a group
+        each = x.shape[2] // B.shape[2]  # heads in a group
         B, C = (repeat(part, "b l g n -> b l (g i) n", i=each) for part in (B, C))
         dt, A = rearrange(dt, "b l h -> b l h 1"), rearrange(A, "h -> h 1 1")
     return Terms(x, dt, A, B, C)
@@ -101,11 +100,11 @@ def ssm_rows(found: Terms, positions: slice) -> Tensor:
     l = found.x.shape[1]
     rows = torch.arange(l, device=found.x.device)[positions]
     time = rearrange(found.time, "b l h p -> b h p l")
-    elapsed = time[..., rows, None] - time[..., None, :]                                # (b, h, p, l, s)
+    elapsed = time[..., rows, None] - time[..., None, :]  # (b, h, p, l, s)
     hidden = torch.arange(l, device=rows.device) > rows[:, None]
-    elapsed = elapsed.masked_fill(hidden, torch.inf).to(found.x.dtype)                  # exp(-inf) is 0
+    elapsed = elapsed.masked_fill(hidden, torch.inf).to(found.x.dtype)  # exp(-inf) is 0
     M = 0
-    pieces = found.A.shape[-1]                                                          # one rate for all of n, or n rates
+    pieces = found.A.shape[-1]  # one rate for all of n, or n rates
     for A, B, C in zip(found.A.unbind(-1), found.B.chunk(pieces, -1), found.C.chunk(pieces, -1)):
         matches = torch.einsum("blhn,bshn->bhls", C[:, rows], B)
         M = M + matches[:, :, None] * torch.exp(A[:, :, None, None] * elapsed)

@@ -98,8 +98,10 @@ def transplant(cache: Cache, donor: Cache, parts: Iterable[str] = PARTS, depths:
     if not parts or set(parts) - set(PARTS):
         raise ValueError(f"parts must be of {', '.join(PARTS)}: got {parts}")
     if len(donor.layers) != n or any(not 0 <= i < n for i in chosen):
-        raise ValueError(f"depths must be in 0..{n - 1} and both caches of one architecture: got depths {chosen}, caches of "
-                         f"{n} and {len(donor.layers)} layers")
+        raise ValueError(
+            f"depths must be in 0..{n - 1} and both caches of one architecture: got depths {chosen}, caches of "
+            f"{n} and {len(donor.layers)} layers"
+        )
     fields = [field for part in parts for field in FIELDS[part]]
     moved = [(i, field) for i in chosen for field in fields if must_fit(i, field, cache, donor)]
     if not moved:
@@ -121,8 +123,10 @@ def must_fit(depth: int, field: str, cache: Cache, donor: Cache) -> bool:
     Of keys and values the number of positions may differ: see `must_align`.
     """
     mine, theirs = (getattr(one.layers[depth], field) for one in (cache, donor))
-    looks = [None if t is None else (*(size for axis, size in enumerate(t.shape) if field not in "kv" or axis != 2), t.dtype,
-                                     t.device) for t in (mine, theirs)]
+    looks = [
+        None if t is None else (*(size for axis, size in enumerate(t.shape) if field not in "kv" or axis != 2), t.dtype, t.device)
+        for t in (mine, theirs)
+    ]
     if looks[0] != looks[1]:
         words = ["none" if t is None else f"{tuple(t.shape)} {t.dtype} {t.device}" for t in (mine, theirs)]
         raise ValueError(f"layer {depth}'s {field} cannot be transplanted: here {words[0]}, the donor's {words[1]}")
@@ -131,12 +135,14 @@ def must_fit(depth: int, field: str, cache: Cache, donor: Cache) -> bool:
 
 def must_align(cache: Cache, donor: Cache) -> None:
     """Raise ValueError unless both caches have the same positions."""
-    same = cache.length == donor.length and (cache.mask is donor.mask or (
-        cache.mask is not None and donor.mask is not None and torch.equal(cache.mask, donor.mask)))
+    same = cache.length == donor.length and (
+        cache.mask is donor.mask or (cache.mask is not None and donor.mask is not None and torch.equal(cache.mask, donor.mask))
+    )
     if not same:
-        raise ValueError("keys and values of some layers only can be transplanted between caches of the same positions: got "
-                         f"{cache.length} here and {donor.length} in the donor" +
-                         (", with other padding" if cache.length == donor.length else ""))
+        raise ValueError(
+            "keys and values of some layers only can be transplanted between caches of the same positions: got "
+            f"{cache.length} here and {donor.length} in the donor" + (", with other padding" if cache.length == donor.length else "")
+        )
 
 
 def erased(cache: Cache, part: str, depths: Iterable[int]) -> Cache:

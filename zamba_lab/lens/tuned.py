@@ -26,11 +26,11 @@ class TunedLens:
     """Fitted translators: `logit_lens(model, ids, translate=tuned)`. Sites that it does not know are left as they are."""
 
     sites: tuple[str, ...]
-    weight: Tensor            # (site, d, d) A
-    bias: Tensor              # (site, d) b
-    share: Tensor             # (site,) of SHARES: how much of the translation is kept; 0: the logit lens
-    before: Tensor            # (site,) held-out KL(model || logit lens), nats a token
-    after: Tensor             # (site,) held-out KL(model || this lens)
+    weight: Tensor  # (site, d, d) A
+    bias: Tensor  # (site, d) b
+    share: Tensor  # (site,) of SHARES: how much of the translation is kept; 0: the logit lens
+    before: Tensor  # (site,) held-out KL(model || logit lens), nats a token
+    after: Tensor  # (site,) held-out KL(model || this lens)
 
     def __call__(self, site: str, x: Tensor) -> Tensor:
         if site not in self.sites:
@@ -44,8 +44,16 @@ def translated(x: Tensor, weight: Tensor, bias: Tensor, share: Tensor | float) -
     return x + share * (x @ weight.to(x.dtype).mT + bias.to(x.dtype))
 
 
-def fit_tuned_lens(model: Zamba, ids: Tensor, held_out: Tensor, sites: Iterable[str] | None = None, steps: int = 200,
-                   rate: float = 1e-3, tokens: int = 256, seed: int = 0) -> TunedLens:
+def fit_tuned_lens(
+    model: Zamba,
+    ids: Tensor,
+    held_out: Tensor,
+    sites: Iterable[str] | None = None,
+    steps: int = 200,
+    rate: float = 1e-3,
+    tokens: int = 256,
+    seed: int = 0,
+) -> TunedLens:
     """Fit a translator for each site: Adam, the rate falling in a line to 0.
 
     Args:
@@ -60,7 +68,7 @@ def fit_tuned_lens(model: Zamba, ids: Tensor, held_out: Tensor, sites: Iterable[
         raise ValueError(f"steps and tokens must be 1 or more: got {steps} and {tokens}")
     sites = some(lens_sites(model.config, added=False)[:-1] if sites is None else sites)
     x, final = _gathered(model, ids, sites)
-    scale = x.square().mean((1, 2)).sqrt()[:, None, None]                                 # so that one rate fits all sites
+    scale = x.square().mean((1, 2)).sqrt()[:, None, None]  # so that one rate fits all sites
     weight = x.new_zeros(len(sites), x.shape[-1], x.shape[-1]).requires_grad_()
     bias = x.new_zeros(len(sites), 1, x.shape[-1]).requires_grad_()
     adam = torch.optim.Adam([weight, bias], lr=rate)
@@ -91,9 +99,15 @@ def _gathered(model: Zamba, ids: Tensor, sites: tuple[str, ...]) -> tuple[Tensor
 def _kept(model: Zamba, held_out: Tensor, sites: tuple[str, ...], weight: Tensor, bias: Tensor) -> TunedLens:
     """The lens with each site's share chosen on held-out text."""
     x, final = _gathered(model, held_out, sites)
-    found = torch.stack([torch.stack([
-        divergence(final, unembed(model, translated(x[i], weight[i], bias[i], share)).log_softmax(-1)).mean()
-        for share in SHARES]) for i in range(len(sites))])                                # (site, share)
+    found = torch.stack(
+        [
+            torch.stack(
+                [divergence(final, unembed(model, translated(x[i], weight[i], bias[i], share)).log_softmax(-1)).mean() for share in SHARES]
+            )
+            for i in range(len(sites))
+        ]
+    )  # (site, share)
     best = found.argmin(1)
-    return TunedLens(sites, weight, bias, torch.tensor(SHARES, dtype=x.dtype, device=x.device)[best], found[:, 0],
-                     found.gather(1, best[:, None])[:, 0])
+    return TunedLens(
+        sites, weight, bias, torch.tensor(SHARES, dtype=x.dtype, device=x.device)[best], found[:, 0], found.gather(1, best[:, None])[:, 0]
+    )

@@ -30,8 +30,7 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Channel i and channel i + p/2 form a pair, turned by the i-th of `angles`. x: (b, h, l, p). Returns (b, h, l, p). The native
     form rounds once.
     """
-    if (kernels.serves(x, cos, sin) and cos.shape == sin.shape == (len(cos), 1, x.shape[2], x.shape[3] / 2)
-            and len(cos) in (1, len(x))):
+    if kernels.serves(x, cos, sin) and cos.shape == sin.shape == (len(cos), 1, x.shape[2], x.shape[3] / 2) and len(cos) in (1, len(x)):
         return kernels.turn(x, cos, sin)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
@@ -69,8 +68,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor | None
     if visible is None and 1 < l < s:
         visible = visible_keys(l, s, device=q.device)
     causal = visible is None and l > 1
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, scale=scale,
-                                          enable_gqa=q.shape[1] != k.shape[1])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
 
 
 def attention_scores(q: Tensor, k: Tensor, scale: float, visible: Tensor | None) -> Tensor:

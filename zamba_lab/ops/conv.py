@@ -9,8 +9,9 @@ from zamba_lab.ops import kernels
 from zamba_lab.ops.kernels import gpu
 
 
-def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None, mask: Tensor | None = None
-              ) -> tuple[Tensor, Tensor]:
+def conv_silu(
+    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """silu(causal_conv(...)), by a kernel where one serves: in one pass, rounded once. Arguments and results as there."""
     if mask is None and weight.shape[1] <= kernels.MOST_TAPS and kernels.serves(x, weight, bias, state):
         return kernels.conv_silu(x, weight, bias, state)
@@ -20,8 +21,9 @@ def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | No
     return F.silu(y), state
 
 
-def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None,
-                mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def causal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Convolve along positions, looking back only.
 
         y_t = bias + sum_j weight_j x_{t - (w-1) + j}          j = 0 .. w-1, per channel
@@ -40,15 +42,15 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | 
     if state is None:
         state = x.new_zeros(x.shape[0], back, x.shape[2])
     if mask is not None:
-        order = torch.argsort(mask.logical_not().to(torch.uint8), dim=1, stable=True)    # real tokens first
+        order = torch.argsort(mask.logical_not().to(torch.uint8), dim=1, stable=True)  # real tokens first
         x = _take(x, order)
-    window = torch.cat([state, x], dim=1)                                                # (b, w-1+l, e)
+    window = torch.cat([state, x], dim=1)  # (b, w-1+l, e)
     y = F.conv1d(rearrange(window, "b i e -> b e i"), rearrange(weight, "e w -> e 1 w"), bias, groups=x.shape[2])
-    y = rearrange(y, "b e l -> b l e").contiguous()      # element-wise gradients are slow where layouts mix
+    y = rearrange(y, "b e l -> b l e").contiguous()  # element-wise gradients are slow where layouts mix
     if mask is None:
         # narrow, not [-back:], which is everything when back is 0; clone, or the state would keep the window alive
         return y, window.narrow(1, x.shape[1], back).clone()
-    last = mask.sum(1, keepdim=True) + torch.arange(back, device=x.device)               # (b, w-1)
+    last = mask.sum(1, keepdim=True) + torch.arange(back, device=x.device)  # (b, w-1)
     return _take(y, torch.argsort(order, dim=1)), _take(window, last)
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from zamba_lab.ops.kernels import direct, gemm, gemv, memory
 
-MANY = 128                      # rows from which turning W into float32 is repaid (benchmarks/prefill.py)
-LARGE = 1 << 20                 # elements of a W that is worth it
-PANEL = 4 << 20                 # float32 numbers that a panel has at most: it is multiplied while a cache still holds it
+MANY = 128  # rows from which turning W into float32 is repaid (benchmarks/prefill.py)
+LARGE = 1 << 20  # elements of a W that is worth it
+PANEL = 4 << 20  # float32 numbers that a panel has at most: it is multiplied while a cache still holds it
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:
@@ -42,8 +42,14 @@ def linear_adapted(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor,
     x: (..., in). weight: (out, in). bias: (out,) or None. down: (rank, in). up: (out, rank). Returns (..., out). On a matrix unit all
     is one call, and one sum but for x down^T, rounded once; elsewhere the adapter's result is added to the rounded other one.
     """
-    if (x.dtype == weight.dtype == down.dtype == up.dtype and _direct(x, weight, bias, None) and _direct(x, down, None, None)
-            and direct.plain(up) and up.shape == (len(weight), len(down)) and gemm.takes(x, weight)):
+    if (
+        x.dtype == weight.dtype == down.dtype == up.dtype
+        and _direct(x, weight, bias, None)
+        and _direct(x, down, None, None)
+        and direct.plain(up)
+        and up.shape == (len(weight), len(down))
+        and gemm.takes(x, weight)
+    ):
         return gemm.gemm(x, weight, bias, down, up)
     return linear(linear(x, down), up, add=linear(x, weight, bias))
 
@@ -66,12 +72,12 @@ def in_panels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     wide = x.reshape(-1, width).float()
     y = x.new_empty(len(wide), out)
     step = max(1, PANEL // width)
-    room = memory.empty(x, max(PANEL, width), dtype=torch.float32)             # of one size, so that all layers use the same
+    room = memory.empty(x, max(PANEL, width), dtype=torch.float32)  # of one size, so that all layers use the same
     for first in range(0, out, step):
-        part = weight[first:first + step]
-        panel = room[:part.numel()].view(part.shape).copy_(part)
+        part = weight[first : first + step]
+        panel = room[: part.numel()].view(part.shape).copy_(part)
         sums = wide @ panel.T
-        y[:, first:first + step] = sums if bias is None else sums.add_(bias[first:first + step])
+        y[:, first : first + step] = sums if bias is None else sums.add_(bias[first : first + step])
     return y.view(*x.shape[:-1], out)
 
 
@@ -85,27 +91,36 @@ def float32_is_faster() -> bool:
 
 
 def _many(x: Tensor, weight: Tensor) -> bool:
-    return (x.dtype == weight.dtype == torch.bfloat16 and weight.numel() >= LARGE
-            and x.numel() >= MANY * max(1, weight.shape[1]))
+    return x.dtype == weight.dtype == torch.bfloat16 and weight.numel() >= LARGE and x.numel() >= MANY * max(1, weight.shape[1])
 
 
-def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None, add: Tensor | None = None
-                ) -> Tensor:
+def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:
     """y = x (scale W)^T + bias, then + add. weight: (out, in) int8. scale: (out,) float32. x and bias stay as they are.
 
     For few rows weights become floats in registers; for many they are written out in x's dtype first.
     """
-    if (gemv.takes(x, weight) and _direct(x, weight, bias, add)
-            and direct.plain(scale) and scale.dtype == torch.float32 and scale.shape == weight.shape[:1]):
+    if (
+        gemv.takes(x, weight)
+        and _direct(x, weight, bias, add)
+        and direct.plain(scale)
+        and scale.dtype == torch.float32
+        and scale.shape == weight.shape[:1]
+    ):
         return gemv.gemv(x, weight, bias, scale, add)
     return linear(x, dequantised(weight, scale, x.dtype), bias, add)
 
 
 def _direct(x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> bool:
     """Whether nobody looks and all fits as it is; where it does not, torch broadcasts or says what is wrong."""
-    return (direct.unseen() and direct.plain(x) and direct.plain(weight) and weight.ndim == 2 and x.shape[-1] == weight.shape[1]
-            and (bias is None or (direct.plain(bias) and bias.dtype == x.dtype and bias.shape == weight.shape[:1]))
-            and (add is None or (direct.plain(add) and add.dtype == x.dtype and add.shape == (*x.shape[:-1], len(weight)))))
+    return (
+        direct.unseen()
+        and direct.plain(x)
+        and direct.plain(weight)
+        and weight.ndim == 2
+        and x.shape[-1] == weight.shape[1]
+        and (bias is None or (direct.plain(bias) and bias.dtype == x.dtype and bias.shape == weight.shape[:1]))
+        and (add is None or (direct.plain(add) and add.dtype == x.dtype and add.shape == (*x.shape[:-1], len(weight))))
+    )
 
 
 def _plus(y: Tensor, add: Tensor | None) -> Tensor:

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = -100                   # the target where nothing is asked
-LARGE = 16 << 20                # bytes of logits from which they are worth making a piece at a time
-PIECE = 4 << 20                 # logits in a piece, about
+IGNORE = -100  # the target where nothing is asked
+LARGE = 16 << 20  # bytes of logits from which they are worth making a piece at a time
+PIECE = 4 << 20  # logits in a piece, about
 
 
 def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -20,9 +20,14 @@ def in_pieces(x: Tensor, weight: Tensor | None) -> bool:
     if not hasattr(torch.nn, "LinearCrossEntropyOptions") or type(weight) not in (Tensor, torch.nn.Parameter):
         return False
     rows, (vocab, width) = x.numel() // x.shape[-1], weight.shape
-    return (x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)
-            and not torch.is_autocast_enabled(x.device.type)
-            and rows * vocab * x.element_size() >= LARGE and rows >= width and vocab > width)
+    return (
+        x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled(x.device.type)
+        and rows * vocab * x.element_size() >= LARGE
+        and rows >= width
+        and vocab > width
+    )
 
 
 def loss_in_pieces(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

@@ -23,8 +23,9 @@ from zamba_lab.ops.kernels import gpu
 from zamba_lab.ops.ssd import edit_latest, skip, start_state
 
 
-def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None,
-                   chunk_size: int = 256, D: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def selective_scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk_size: int = 256, D: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The whole sequence by the fastest form that serves: the native kernel, the CUDA one, or `scan_chunked`, whose
     arguments these are.
 
@@ -42,8 +43,9 @@ def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state
     return y if D is None else skip(y, x, D), state
 
 
-def scan_recurrence(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None,
-                    edit: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+def scan_recurrence(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, edit: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Run the scan one token at a time: the definition the faster forms are tested against.
 
     Args:
@@ -69,8 +71,7 @@ def scan_recurrence(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, stat
     return torch.stack(ys, dim=1), torch.stack(states, dim=1)
 
 
-def scan_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None
-              ) -> tuple[Tensor, Tensor]:
+def scan_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One token: the form decoding uses. Arguments as `scan_recurrence` without the l axis.
 
     Returns: y (b, h, p), state (b, h, p, n).
@@ -81,8 +82,7 @@ def scan_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Ten
     return _read(state, C).to(x.dtype), state
 
 
-def scan_quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None
-                   ) -> tuple[Tensor, Tensor]:
+def scan_quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The same map as an explicit lower-triangular matrix per channel: what Mamba-1 "attends" to.
 
         y_t = sum_{s <= t} M_ts dt_s x_s          M_ts = sum_n C_tn exp(A_n (dt_{s+1} + ... + dt_t)) B_sn
@@ -92,21 +92,22 @@ def scan_quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state
     """
     state = start_state(x, B, state)
     wide, l = state.dtype, x.shape[1]
-    time = torch.cumsum(dt.to(wide), dim=1)                                               # (b, l, h, p)
-    elapsed = (time[:, :, None] - time[:, None]).clamp(min=0)                             # (b, l, s, h, p)
-    decay = torch.exp(elapsed[..., None] * A.to(wide))                                    # (b, l, s, h, p, n)
+    time = torch.cumsum(dt.to(wide), dim=1)  # (b, l, h, p)
+    elapsed = (time[:, :, None] - time[:, None]).clamp(min=0)  # (b, l, s, h, p)
+    decay = torch.exp(elapsed[..., None] * A.to(wide))  # (b, l, s, h, p, n)
     M = einsum(C.to(wide), decay, B.to(wide), "b l h n, b l s h p n, b s h n -> b l s h p")
     M = M * rearrange(torch.ones(l, l, dtype=wide, device=x.device).tril(), "l s -> l s 1 1")
     value = dt.to(wide) * x.to(wide)
-    since_start = torch.exp(time[..., None] * A.to(wide))                                 # (b, l, h, p, n)
+    since_start = torch.exp(time[..., None] * A.to(wide))  # (b, l, h, p, n)
     y = einsum(M, value, "b l s h p, b s h p -> b l h p")
     y = y + einsum(since_start * state[:, None], C.to(wide), "b l h p n, b l h n -> b l h p")
     written = einsum(decay[:, -1], value, B.to(wide), "b s h p n, b s h p, b s h n -> b h p n")
     return y.to(x.dtype), since_start[:, -1] * state + written
 
 
-def scan_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None,
-                 chunk_size: int = 256) -> tuple[Tensor, Tensor]:
+def scan_chunked(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk_size: int = 256
+) -> tuple[Tensor, Tensor]:
     """The fast form: a chunk of q tokens takes about 2 sqrt(q) dependent steps instead of q.
 
     A chunk is cut into sqrt(q) runs that start from a zero state and advance together, token by token; then their
@@ -116,7 +117,7 @@ def scan_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: 
     Any l; arguments as `scan_recurrence`; chunk_size >= 1. Returns: y (b, l, h, p), the last state (b, h, p, n).
     """
     state = start_state(x, B, state)
-    if not x.numel():                           # F.pad of torch 2.9 refuses an empty axis
+    if not x.numel():  # F.pad of torch 2.9 refuses an empty axis
         return torch.zeros_like(x), state
     ys = []
     for chunk in zip(*(part.split(chunk_size, dim=1) for part in (x, dt, B, C))):
@@ -129,14 +130,14 @@ def scan_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: 
 def _chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """One chunk in runs of equal length; the last run is filled up with dt = 0, which leaves the state as it was."""
     l = x.shape[1]
-    length = max(1, round(l ** 0.5))
+    length = max(1, round(l**0.5))
     padding = -l % length
     if padding:
         x, dt, B, C = (F.pad(part, (0, 0) * (part.ndim - 2) + (0, padding)) for part in (x, dt, B, C))
     decay, write = _discretise(x, dt, A, B, state.dtype)
     decay, write = (rearrange(part, "b (c q) h p n -> q b c h p n", q=length) for part in (decay, write))
 
-    run, since_start, runs, decays = write[0], decay[0], [write[0]], [decay[0]]           # (b, c, h, p, n)
+    run, since_start, runs, decays = write[0], decay[0], [write[0]], [decay[0]]  # (b, c, h, p, n)
     for t in range(1, length):
         run, since_start = decay[t] * run + write[t], decay[t] * since_start
         runs.append(run)

@@ -20,8 +20,9 @@ from zamba_lab.ops import kernels
 from zamba_lab.ops.kernels import gpu
 
 
-def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk_size: int = 64,
-        D: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def ssd(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk_size: int = 64, D: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The whole sequence by the fastest form that serves: the native kernel, the CUDA one, or `ssd_chunked`. Arguments are the latter's.
 
     D: (h,) the skip, y + D x, or None. The native kernel has chunks of its own, 32 tokens; chunk_size means nothing
@@ -42,8 +43,9 @@ def skip(y: Tensor, x: Tensor, D: Tensor) -> Tensor:
     return y + (D if D.ndim == 2 else D[:, None]).to(y.dtype) * x
 
 
-def ssd_recurrence(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None,
-                   edit: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+def ssd_recurrence(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, edit: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Run the SSM one token at a time: the definition the faster forms are tested against.
 
     Args:
@@ -70,15 +72,14 @@ def ssd_recurrence(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state
     return torch.stack(ys, dim=1), torch.stack(states, dim=1)
 
 
-def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None
-             ) -> tuple[Tensor, Tensor]:
+def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One token: the form decoding uses. Arguments as `ssd_recurrence` without the l axis.
 
     Returns: y (b, h, p), state (b, h, p, n).
     """
     state = start_state(x[:, None], B[:, None], state)
     wide = state.dtype
-    dt = rearrange(dt.to(wide), "b (g i) -> b g i 1", g=B.shape[1])                       # h = (g i)
+    dt = rearrange(dt.to(wide), "b (g i) -> b g i 1", g=B.shape[1])  # h = (g i)
     decay = torch.exp(dt * rearrange(A.to(wide), "(g i) -> g i 1", g=B.shape[1]))
     write = dt * rearrange(x.to(wide), "b (g i) p -> b g i p", g=B.shape[1])
     write = write[..., None] * rearrange(B.to(wide), "b g n -> b g 1 1 n")
@@ -87,8 +88,7 @@ def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tens
     return _read(state, C).to(x.dtype), state
 
 
-def ssd_quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None
-                  ) -> tuple[Tensor, Tensor]:
+def ssd_quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The same map as masked attention without a softmax: the dual form of the paper.
 
         y = (L * C B^T) (dt x)          L_ts = exp(A (dt_{s+1} + ... + dt_t)) for s <= t, else 0
@@ -99,8 +99,9 @@ def ssd_quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state:
     return _chunk(x, dt, A, B, C, start_state(x, B, state))
 
 
-def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None,
-                chunk_size: int = 64) -> tuple[Tensor, Tensor]:
+def ssd_chunked(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk_size: int = 64
+) -> tuple[Tensor, Tensor]:
     """The fast form: quadratic inside a chunk, recurrent between chunks, all of it matrix multiplications.
 
     O(l (chunk_size + n)) a channel. Any l; the last chunk may be short. Arguments as `ssd_recurrence`;
@@ -120,21 +121,21 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: T
 def _chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """One chunk of q tokens from a (b, h, p, n) state. C B^T and the state products run once per *group*."""
     wide, groups = state.dtype, B.shape[2]
-    dt = rearrange(dt.to(wide), "b q (g i) -> b g i q", g=groups)                         # h = (g i)
+    dt = rearrange(dt.to(wide), "b q (g i) -> b g i q", g=groups)  # h = (g i)
     B, C = (rearrange(part.to(wide), "b q g n -> b g q n") for part in (B, C))
     log_decay, rest = _running_sum(dt * rearrange(A.to(wide), "(g i) -> g i 1", g=groups))
     value = rearrange(x.to(wide), "b q (g i) p -> b g i q p", g=groups) * dt[..., None]
 
     # Inside the chunk. The sum is made in one buffer: these (q, q) tables of every head are the largest there are.
-    L = log_decay[..., :, None] + (-log_decay)[..., None, :]                              # (b, g, i, q, q)
+    L = log_decay[..., :, None] + (-log_decay)[..., None, :]  # (b, g, i, q, q)
     L = L.add_(rest[..., :, None]).sub_(rest[..., None, :]).add_(_no_future(L)).exp_()
-    y = ((C @ B.mT)[:, :, None] * L) @ value                                              # (b, g, i, q, p)
+    y = ((C @ B.mT)[:, :, None] * L) @ value  # (b, g, i, q, p)
 
     # From and to the chunks around: the heads of a group stand side by side as columns of one matrix.
     grouped = rearrange(state, "b (g i) p n -> b g n (i p)", g=groups)
     from_before = rearrange(C @ grouped, "b g q (i p) -> b g i q p", i=dt.shape[2])
     y = y + torch.exp(log_decay)[..., None] * from_before
-    to_end = torch.exp(log_decay[..., -1:] - log_decay + (rest[..., -1:] - rest))         # (b, g, i, q)
+    to_end = torch.exp(log_decay[..., -1:] - log_decay + (rest[..., -1:] - rest))  # (b, g, i, q)
     value = rearrange(value * to_end[..., None], "b g i q p -> b g (i p) q")
     written = rearrange(value @ B, "b g (i p) n -> b (g i) p n", i=dt.shape[2])
     kept = rearrange(torch.exp(log_decay[..., -1]), "b g i -> b (g i) 1 1")
@@ -147,7 +148,7 @@ def _running_sum(x: Tensor) -> tuple[Tensor, Tensor]:
     Decays inside a chunk come from differences of two sums, each much larger than the difference can be: rounding them
     first would cost two digits where decays are strong (A = -16, dt = 2, chunk 64: 2e-5 instead of 1e-7).
     """
-    wider = x.dtype if x.device.type == "mps" else torch.float64                          # that device has no float64
+    wider = x.dtype if x.device.type == "mps" else torch.float64  # that device has no float64
     exact = torch.cumsum(x.to(wider), dim=-1)
     rounded = exact.to(x.dtype)
     return rounded, (exact.detach() - rounded.detach().to(wider)).to(x.dtype)

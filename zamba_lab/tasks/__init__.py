@@ -15,13 +15,24 @@ Read in this order:
     checks.py        guessing and shortcuts: what a score has to beat
     gate.py          the positive control: three small models that must solve recall;  NOTES.md what that took
 """
+
 from importlib import import_module
 
 _HOME = {
-    "Task": "task", "Batch": "task", "Accuracy": "task", "accuracy": "task", "losses": "task", "IGNORE": "task",
-    "get": "catalogue", "names": "catalogue", "SIZES": "catalogue",
-    "shortcuts": "checks", "guessing": "checks", "unbound": "checks",
-    "positive_control": "gate", "heard": "gate",
+    "Task": "task",
+    "Batch": "task",
+    "Accuracy": "task",
+    "accuracy": "task",
+    "losses": "task",
+    "IGNORE": "task",
+    "get": "catalogue",
+    "names": "catalogue",
+    "SIZES": "catalogue",
+    "shortcuts": "checks",
+    "guessing": "checks",
+    "unbound": "checks",
+    "positive_control": "gate",
+    "heard": "gate",
 }
 __all__ = list(_HOME)
 

@@ -6,6 +6,7 @@
 
 Each is learnt on training sequences where there is something to learn, and scored on held-out ones.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -43,14 +44,14 @@ def shortcuts(task: Task, seed: int = 0, n: int = 512) -> dict[str, dict[str, fl
     """
     learn, score = asked(task, seed, n), asked(task.unseen(), seed, n)
     length, where = score.ids.shape[1], np.zeros_like(score.at)
-    blind = {"constant": by_table(np.zeros_like(learn.at), learn.answer, where, score.answer),
-             "position": by_table(learn.at, learn.answer, score.at, score.answer),
-             "token": by_table(learn.token(0), learn.answer, score.token(0), score.answer)}
+    blind = {
+        "constant": by_table(np.zeros_like(learn.at), learn.answer, where, score.answer),
+        "position": by_table(learn.at, learn.answer, score.at, score.answer),
+        "token": by_table(learn.token(0), learn.answer, score.token(0), score.answer),
+    }
     copying = {f"distance {back}": share(score.token(back) == score.answer) for back in range(length)}
-    copying |= {f"place {place}": share((score.ids[score.row, place] == score.answer) & (score.at >= place))
-                for place in range(length)}
-    table = {f"distance {back}": by_table(learn.token(back), learn.answer, score.token(back), score.answer)
-             for back in range(1, length)}
+    copying |= {f"place {place}": share((score.ids[score.row, place] == score.answer) & (score.at >= place)) for place in range(length)}
+    table = {f"distance {back}": by_table(learn.token(back), learn.answer, score.token(back), score.answer) for back in range(1, length)}
     return {"blind": blind, "copying": copying, "table": table}
 
 
@@ -71,15 +72,14 @@ def guessing(task: Task, seed: int = 0, n: int = 512) -> tuple[float, int]:
 def unbound(task: Task, seed: int = 0, n: int = 512) -> tuple[float, int]:
     """The accuracy of guessing among the answers shown before the question, and the number of questions: `plateau`."""
     questions, rng = asked(task, seed, n), np.random.default_rng(seed + 1)
-    right = [len(shown) > 0 and rng.choice(shown) == answer
-             for shown, answer in zip(shown_before(task, questions), questions.answer)]
+    right = [len(shown) > 0 and rng.choice(shown) == answer for shown, answer in zip(shown_before(task, questions), questions.answer)]
     return share(np.array(right)), len(right)
 
 
 def shown_before(task: Task, questions: Asked) -> Iterator[np.ndarray]:
     """For each question the tokens up to it that are answers."""
     for row, at in zip(questions.row, questions.at):
-        before = questions.ids[row, :at + 1]
+        before = questions.ids[row, : at + 1]
         yield before[(before >= task.answers.start) & (before < task.answers.stop)]
 
 

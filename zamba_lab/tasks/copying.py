@@ -1,4 +1,5 @@
 """Write down again what was read: copying, selective copying, and what stands after or where something stood."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -22,8 +23,11 @@ class Copying(Task):
     longest: int
 
     def check(self) -> None:
-        rule(self.symbols >= 2 and 1 <= self.shortest <= self.longest, "symbols must be 2 or more and 1 <= shortest <= longest: got "
-             f"symbols={self.symbols}, shortest={self.shortest}, longest={self.longest}")
+        rule(
+            self.symbols >= 2 and 1 <= self.shortest <= self.longest,
+            "symbols must be 2 or more and 1 <= shortest <= longest: got "
+            f"symbols={self.symbols}, shortest={self.shortest}, longest={self.longest}",
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -57,7 +61,7 @@ class Copying(Task):
         size = rng.integers(self.shortest, self.longest + 1, (n, 1))
         text = rng.integers(self.symbols, size=(n, self.longest))
         at = np.arange(self.length)[None]
-        back = at - size - 1                                                      # the place in the copy; -1 at "again"
+        back = at - size - 1  # the place in the copy; -1 at "again"
         copied = np.take_along_axis(text, np.clip(back, 0, self.longest - 1), axis=1)
         first = np.take_along_axis(text, np.minimum(at, self.longest - 1), axis=1)
         ids = np.where(at < size, first, np.where(at == size, again, np.where(back < size - 1, copied, pad)))
@@ -85,10 +89,15 @@ class SelectiveCopying(Task):
     copied: int
 
     def check(self) -> None:
-        rule(self.vocab_size >= 4 and self.copied >= 1, f"vocab_size must be 4 or more, copied 1 or more: got {self.vocab_size}, "
-             f"{self.copied}")
-        rule(self.length > 2 * self.copied + 1, "symbols, blanks, the token and the answers take more than 2 * copied + 1 tokens: got "
-             f"length={self.length}, copied={self.copied}")
+        rule(
+            self.vocab_size >= 4 and self.copied >= 1,
+            f"vocab_size must be 4 or more, copied 1 or more: got {self.vocab_size}, {self.copied}",
+        )
+        rule(
+            self.length > 2 * self.copied + 1,
+            "symbols, blanks, the token and the answers take more than 2 * copied + 1 tokens: got "
+            f"length={self.length}, copied={self.copied}",
+        )
 
     @property
     def answers(self) -> range:
@@ -116,14 +125,14 @@ class SelectiveCopying(Task):
         at = np.sort(distinct(rng, n, self.copied, range(self.context)), axis=1)
         np.put_along_axis(ids, at, symbols, axis=1)
         ids[:, self.context] = again
-        labels[:, self.context + 1:] = symbols
+        labels[:, self.context + 1 :] = symbols
         return ids, labels
 
     def solve(self, ids: np.ndarray) -> np.ndarray:
-        is_blank = ids[:, :self.context] == self.vocab_size - 2
-        inside = np.take_along_axis(ids[:, :self.context], np.argsort(is_blank, axis=1, kind="stable"), axis=1)
+        is_blank = ids[:, : self.context] == self.vocab_size - 2
+        inside = np.take_along_axis(ids[:, : self.context], np.argsort(is_blank, axis=1, kind="stable"), axis=1)
         said = np.zeros_like(ids)
-        said[:, self.context + 1:] = inside[:, :self.copied]
+        said[:, self.context + 1 :] = inside[:, : self.copied]
         return said
 
     def word(self, token: int) -> str:
@@ -144,9 +153,11 @@ class NGramRetrieval(Task):
     answer: int
 
     def check(self) -> None:
-        rule(self.symbols >= 2 and self.query >= 1 and self.answer >= 1 and self.string >= 2 * (self.query + self.answer),
-             "symbols must be 2 or more, query and answer 1 or more and twice in the string: got "
-             f"symbols={self.symbols}, string={self.string}, query={self.query}, answer={self.answer}")
+        rule(
+            self.symbols >= 2 and self.query >= 1 and self.answer >= 1 and self.string >= 2 * (self.query + self.answer),
+            "symbols must be 2 or more, query and answer 1 or more and twice in the string: got "
+            f"symbols={self.symbols}, string={self.string}, query={self.query}, answer={self.answer}",
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -179,8 +190,8 @@ class NGramRetrieval(Task):
         mark = np.full((n, 1), self.symbols)
         ids = np.concatenate([text, mark, taken[:, :-1]], axis=1)
         labels = np.full_like(ids, IGNORE)
-        once = self.matches(text, taken[:, :self.query]).sum(1) == 1              # others ask nothing, and are drawn again
-        labels[:, self.string + self.query:] = np.where(once[:, None], taken[:, self.query:], IGNORE)
+        once = self.matches(text, taken[:, : self.query]).sum(1) == 1  # others ask nothing, and are drawn again
+        labels[:, self.string + self.query :] = np.where(once[:, None], taken[:, self.query :], IGNORE)
         return ids, labels
 
     def matches(self, text: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -189,10 +200,10 @@ class NGramRetrieval(Task):
         return (windows == query[:, None]).all(2)
 
     def solve(self, ids: np.ndarray) -> np.ndarray:
-        text, start = ids[:, :self.string], self.string + 1
-        found = self.matches(text, ids[:, start:start + self.query]).argmax(1)[:, None] + self.query + np.arange(self.answer)
+        text, start = ids[:, : self.string], self.string + 1
+        found = self.matches(text, ids[:, start : start + self.query]).argmax(1)[:, None] + self.query + np.arange(self.answer)
         said = np.zeros_like(ids)
-        said[:, self.string + self.query:] = np.take_along_axis(text, np.minimum(found, self.string - 1), axis=1)
+        said[:, self.string + self.query :] = np.take_along_axis(text, np.minimum(found, self.string - 1), axis=1)
         return said
 
     def word(self, token: int) -> str:
@@ -210,8 +221,7 @@ class PositionRetrieval(Task):
     string: int
 
     def check(self) -> None:
-        rule(2 <= self.string <= self.symbols, f"string must be in 2..symbols, for the symbols differ: got {self.string}, "
-             f"{self.symbols}")
+        rule(2 <= self.string <= self.symbols, f"string must be in 2..symbols, for the symbols differ: got {self.string}, {self.symbols}")
 
     @property
     def vocab_size(self) -> int:

@@ -1,4 +1,5 @@
 """How the tasks draw: without replacement, at places of a given law, and the search that most oracles are."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -35,7 +36,7 @@ def follower(ids: np.ndarray, width: int = 1) -> np.ndarray:
     for back in range(1, width):
         code[:, back:] = code[:, back:] + ids[:, :-back] * (int(ids.max()) + 1) ** back
     for t in range(width, l):
-        same = code[:, width - 1:t] == code[:, t:t + 1]                         # (n, t - width + 1)
+        same = code[:, width - 1 : t] == code[:, t : t + 1]  # (n, t - width + 1)
         last = same.shape[1] - 1 - same[:, ::-1].argmax(1)
         found[:, t] = np.where(same.any(1), ids[np.arange(n), last + width], 0)
     return found

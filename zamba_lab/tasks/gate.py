@@ -7,6 +7,7 @@ A study on recall means nothing where a model cannot learn it at all for a reaso
 architecture: most often its initialisation. So before the first step it is also said how loud each shared block is in what
 its mixer reads (`heard`): far below 1 it is not heard, far above 1 nothing else is. What the settings took: NOTES.md.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -31,10 +32,10 @@ from zamba_lab.train.optimiser import adamw
 from zamba_lab.train.schedules import Constant
 from zamba_lab.train.step import train_step
 
-SOLVED = 0.99                   # accuracy on CHECKED new sequences, and again on others
+SOLVED = 0.99  # accuracy on CHECKED new sequences, and again on others
 CHECKED = 512
-HEARD = (0.3, 2.0)              # where RMS(link out) / RMS(stream) should start on a recall task
-BATCH = 64                      # sequences in a step
+HEARD = (0.3, 2.0)  # where RMS(link out) / RMS(stream) should start on a recall task
+BATCH = 64  # sequences in a step
 NAMES = ("transformer", "mamba2", "hybrid")
 
 
@@ -69,13 +70,25 @@ class Outcome:
 
 def arms(vocab_size: int) -> dict[str, Arm]:
     """The three models of the gate, by name, for a task of that vocabulary."""
-    base = dict(vocab_size=vocab_size, d_model=64, n_layers=2, attn_heads=2, d_mlp=256, tie_embeddings=False, init="small",
-                pad_token_id=None, bos_token_id=None, eos_token_id=None)
+    base = dict(
+        vocab_size=vocab_size,
+        d_model=64,
+        n_layers=2,
+        attn_heads=2,
+        d_mlp=256,
+        tie_embeddings=False,
+        init="small",
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
     pure = dict(n_shared_blocks=0, hybrid_layers=(), d_state=32, headdim=64)
     hybrid = dict(n_shared_blocks=1, hybrid_layers=(1,), lora_rank=4, d_state=16, headdim=64, link_gain=8.0)
-    return {"transformer": Arm(ZambaConfig(**base, mixer="attention", n_shared_blocks=0, hybrid_layers=()), training(3e-3)),
-            "mamba2": Arm(ZambaConfig(**base, **pure), training(1e-2)),
-            "hybrid": Arm(ZambaConfig(**base, **hybrid), training(3e-3))}
+    return {
+        "transformer": Arm(ZambaConfig(**base, mixer="attention", n_shared_blocks=0, hybrid_layers=()), training(3e-3)),
+        "mamba2": Arm(ZambaConfig(**base, **pure), training(1e-2)),
+        "hybrid": Arm(ZambaConfig(**base, **hybrid), training(3e-3)),
+    }
 
 
 def training(lr: float) -> TrainConfig:
@@ -130,9 +143,14 @@ def describe(loud: dict[int, float]) -> str:
     return "RMS(link out) / RMS(stream) at the start: " + (", ".join(words) or "no shared block")
 
 
-def positive_control(seeds: Sequence[int] = (0, 1, 2), names: Sequence[str] = NAMES, task: dict[str, Any] | None = None,
-                     model: dict[str, Any] | None = None, training: dict[str, Any] | None = None,
-                     see: Callable[[str], object] = lambda line: None) -> Iterator[Outcome]:
+def positive_control(
+    seeds: Sequence[int] = (0, 1, 2),
+    names: Sequence[str] = NAMES,
+    task: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    see: Callable[[str], object] = lambda line: None,
+) -> Iterator[Outcome]:
     """Train each arm at each seed on MQAR at `ci` size, one after the other; the gate is open where every one is solved.
 
     task, model, training: fields to change, in every arm; as they are, this is the gate, otherwise an experiment.
@@ -175,9 +193,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for found in positive_control(given.seeds, given.arms, **settings(given.set), see=lambda line: print(line, file=sys.stderr)):
         closed += found.solved_at is None
         end = f"solved at step {found.solved_at}" if found.solved_at else f"NOT solved in {found.steps} steps"
-        print(json.dumps(asdict(found)) if given.json else
-              f"{found.arm:12} seed {found.seed}: {end}, {found.accuracy:.1%}, {found.cpu_seconds:.1f} CPU-s; {describe(found.heard)}",
-              flush=True)
+        print(
+            json.dumps(asdict(found))
+            if given.json
+            else f"{found.arm:12} seed {found.seed}: {end}, {found.accuracy:.1%}, {found.cpu_seconds:.1f} CPU-s; {describe(found.heard)}",
+            flush=True,
+        )
     return int(closed > 0)
 
 

@@ -5,6 +5,7 @@ copying.py.
 says. One difference is common to the recall tasks: there training predicts every next token and only scoring looks at keys
 that came before; here those are the only labels, in training too.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -32,8 +33,10 @@ class InContextRecall(Task):
     def check(self) -> None:
         rule(self.keys >= 2, f"two keys or more are needed: got vocab_size={self.vocab_size}, noise_tokens={self.noise_tokens}")
         rule(self.length >= 4 and self.length % 2 == 0, f"length must be even, 4 or more: got {self.length}")
-        rule(0 <= self.noise < 1 and (self.noise == 0 or self.noise_tokens > 0), "noise is a share in [0, 1) and needs tokens: got "
-             f"noise={self.noise}, noise_tokens={self.noise_tokens}")
+        rule(
+            0 <= self.noise < 1 and (self.noise == 0 or self.noise_tokens > 0),
+            f"noise is a share in [0, 1) and needs tokens: got noise={self.noise}, noise_tokens={self.noise_tokens}",
+        )
 
     @property
     def keys(self) -> int:
@@ -48,8 +51,8 @@ class InContextRecall(Task):
         """The share of earlier pairs that have the key asked for, or its value by luck; over all questions, the last one is sure
         to be asked."""
         before, told = np.arange(1, self.length // 2), 1 - self.noise
-        asked = told * (1 - (1 - told / self.keys) ** before)                     # by the number of pairs before
-        same = told * (1 - self.noise ** before) / self.keys
+        asked = told * (1 - (1 - told / self.keys) ** before)  # by the number of pairs before
+        same = told * (1 - self.noise**before) / self.keys
         asked[-1], same[-1] = 1, 1 / (told * before[-1]) + (1 - 1 / (told * before[-1])) / self.keys
         share = same.sum() / asked.sum()
         return float(share + (1 - share) * self.chance)
@@ -116,22 +119,24 @@ class FuzzyRecall(Task):
         return tokens, np.arange(self.motif) < rng.integers(1, self.motif + 1, (n, pairs, 1))
 
     def rows(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-        pairs = self.length // 2                        # enough even if all motifs have one token
+        pairs = self.length // 2  # enough even if all motifs have one token
         keys, key_there = self.motifs(rng, n, pairs, range(self.keys))
         values, value_there = self.motifs(rng, n, pairs, self.answers)
-        code = ((keys + 1) * key_there * self.vocab_size ** np.arange(self.motif)).sum(2)             # (n, pairs)
+        code = ((keys + 1) * key_there * self.vocab_size ** np.arange(self.motif)).sum(2)  # (n, pairs)
         first = (code[:, :, None] == code[:, None, :]).argmax(2)
         values, value_there = (np.take_along_axis(part, first[:, :, None], axis=1) for part in (values, value_there))
         asked = value_there & (first < np.arange(pairs))[:, :, None]
-        tokens, there, asked = (np.concatenate(both, axis=2).reshape(n, -1) for both in (
-            (keys, values), (key_there, value_there), (np.zeros_like(asked), asked)))
+        tokens, there, asked = (
+            np.concatenate(both, axis=2).reshape(n, -1)
+            for both in ((keys, values), (key_there, value_there), (np.zeros_like(asked), asked))
+        )
         row, at = np.nonzero(there)
         place = (there.cumsum(1) - 1)[row, at]
         inside = place < self.length
         row, at, place = row[inside], at[inside], place[inside]
         ids, labels = np.zeros((n, self.length), dtype=np.int64), np.full((n, self.length), IGNORE)
         ids[row, place] = tokens[row, at]
-        said = asked[row, at]                           # a value's token is predicted one position earlier
+        said = asked[row, at]  # a value's token is predicted one position earlier
         labels[row[said], place[said] - 1] = tokens[row[said], at[said]]
         return ids, labels
 
@@ -198,7 +203,7 @@ class Compression(Task):
         end = np.full((n, 1), self.symbols)
         ids = np.concatenate([text, end, places + self.symbols + 1], axis=1)
         labels = np.full_like(ids, IGNORE)
-        labels[:, self.content + 1:] = np.take_along_axis(text, places, axis=1)
+        labels[:, self.content + 1 :] = np.take_along_axis(text, places, axis=1)
         return ids, labels
 
     def solve(self, ids: np.ndarray) -> np.ndarray:
@@ -221,8 +226,10 @@ class Memorization(Task):
     facts_seed: int = 0
 
     def check(self) -> None:
-        rule(self.vocab_size >= 5 and self.length >= 2 and self.length % 2 == 0, "vocab_size must be 5 or more, length even: got "
-             f"{self.vocab_size} and {self.length}")
+        rule(
+            self.vocab_size >= 5 and self.length >= 2 and self.length % 2 == 0,
+            f"vocab_size must be 5 or more, length even: got {self.vocab_size} and {self.length}",
+        )
 
     @property
     def keys(self) -> int:

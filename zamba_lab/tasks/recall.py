@@ -4,6 +4,7 @@ Layouts follow the public code of Zoology (Arora et al. 2023, arXiv 2312.04927; 
 ranges these are. One thing differs: there the keys stand in the query slots in the order in which the slots were drawn, and
 near slots are drawn first, so the place of a query betrays its key; here the keys are dealt to the slots at random.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 from zamba_lab.tasks.draws import distinct, follower, power_law_slots
 from zamba_lab.tasks.task import IGNORE, Task, rule
 
-GAP_POWER = 0.01                # Zoology's: queries mostly soon after the pairs, some late
+GAP_POWER = 0.01  # Zoology's: queries mostly soon after the pairs, some late
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,7 @@ class MQAR(Task):
     kv: int
 
     def check(self) -> None:
-        rule(1 <= self.kv < self.vocab_size // 2, f"kv must be in 1..vocab_size / 2 - 1: got {self.kv}, vocab_size "
-             f"{self.vocab_size}")
+        rule(1 <= self.kv < self.vocab_size // 2, f"kv must be in 1..vocab_size / 2 - 1: got {self.kv}, vocab_size {self.vocab_size}")
         rule(4 * self.kv <= self.length, f"pairs and queries take 4 * kv tokens: got kv={self.kv}, length={self.length}")
 
     @property
@@ -47,8 +47,9 @@ class MQAR(Task):
         keys = distinct(rng, n, self.kv, range(1, self.vocab_size // 2))
         return self.told_and_asked(rng, keys, keys, distinct(rng, n, self.kv, self.answers), self.kv)
 
-    def told_and_asked(self, rng: np.random.Generator, told: np.ndarray, keys: np.ndarray, values: np.ndarray, last: int
-                       ) -> tuple[np.ndarray, np.ndarray]:
+    def told_and_asked(
+        self, rng: np.random.Generator, told: np.ndarray, keys: np.ndarray, values: np.ndarray, last: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Pairs of `told` with `values`, then a query for each of `keys`; its answer is the value of its last pair.
 
         told, values: (n, pairs). keys: (n, kv), the first kv of told. last: pairs, of which those from kv on are updates.
@@ -57,7 +58,7 @@ class MQAR(Task):
         ids, labels = np.zeros((n, self.length), dtype=np.int64), np.full((n, self.length), IGNORE)
         ids[:, 0:start:2], ids[:, 1:start:2] = told, values
         at = start + 2 * power_law_slots(rng, n, self.kv, (self.length - start) // 2, GAP_POWER)
-        same = told[:, None, :] == keys[:, :, None]                               # (n, kv, pairs)
+        same = told[:, None, :] == keys[:, :, None]  # (n, kv, pairs)
         final = last - 1 - same[:, :, ::-1].argmax(2)
         np.put_along_axis(ids, at, keys, axis=1)
         np.put_along_axis(labels, at, np.take_along_axis(values, final, axis=1), axis=1)
@@ -83,9 +84,11 @@ class ForgettingMQAR(MQAR):
     def check(self) -> None:
         super().check()
         rule(0 <= self.updates <= self.kv, f"updates must be in 0..kv: got {self.updates}, kv {self.kv}")
-        rule(2 * (2 * self.kv + self.updates) <= self.length and self.kv + self.updates <= len(self.answers),
-             f"pairs, updates and queries take 4 * kv + 2 * updates tokens, each value another: got kv={self.kv}, "
-             f"updates={self.updates}, length={self.length}, {len(self.answers)} values")
+        rule(
+            2 * (2 * self.kv + self.updates) <= self.length and self.kv + self.updates <= len(self.answers),
+            f"pairs, updates and queries take 4 * kv + 2 * updates tokens, each value another: got kv={self.kv}, "
+            f"updates={self.updates}, length={self.length}, {len(self.answers)} values",
+        )
 
     @property
     def plateau(self) -> float:
@@ -104,7 +107,7 @@ class ForgettingMQAR(MQAR):
 
     def slices(self, ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Answers whose key was told twice, and once."""
-        told = ids[:, 0:2 * (self.kv + self.updates):2]
+        told = ids[:, 0 : 2 * (self.kv + self.updates) : 2]
         twice = (ids[:, :, None] == told[:, None, :]).sum(2) == 2
         asked = labels != IGNORE
         return {"updated": asked & twice, "kept": asked & ~twice}
@@ -125,8 +128,7 @@ class CompositionalMQAR(Task):
     def check(self) -> None:
         rule(isqrt(self.kv) ** 2 == self.kv, f"kv must be a square, the keys are a grid: got {self.kv}")
         rule(6 * self.kv <= self.length, f"pairs and queries take 6 * kv tokens: got kv={self.kv}, length={self.length}")
-        rule(self.vocab_size // 3 > self.kv, f"a third of the vocabulary must be above kv: got vocab_size={self.vocab_size}, "
-             f"kv={self.kv}")
+        rule(self.vocab_size // 3 > self.kv, f"a third of the vocabulary must be above kv: got vocab_size={self.vocab_size}, kv={self.kv}")
 
     @property
     def answers(self) -> range:
@@ -138,7 +140,7 @@ class CompositionalMQAR(Task):
 
     def rows(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         side, third = isqrt(self.kv), self.vocab_size // 3
-        cell = distinct(rng, n, self.kv, range(self.kv))                         # the order in which the grid is told
+        cell = distinct(rng, n, self.kv, range(self.kv))  # the order in which the grid is told
         one = np.take_along_axis(distinct(rng, n, side, range(1, third)), cell // side, axis=1)
         two = np.take_along_axis(distinct(rng, n, side, range(third, 2 * third)), cell % side, axis=1)
         values, start = distinct(rng, n, self.kv, self.answers), 3 * self.kv
@@ -173,10 +175,14 @@ class Needle(Task):
     needles: int
 
     def check(self) -> None:
-        rule(self.vocab_size >= 7 and 1 <= self.needles <= (self.vocab_size - 1) // 3,
-             f"needles must be in 1..(vocab_size - 1) / 3: got {self.needles}, vocab_size {self.vocab_size}")
-        rule(2 * self.needles + 2 <= self.length, f"needles and question take 2 * needles + 2 tokens: got {self.needles} needles, "
-             f"length {self.length}")
+        rule(
+            self.vocab_size >= 7 and 1 <= self.needles <= (self.vocab_size - 1) // 3,
+            f"needles must be in 1..(vocab_size - 1) / 3: got {self.needles}, vocab_size {self.vocab_size}",
+        )
+        rule(
+            2 * self.needles + 2 <= self.length,
+            f"needles and question take 2 * needles + 2 tokens: got {self.needles} needles, length {self.length}",
+        )
 
     @property
     def third(self) -> int:
@@ -226,8 +232,10 @@ class Induction(Task):
     length: int
 
     def check(self) -> None:
-        rule(self.vocab_size >= 3 and self.length >= 4, f"vocab_size must be 3 or more and length 4 or more: got "
-             f"{self.vocab_size} and {self.length}")
+        rule(
+            self.vocab_size >= 3 and self.length >= 4,
+            f"vocab_size must be 3 or more and length 4 or more: got {self.vocab_size} and {self.length}",
+        )
 
     @property
     def answers(self) -> range:

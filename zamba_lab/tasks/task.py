@@ -3,6 +3,7 @@
 A task is a frozen value. Its training and its held-out sequences never meet: the hash of a sequence decides which of the two
 it may be, and a stream draws again what belongs to the other.
 """
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -14,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zamba_lab.ops.loss import IGNORE          # the label where nothing is asked
+from zamba_lab.ops.loss import IGNORE  # the label where nothing is asked
 
-HELD_OUT = 8                    # one sequence in so many is never trained on
+HELD_OUT = 8  # one sequence in so many is never trained on
 HASH_SEED = 20231207
-PER_LINE = 16                   # tokens in a line of an example
+PER_LINE = 16  # tokens in a line of an example
 
 
 class Batch(NamedTuple):
@@ -46,10 +47,10 @@ class Task(ABC):
 
     name: str
     size: str
-    held_out: bool = False      # which of the two streams; `unseen()` changes it
+    held_out: bool = False  # which of the two streams; `unseen()` changes it
 
     VERSION: ClassVar[int] = 1
-    SOLVABLE: ClassVar[bool] = True     # whether the past decides the answer
+    SOLVABLE: ClassVar[bool] = True  # whether the past decides the answer
 
     def __post_init__(self) -> None:
         self.check()
@@ -136,8 +137,7 @@ class Task(ABC):
 
     def spelled(self, ids: Tensor, labels: Tensor) -> tuple[list[str], list[str | None]]:
         """The tokens of one sequence, and its answers, None where nothing is asked: what `viz.questions` takes."""
-        return ([self.word(token) for token in ids.tolist()],
-                [None if label == IGNORE else self.word(label) for label in labels.tolist()])
+        return ([self.word(token) for token in ids.tolist()], [None if label == IGNORE else self.word(label) for label in labels.tolist()])
 
     def draw(self, ids: Tensor, labels: Tensor) -> str:
         """One sequence, (l,) and (l,), as text: lines of tokens, and below each the answer where one is asked."""
@@ -147,7 +147,7 @@ class Task(ABC):
         lines = []
         for at in range(0, len(words), PER_LINE):
             for line in (words, below):
-                lines.append("".join(word.ljust(wide) for word in line[at:at + PER_LINE]).rstrip())
+                lines.append("".join(word.ljust(wide) for word in line[at : at + PER_LINE]).rstrip())
         return "\n".join(line for line in lines if line)
 
 

@@ -4,6 +4,7 @@ The measure beside the loss is the one of Zoology's study of real text, on names
 identifier's bytes where it comes again in the window, and where it comes for the first time. A model that recalls tells them
 apart; one that knows only what Python looks like does not.
 """
+
 from __future__ import annotations
 
 import keyword
@@ -21,7 +22,7 @@ from torch import Tensor
 from zamba_lab import corpora
 from zamba_lab.tasks.task import IGNORE, Task, rule
 
-START = 256                     # the token before each document; the bytes are themselves
+START = 256  # the token before each document; the bytes are themselves
 NAME = re.compile(rb"[A-Za-z_][A-Za-z_0-9]{2,}")
 KEYWORDS = {word.encode() for word in keyword.kwlist} | {b"self"}
 
@@ -74,7 +75,7 @@ class Text(Task):
         """Bytes of names of three letters or more, keywords left out, where the name is new in the window and where it came
         before; without each name's first byte, which says which name comes. The rest is "other"."""
         kinds = torch.from_numpy(np.stack([name_kinds(row) for row in ids.numpy()]))
-        at_next = torch.cat([kinds[:, 1:], torch.zeros_like(kinds[:, :1])], dim=1)      # a byte is predicted one position earlier
+        at_next = torch.cat([kinds[:, 1:], torch.zeros_like(kinds[:, :1])], dim=1)  # a byte is predicted one position earlier
         asked = labels != IGNORE
         return {name: asked & (at_next == k) for k, name in enumerate(("other", "first", "repeated"))}
 
@@ -90,9 +91,9 @@ def name_kinds(row: np.ndarray) -> np.ndarray:
     kinds, seen = np.zeros(len(row), dtype=np.int64), set()
     plain = np.where(row == START, 10, row).astype(np.uint8).tobytes()
     for found in NAME.finditer(plain):
-        if found[0] in KEYWORDS or found.start() == 0:      # the window may begin within a name
+        if found[0] in KEYWORDS or found.start() == 0:  # the window may begin within a name
             continue
-        kinds[found.start() + 1:found.end()] = 2 if found[0] in seen else 1
+        kinds[found.start() + 1 : found.end()] = 2 if found[0] in seen else 1
         seen.add(found[0])
     return kinds
 
@@ -101,6 +102,9 @@ def name_kinds(row: np.ndarray) -> np.ndarray:
 def stream(split: str) -> np.ndarray:
     """All documents of a split, START before each."""
     texts = corpora.texts(corpora.stdlib_documents(), split)
-    parts = [part for text in texts for part in (np.array([START], dtype=np.uint16),
-                                                 np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16))]
+    parts = [
+        part
+        for text in texts
+        for part in (np.array([START], dtype=np.uint16), np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16))
+    ]
     return np.concatenate(parts)

@@ -4,6 +4,7 @@ The controls of the suite: an SSM whose transitions have eigenvalues in [0, 1] c
 2024, arXiv 2411.12537), and no model of fixed depth computes products in S5 at every length unless TC0 = NC1 (Merrill et al.
 2024, arXiv 2404.08819).
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -91,7 +92,7 @@ def products(group: str) -> np.ndarray:
         return (np.arange(order)[:, None] + np.arange(order)) % order
     weight = points ** np.arange(points)
     codes = (moves * weight).sum(1)
-    after = moves[:, moves]                                     # (second, first, points)
+    after = moves[:, moves]  # (second, first, points)
     return np.argsort(codes)[np.searchsorted(np.sort(codes), (after * weight).sum(2))].T
 
 

@@ -9,6 +9,7 @@ in `corpora/tokens.py`. Two departures from both libraries: special tokens are n
 say "</s>"; here that is four characters, so decoding gives back what was encoded), and the only one that is added is
 the one asked for, at the start. `chat` alone writes them between the messages.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,9 +17,9 @@ from pathlib import Path
 
 from zamba_lab.tokenizer.vocabularies import JSON, MODEL, Json, SentencePiece, missing
 
-FILES = (JSON, MODEL)                             # in order of preference
-START, END = "<|im_start|>", "<|im_end|>"         # ChatML; the instruct models have them in place of <s> and </s>
-BOS = ("<s>", START, "<|endoftext|>", "<bos>")    # the names in use, in order of preference
+FILES = (JSON, MODEL)  # in order of preference
+START, END = "<|im_start|>", "<|im_end|>"  # ChatML; the instruct models have them in place of <s> and </s>
+BOS = ("<s>", START, "<|endoftext|>", "<bos>")  # the names in use, in order of preference
 EOS = ("</s>", END, "<|endoftext|>", "<eos>")
 PAD = ("<pad>", "[PAD]", "<unk>", "<|padding|>")
 
@@ -39,8 +40,10 @@ class Tokenizer:
         return next((i for i in map(self._vocabulary.id_of, names) if i is not None), None)
 
     def __repr__(self) -> str:
-        return (f"Tokenizer({self.source}, read by {self._vocabulary.library}: {self.vocab_size:,} tokens, "
-                f"bos {self.bos_id}, eos {self.eos_id}, pad {self.pad_id})")
+        return (
+            f"Tokenizer({self.source}, read by {self._vocabulary.library}: {self.vocab_size:,} tokens, "
+            f"bos {self.bos_id}, eos {self.eos_id}, pad {self.pad_id})"
+        )
 
     @classmethod
     def load(cls, source: str | Path) -> "Tokenizer":
@@ -54,8 +57,10 @@ class Tokenizer:
         if file.is_dir():
             file = next((file / name for name in FILES if (file / name).is_file()), file / JSON)
         if not file.is_file():
-            raise ValueError(f"a tokenizer is loaded from a {JSON}, a {MODEL} or the folder of one: got {str(source)!r}, "
-                             f"and there is no file {str(file)!r}")
+            raise ValueError(
+                f"a tokenizer is loaded from a {JSON}, a {MODEL} or the folder of one: got {str(source)!r}, "
+                f"and there is no file {str(file)!r}"
+            )
         kind = SentencePiece if ".model" in file.name and file.suffix != ".json" else Json
         return cls(kind.read(file), file.name)
 
@@ -75,8 +80,7 @@ class Tokenizer:
             raise missing("mistral_common", "mistral-common", "mistral", "the vocabulary Mistral v1")
         file = Path(found.submodule_search_locations[0]) / "data" / "tokenizer.model.v1"
         if not file.is_file():
-            raise ValueError(f"mistral-common must hold {file.name}: this release of it has no such file; "
-                             "the releases 1.8 and 1.9 have it")
+            raise ValueError(f"mistral-common must hold {file.name}: this release of it has no such file; the releases 1.8 and 1.9 have it")
         return cls(SentencePiece.read(file), "Mistral v1, from mistral-common")
 
     def save(self, folder: str | Path) -> Path:
@@ -127,13 +131,14 @@ class Tokenizer:
         """
         v = self._vocabulary
         if v.id_of(START) is None or v.id_of(END) is None:
-            raise ValueError(f"chat needs a tokenizer with {START} and {END}, as the instruct models have: this one is "
-                             f"{self!r}")
+            raise ValueError(f"chat needs a tokenizer with {START} and {END}, as the instruct models have: this one is {self!r}")
         for one in messages:
-            if not isinstance(one, dict) or not isinstance(one.get("content"), str) or \
-                    one.get("role") not in ("system", "user", "assistant"):
-                raise ValueError("a message must be {'role': 'system', 'user' or 'assistant', 'content': its text}: got "
-                                 f"{one!r:.120}")
+            if (
+                not isinstance(one, dict)
+                or not isinstance(one.get("content"), str)
+                or one.get("role") not in ("system", "user", "assistant")
+            ):
+                raise ValueError(f"a message must be {{'role': 'system', 'user' or 'assistant', 'content': its text}}: got {one!r:.120}")
             if held := [name for name in {*v.specials, START, END} if name and name in one["content"]]:
                 raise ValueError(f"a message must not hold special tokens: got {held} in {one['content']!r:.120}")
         text = "".join(f"{START}{one['role']}\n{one['content']}{END}\n" for one in messages)
@@ -149,18 +154,18 @@ class Tokenizer:
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The text of ids as they come, in pieces that are never less than a character; joined, they are `decode(ids)`."""
-        context: list[int] = []     # the ids given out last: some vocabularies write a word's first space only after another
-        fresh: list[int] = []       # the ids not given out yet
+        context: list[int] = []  # the ids given out last: some vocabularies write a word's first space only after another
+        fresh: list[int] = []  # the ids not given out yet
         for i in ids:
             fresh += self._checked([i])
             if self._vocabulary.waits(fresh[-1]):
                 continue
             known, text = self.decode(context), self.decode(context + fresh)
             if text.endswith("\N{REPLACEMENT CHARACTER}") or len(text) <= len(known):
-                continue            # perhaps the first bytes of a character; or nothing to read
-            yield text[len(known):]
+                continue  # perhaps the first bytes of a character; or nothing to read
+            yield text[len(known) :]
             context, fresh = fresh, []
-        if rest := self.decode(context + fresh)[len(self.decode(context)):]:
+        if rest := self.decode(context + fresh)[len(self.decode(context)) :]:
             yield rest
 
     def _checked(self, ids: Iterable[int]) -> list[int]:

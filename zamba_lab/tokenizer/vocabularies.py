@@ -1,12 +1,13 @@
 """The two kinds of tokenizer file, behind one set of methods. Each is read by its library, imported when it is needed.
 
-    size, file, library, specials
-    id_of(name)                     the id of a token by its exact name, or None
-    encode_batch(texts)             ids of each text, special tokens never read out of it
-    encode_marked(text, markers)    ids of one text in which the markers are tokens
-    decode(ids), label(id)          text without special tokens; something to print for one id
-    waits(id)                       whether this token's text depends on the token after it
+size, file, library, specials
+id_of(name)                     the id of a token by its exact name, or None
+encode_batch(texts)             ids of each text, special tokens never read out of it
+encode_marked(text, markers)    ids of one text in which the markers are tokens
+decode(ids), label(id)          text without special tokens; something to print for one id
+waits(id)                       whether this token's text depends on the token after it
 """
+
 from __future__ import annotations
 
 import re
@@ -15,13 +16,14 @@ from pathlib import Path
 
 JSON, MODEL = "tokenizer.json", "tokenizer.model"
 VISIBLE = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"})
-BYTE = re.compile(r"<0x([0-9A-F]{2})>")           # how a vocabulary with byte fallback names a byte
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how a vocabulary with byte fallback names a byte
 
 
 def missing(module: str, package: str, extra: str, what: str) -> ModuleNotFoundError:
     """The error that says what to install."""
-    return ModuleNotFoundError(f"{what} needs {package}, which is not installed: pip install 'zamba-lab[{extra}]', or "
-                               f"pip install {package}", name=module)
+    return ModuleNotFoundError(
+        f"{what} needs {package}, which is not installed: pip install 'zamba-lab[{extra}]', or pip install {package}", name=module
+    )
 
 
 class Json:
@@ -45,8 +47,7 @@ class Json:
         try:
             return cls(Inner.from_str(content))
         except Exception as error:  # the library raises a bare Exception
-            raise ValueError(f"a {JSON} must hold a tokenizer: got {str(file)!r} of {len(content)} characters "
-                             f"({error})") from error
+            raise ValueError(f"a {JSON} must hold a tokenizer: got {str(file)!r} of {len(content)} characters ({error})") from error
 
     def to_bytes(self) -> bytes:
         return self._inner.to_str(pretty=False).encode()
@@ -107,8 +108,7 @@ class SentencePiece:
         try:
             inner = Inner(model_proto=content) if content else None
         except RuntimeError as error:
-            raise ValueError(f"a {MODEL} must hold a SentencePiece model: got {str(file)!r} of {len(content)} bytes "
-                             f"({error})") from error
+            raise ValueError(f"a {MODEL} must hold a SentencePiece model: got {str(file)!r} of {len(content)} bytes ({error})") from error
         if inner is None or not inner.get_piece_size():
             raise ValueError(f"a {MODEL} must hold a SentencePiece model: {str(file)!r} is empty")
         return cls(inner)
@@ -117,7 +117,7 @@ class SentencePiece:
         return self._inner.serialized_model_proto()
 
     def id_of(self, name: str) -> int | None:
-        i = self._inner.piece_to_id(name)                    # that of the unknown token, if there is no such piece
+        i = self._inner.piece_to_id(name)  # that of the unknown token, if there is no such piece
         return i if self._inner.id_to_piece(i) == name else None
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
@@ -126,8 +126,7 @@ class SentencePiece:
     def encode_marked(self, text: str, markers: Sequence[str]) -> list[int]:
         # The library reads no marker out of a text, so each stretch between two is a text of its own.
         parts = [part for part in re.split(f"({'|'.join(map(re.escape, markers))})", text) if part]
-        return [i for part in parts
-                for i in ([self.id_of(part)] if part in markers else self._inner.encode(part))]
+        return [i for part in parts for i in ([self.id_of(part)] if part in markers else self._inner.encode(part))]
 
     def decode(self, ids: list[int]) -> str:
         return self._inner.decode([i for i in ids if i not in self._unread])

@@ -15,14 +15,33 @@ Read in this order:
 
 Tensor- and context-parallel training are out of scope.
 """
+
 from importlib import import_module
 
 _HOME = {
-    "train": "loop", "TrainConfig": "config", "annealing": "config", "Mixture": "mixture", "Labelled": "labelled", "REPLAY": "mixture",
-    "Schedule": "schedules", "Constant": "schedules", "Linear": "schedules", "Cosine": "schedules", "WSD": "schedules",
-    "Exponential": "schedules", "read_metrics": "metrics", "tensorboard": "writers", "trackio": "writers", "wandb": "writers",
-    "from_torchrun": "several", "save_sharded": "several", "load_sharded": "several",
-    "document_bits": "heldout", "packed_bits_per_byte": "heldout", "xz_bits": "heldout", "xz_bits_per_document": "heldout",
+    "train": "loop",
+    "TrainConfig": "config",
+    "annealing": "config",
+    "Mixture": "mixture",
+    "Labelled": "labelled",
+    "REPLAY": "mixture",
+    "Schedule": "schedules",
+    "Constant": "schedules",
+    "Linear": "schedules",
+    "Cosine": "schedules",
+    "WSD": "schedules",
+    "Exponential": "schedules",
+    "read_metrics": "metrics",
+    "tensorboard": "writers",
+    "trackio": "writers",
+    "wandb": "writers",
+    "from_torchrun": "several",
+    "save_sharded": "several",
+    "load_sharded": "several",
+    "document_bits": "heldout",
+    "packed_bits_per_byte": "heldout",
+    "xz_bits": "heldout",
+    "xz_bits_per_document": "heldout",
 }
 __all__ = list(_HOME)
 

@@ -1,4 +1,5 @@
 """A step's batch in pieces: cut at documents or not, in how many; and one step ahead."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
@@ -7,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from zamba_lab.ops.loss import IGNORE          # the target of padding: it has no part in the loss
+from zamba_lab.ops.loss import IGNORE  # the target of padding: it has no part in the loss
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.labelled import Labelled
 from zamba_lab.train.mixture import Mixture
 
-Piece = tuple[Tensor, Tensor]   # ids (b, l) and targets (b, l), int64
+Piece = tuple[Tensor, Tensor]  # ids (b, l) and targets (b, l), int64
 
 
 def pieces_at(data: Mixture | Labelled, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> list[Piece]:
@@ -46,7 +47,7 @@ def by_documents(ids: Tensor, targets: Tensor, bos_id: int, alike: bool = True) 
         rows += [(row[a:b], aims[a:b]) for a, b in zip(edges, edges[1:])]
     if not alike:
         return [_filled_up(rows)]
-    rows.sort(key=lambda row: -len(row[0]))               # stable: equal lengths stay in order
+    rows.sort(key=lambda row: -len(row[0]))  # stable: equal lengths stay in order
     groups: list[list[Piece]] = []
     for row in rows:
         if not groups or 2 * len(row[0]) <= len(groups[-1][0][0]):
@@ -59,7 +60,7 @@ def _filled_up(rows: list[Piece]) -> Piece:
     ids = torch.zeros(len(rows), max(len(row) for row, _ in rows), dtype=torch.int64)
     targets = torch.full_like(ids, IGNORE)
     for k, (row, aims) in enumerate(rows):
-        ids[k, :len(row)], targets[k, :len(row)] = row, aims
+        ids[k, : len(row)], targets[k, : len(row)] = row, aims
     return ids, targets
 
 

@@ -10,6 +10,7 @@
 Such a file holds what the command line does, and the model too: {model: {preset: zamba2-nano, n_layers: 4}, data: [tokens/],
 out: runs/a, train: {steps: 2000, batch: 16}}. A flag has the last word.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -23,11 +24,10 @@ from typing import Any
 
 from zamba_lab.train.config import TrainConfig, annealing, defaults, from_values
 
-STUDY, ALL = "annealing-study", "shipped"        # recipes besides those of the models by their names
+STUDY, ALL = "annealing-study", "shipped"  # recipes besides those of the models by their names
 OF_RECIPES = ("out", "model_out", "threads")
-LOW = 0.5                                       # of its peak: a trunk's rate below that has been let down already
-KEYS = ("model", "data", "shares", "out", "model_out", "anneal_from", "anneal_step", "prompts", "parallel", "threads",
-        "writers", "train")
+LOW = 0.5  # of its peak: a trunk's rate below that has been let down already
+KEYS = ("model", "data", "shares", "out", "model_out", "anneal_from", "anneal_step", "prompts", "parallel", "threads", "writers", "train")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training (their defaults in brackets)")
     for name, (default, about) in defaults().items():
         more = {"nargs": "?", "const": "true"} if isinstance(default, bool) else {}
-        group.add_argument(f"--{name.replace('_', '-')}", dest=f"train.{name}", metavar="X",
-                           help=f"{about} [{default}]", **more)
+        group.add_argument(f"--{name.replace('_', '-')}", dest=f"train.{name}", metavar="X", help=f"{about} [{default}]", **more)
 
 
 def main(given: argparse.Namespace) -> int:
@@ -81,8 +80,10 @@ def follow(recipe: str, plan: dict[str, Any]) -> None:
     """Make what a recipe makes, or go on with it. Raises ValueError for arguments that a recipe does not take."""
     more = sorted(plan["train"]) + [name for name in KEYS if plan.get(name) and name not in ("model", "train", *OF_RECIPES)]
     if more:
-        raise ValueError(f"{recipe!r} without --data is a recipe, which takes {', '.join(OF_RECIPES)}: got {', '.join(more)}; to train "
-                         "a model of that shape on text of your own give --data FOLDER")
+        raise ValueError(
+            f"{recipe!r} without --data is a recipe, which takes {', '.join(OF_RECIPES)}: got {', '.join(more)}; to train "
+            "a model of that shape on text of your own give --data FOLDER"
+        )
     out, runs = (Path(plan[name]) if plan.get(name) else None for name in ("model_out", "out"))
     if recipe == STUDY:
         from zamba_lab.train.study import study
@@ -91,8 +92,11 @@ def follow(recipe: str, plan: dict[str, Any]) -> None:
         return
     from zamba_lab.train.shipped import make, make_all
 
-    found = (make_all(out or Path("data"), runs or Path("runs")) if recipe == ALL else
-             make(recipe, out or Path("data") / recipe, runs or Path("runs") / recipe))
+    found = (
+        make_all(out or Path("data"), runs or Path("runs"))
+        if recipe == ALL
+        else make(recipe, out or Path("data") / recipe, runs or Path("runs") / recipe)
+    )
     print(json.dumps(found, indent=1))
 
 
@@ -104,10 +108,11 @@ def described(given: argparse.Namespace) -> dict[str, Any]:
     if not isinstance(plan["train"], dict | None):
         raise ValueError(f"train must name training arguments, {{steps: 2000, ...}}: got {plan['train']!r}")
     flags = {name: value for name, value in vars(given).items() if value is not None}
-    plan["train"] = (plan["train"] or {}) | {name.removeprefix("train."): value for name, value in flags.items()
-                                             if name.startswith("train.")}
+    plan["train"] = (plan["train"] or {}) | {
+        name.removeprefix("train."): value for name, value in flags.items() if name.startswith("train.")
+    }
     plan |= {name: value for name, value in flags.items() if name in KEYS}
-    for name in ("data", "prompts", "writers"):                                # a text is a list of one
+    for name in ("data", "prompts", "writers"):  # a text is a list of one
         plan[name] = [plan[name]] if isinstance(plan.get(name), str) else list(plan.get(name) or ())
     return _checked(plan)
 
@@ -136,7 +141,7 @@ def _read(file: Path) -> dict[str, Any]:
     number = re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     try:
-        found = yaml.load(file.read_text(encoding="utf-8"), Loader)            # noqa: S506 - it is a safe one
+        found = yaml.load(file.read_text(encoding="utf-8"), Loader)  # noqa: S506 - it is a safe one
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"a run's file must be YAML or JSON that can be read: {str(file)!r} ({error})") from error
     if not isinstance(found, dict) or (unknown := sorted(found.keys() - set(KEYS))) or "model" not in found:
@@ -156,8 +161,10 @@ def run(plan: dict[str, Any], resume: bool) -> None:
     from zamba_lab.train.writers import WRITERS
 
     if not plan["data"] or not plan.get("out"):
-        raise ValueError("training needs data and a folder for the run: --data FOLDER --out RUN"
-                         + (f", or one of the recipes {', '.join(recipes())} alone" if not plan["data"] else ""))
+        raise ValueError(
+            "training needs data and a folder for the run: --data FOLDER --out RUN"
+            + (f", or one of the recipes {', '.join(recipes())} alone" if not plan["data"] else "")
+        )
     out, known = Path(plan["out"]), checkpoints(plan["out"])
     if known and not resume:
         raise ValueError(f"{str(out)!r} holds a run of {known[-1][0]} steps: go on with it by --resume, or take another folder")
@@ -165,16 +172,25 @@ def run(plan: dict[str, Any], resume: bool) -> None:
         raise ValueError(f"there is nothing to resume: {str(out)!r} holds no checkpoint")
     config, model_config = training(plan, resume), shape(plan["model"])
     folders = opened(plan["data"], model_config)
-    held_out = {name: one.packed("validation") for name, one in folders.items()
-                if one.manifest["splits"]["validation"]["documents"]}
+    held_out = {name: one.packed("validation") for name, one in folders.items() if one.manifest["splits"]["validation"]["documents"]}
     team = _team(plan)
     torch.manual_seed(config.seed)
     model = Zamba(model_config).to(team.device)
     model.tokenizer = next(iter(folders.values())).tokenizer
     prompts = plan.get("prompts") or ()
     writers = [_writer(WRITERS[name], name, out) for name in plan.get("writers") or () if team.rank == 0]
-    train(model, mixture(plan, folders), config, out, held_out, branch_from=plan.get("anneal_from"),
-          branch_step=plan.get("anneal_step"), prompts=prompts, on_row=writers, team=team)
+    train(
+        model,
+        mixture(plan, folders),
+        config,
+        out,
+        held_out,
+        branch_from=plan.get("anneal_from"),
+        branch_step=plan.get("anneal_step"),
+        prompts=prompts,
+        on_row=writers,
+        team=team,
+    )
     team.save(save, model, Path(plan.get("model_out") or out / "model"))
 
 
@@ -189,8 +205,11 @@ def training(plan: dict[str, Any], resume: bool = False) -> TrainConfig:
     steps = from_values({"schedule": "constant", "steps": given.get("steps", defaults()["steps"][0])}).steps
     share = trunk.schedule.share(max(0, done - 1), trunk.steps)
     if share < LOW:
-        print(f"{plan['anneal_from']!r} after {done} steps had let its rate down to {share:.2g} of the peak already: a trunk is rather one "
-              "that has not (--schedule 'wsd(warmup=100, decay=0)', or --anneal-step)", file=sys.stderr)
+        print(
+            f"{plan['anneal_from']!r} after {done} steps had let its rate down to {share:.2g} of the peak already: a trunk is rather one "
+            "that has not (--schedule 'wsd(warmup=100, decay=0)', or --anneal-step)",
+            file=sys.stderr,
+        )
     return from_values(annealing(trunk, steps).facts() | given)
 
 
@@ -199,8 +218,9 @@ def recorded(folder: str, step: int | None) -> tuple[TrainConfig, int]:
     from zamba_lab.train.files import at_step
 
     content = at_step(folder, step)
-    return from_values({name.removeprefix("train."): value for name, value in content["run"].items()
-                        if name.startswith("train.")}), content["step"]
+    return from_values(
+        {name.removeprefix("train."): value for name, value in content["run"].items() if name.startswith("train.")}
+    ), content["step"]
 
 
 def opened(data: list[str], model_config) -> dict[str, Any]:
@@ -212,8 +232,9 @@ def opened(data: list[str], model_config) -> dict[str, Any]:
         corpora.fits(one, model_config)
     hashes = {name: one.manifest["files"][one.manifest["tokenizer"]["file"]] for name, one in found.items()}
     if len(set(hashes.values())) > 1:
-        raise ValueError("corpora of one run must be made by one tokenizer (zamba-lab corpus ... --tokenizer FOLDER): got "
-                         f"tokenizers {hashes}")
+        raise ValueError(
+            f"corpora of one run must be made by one tokenizer (zamba-lab corpus ... --tokenizer FOLDER): got tokenizers {hashes}"
+        )
     return found
 
 
@@ -224,7 +245,9 @@ def mixture(plan: dict[str, Any], folders: dict):
     shares = plan.get("shares") or ([REPLAY, 1 - REPLAY] if plan.get("anneal_from") and len(folders) == 2 else None)
     if shares is not None and len(shares) != len(plan["data"]) or len(folders) != len(plan["data"]):
         raise ValueError(f"each folder of data has a name and a share of its own: got {plan['data']}, shares {shares}")
-    return Mixture({name: one.packed("train").tokens for name, one in folders.items()}, None if shares is None else dict(zip(folders, shares)))
+    return Mixture(
+        {name: one.packed("train").tokens for name, one in folders.items()}, None if shares is None else dict(zip(folders, shares))
+    )
 
 
 def shape(model: str | dict[str, Any]):

@@ -1,4 +1,5 @@
 """The arguments of a training run as one frozen value. The command line's flags and a run's file are made from it."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
@@ -45,8 +46,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str):
             object.__setattr__(self, "schedule", read(self.schedule))
-        least = {"steps": 1, "batch": 1, "length": 2, "accumulate": 1, "evaluate_every": 1, "checkpoint_every": 1, "keep": 2,
-                 "sample_every": 0}
+        least = {
+            "steps": 1,
+            "batch": 1,
+            "length": 2,
+            "accumulate": 1,
+            "evaluate_every": 1,
+            "checkpoint_every": 1,
+            "keep": 2,
+            "sample_every": 0,
+        }
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise ValueError(f"{name} must be {bound} or more: got {getattr(self, name)}")
@@ -57,8 +66,7 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1): got {getattr(self, name)}")
         if self.accumulate > self.batch:
-            raise ValueError(f"accumulate must be at most batch, a window a piece: got accumulate={self.accumulate}, "
-                             f"batch={self.batch}")
+            raise ValueError(f"accumulate must be at most batch, a window a piece: got accumulate={self.accumulate}, batch={self.batch}")
         if self.max_epochs is not None and not self.max_epochs > 0:
             raise ValueError(f"max_epochs must be above 0, or None for any number: got {self.max_epochs}")
         if self.precision not in PRECISIONS:

@@ -5,6 +5,7 @@
 The hash stands in the name, so that one rename puts both in place: a kill at any moment leaves a whole file, or a `.part` that
 the next start removes.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO
 import torch
 
 NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{16})\.pt")
-SPOILT = "spoilt-"                      # put before the name of a file that is not what it was
+SPOILT = "spoilt-"  # put before the name of a file that is not what it was
 
 
 class SpoiltCheckpoint(ValueError):
@@ -65,8 +66,9 @@ def read(file: Path) -> dict[str, Any]:
     with open(file, "rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()[:16]
     if found != wanted:
-        raise SpoiltCheckpoint(f"{file.name} is spoilt: it holds {file.stat().st_size} bytes of hash {found}, written were "
-                               f"bytes of hash {wanted}")
+        raise SpoiltCheckpoint(
+            f"{file.name} is spoilt: it holds {file.stat().st_size} bytes of hash {found}, written were bytes of hash {wanted}"
+        )
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
@@ -96,17 +98,21 @@ def at_step(folder: str | Path, step: int | None) -> dict[str, Any]:
     """The content of a run's checkpoint after `step` steps, or its newest. Raises ValueError if there is none such."""
     known = dict(checkpoints(folder))
     if not known or (step is not None and step not in known):
-        raise ValueError(f"{str(folder)!r} must hold a checkpoint{'' if step is None else f' of step {step}'}: it has "
-                         f"{f'those of steps {sorted(known)}' if known else 'none'}")
+        raise ValueError(
+            f"{str(folder)!r} must hold a checkpoint{'' if step is None else f' of step {step}'}: it has "
+            f"{f'those of steps {sorted(known)}' if known else 'none'}"
+        )
     return read(known[max(known) if step is None else step])
 
 
 def _no_room(folder: Path, step: int, out: _Hashed | None, error: OSError) -> str:
     size = f"{out.size:,} bytes" if out else "a file"
     kept = [file.name for _, file in checkpoints(folder)]
-    return (f"the checkpoint of step {step} could not be written ({error.strerror}): it needs {size} in {str(folder)!r}, whose "
-            f"disk has {shutil.disk_usage(folder).free:,} bytes free. Nothing is lost before "
-            f"{kept[-1] if kept else 'the first step'}: make room, and the same call goes on from there")
+    return (
+        f"the checkpoint of step {step} could not be written ({error.strerror}): it needs {size} in {str(folder)!r}, whose "
+        f"disk has {shutil.disk_usage(folder).free:,} bytes free. Nothing is lost before "
+        f"{kept[-1] if kept else 'the first step'}: make room, and the same call goes on from there"
+    )
 
 
 def _forget(part: Path) -> None:

@@ -4,6 +4,7 @@
 
 The end of each document is one of the tokens, so the sum is the length of a code for the documents, ends included.
 """
+
 from __future__ import annotations
 
 import lzma
@@ -31,8 +32,8 @@ def packed_bits_per_byte(model: nn.Module, packed: Packed, length: int, batch: i
     """
     n = len(packed.tokens) - 1
     full = n - n % length
-    windows = [packed.tokens[start:start + length + 1] for start in range(0, full, length)]
-    batches = [np.stack(windows[at:at + batch]) for at in range(0, len(windows), batch)]
+    windows = [packed.tokens[start : start + length + 1] for start in range(0, full, length)]
+    batches = [np.stack(windows[at : at + batch]) for at in range(0, len(windows), batch)]
     if full < n:
         batches.append(packed.tokens[None, full:])
     pieces = [(rows[:, :-1], rows[:, 1:]) for rows in (torch.from_numpy(one.astype(np.int64)) for one in batches)]
@@ -49,8 +50,15 @@ def _bits(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def document_bits(model: nn.Module, texts: Sequence[str], tokenizer: Tokenizer, window: int = 512, stride: int = 256,
-                  batch: int = 16, progress: bool = False) -> np.ndarray:
+def document_bits(
+    model: nn.Module,
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    window: int = 512,
+    stride: int = 256,
+    batch: int = 16,
+    progress: bool = False,
+) -> np.ndarray:
     """The code length of each document, read alone from its start through overlapping windows.
 
     A token is predicted from at least `window - stride` tokens before it, or from all there are; never from another document.
@@ -69,12 +77,12 @@ def document_bits(model: nn.Module, texts: Sequence[str], tokenizer: Tokenizer, 
     pieces = sorted(_pieces(documents, window, stride), key=lambda piece: len(piece[1]))
     bits = np.zeros(len(documents))
     for at in tqdm(range(0, len(pieces), batch), desc="reading", unit="batch", disable=not progress):
-        some = pieces[at:at + batch]
+        some = pieces[at : at + batch]
         rows = torch.zeros(len(some), max(len(ids) for _, ids, _ in some), dtype=torch.int64)
         for row, (_, ids, _) in zip(rows, some):
-            row[:len(ids)] = torch.tensor(ids)           # padded at the end, where a causal model cannot look
+            row[: len(ids)] = torch.tensor(ids)  # padded at the end, where a causal model cannot look
         for found, (document, ids, known) in zip(_bits(model, rows[:, :-1], rows[:, 1:]), some):
-            bits[document] += float(found[known:len(ids) - 1].sum())
+            bits[document] += float(found[known : len(ids) - 1].sum())
     return bits
 
 
@@ -88,8 +96,7 @@ class Score(NamedTuple):
     xz_bits_per_byte: float
 
 
-def score_files(model: nn.Module, paths: Sequence[Path], window: int = 512, stride: int = 256, progress: bool = False
-                ) -> list[Score]:
+def score_files(model: nn.Module, paths: Sequence[Path], window: int = 512, stride: int = 256, progress: bool = False) -> list[Score]:
     """`document_bits` of text files, each a document, and of all files below a folder, in the order of their names; of several the
     whole comes last, to xz one file.
 
@@ -97,14 +104,16 @@ def score_files(model: nn.Module, paths: Sequence[Path], window: int = 512, stri
     """
     tokenizer = model.tokenizer
     if tokenizer is None or tokenizer.bos_id is None:
-        raise ValueError("scoring text needs a tokenizer beside the weights, one with a start token: this model has "
-                         f"{'none' if tokenizer is None else tokenizer}")
+        raise ValueError(
+            "scoring text needs a tokenizer beside the weights, one with a start token: this model has "
+            f"{'none' if tokenizer is None else tokenizer}"
+        )
     texts = {str(file): _text(file) for path in paths for file in _files(path)}
     if not any(texts.values()):
         raise ValueError(f"there is no text in {', '.join(map(str, paths))}")
     names = [name for name, text in texts.items() if text]
     bits = document_bits(model, [texts[name] for name in names], tokenizer, window, stride, progress=progress)
-    counts = [len(ids) for ids in tokenizer.encode_batch([texts[name] for name in names])]           # the start stands for the end
+    counts = [len(ids) for ids in tokenizer.encode_batch([texts[name] for name in names])]  # the start stands for the end
     sizes = [len(texts[name].encode()) for name in names]
     xz = xz_bits_per_document([texts[name] for name in names])
     scores = [Score(*one[:3], one[3] / one[1], one[4] / one[1]) for one in zip(names, sizes, counts, bits.tolist(), xz)]
@@ -130,11 +139,11 @@ def _text(file: Path) -> str:
 def _pieces(documents: list[list[int]], window: int, stride: int) -> Iterator[tuple[int, list[int], int]]:
     """(document, ids of one window and the one after it, how many of its predictions an earlier window has made)."""
     for document, ids in enumerate(documents):
-        done = 0                                          # predictions made: of ids 1..done
+        done = 0  # predictions made: of ids 1..done
         while done < len(ids) - 1:
             start = max(0, done - (window - stride))
             end = min(start + window, len(ids) - 1)
-            yield document, ids[start:end + 1], done - start
+            yield document, ids[start : end + 1], done - start
             done = end
 
 

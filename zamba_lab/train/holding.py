@@ -1,4 +1,5 @@
 """What is held while a run goes on: the folder, against a second process, and the signals, until a step is done."""
+
 from __future__ import annotations
 
 import signal
@@ -17,8 +18,9 @@ def alone_in(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ValueError(f"one process trains in a folder at a time: another one is at work in {str(folder)!r}; wait for "
-                         "it or stop it") from error
+        raise ValueError(
+            f"one process trains in a folder at a time: another one is at work in {str(folder)!r}; wait for it or stop it"
+        ) from error
     try:
         yield
     finally:
@@ -35,7 +37,7 @@ def held_interrupts() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         caught.append(number)
 
-    if threading.current_thread() is not threading.main_thread():     # only the main thread may listen to signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may listen to signals
         yield caught
         return
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

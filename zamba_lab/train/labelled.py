@@ -1,4 +1,5 @@
 """Training data that is made as it is asked for and brings its own labels: a synthetic task, not a text."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ class Labelled:
     make: Callable[[int, int, int], tuple[Tensor, Tensor]]
     length: int
     identity: Mapping[str, object]
-    corpora: Mapping[str, np.ndarray] = field(default_factory=dict)      # none: there is no array to look through
+    corpora: Mapping[str, np.ndarray] = field(default_factory=dict)  # none: there is no array to look through
 
     def batch(self, step: int, config: TrainConfig, rank: int = 0, size: int = 1) -> tuple[Tensor, Tensor]:
         """ids and labels of one step, (b, l) each; of `size` processes each takes every size-th row."""
@@ -31,8 +32,10 @@ class Labelled:
     def check(self, config: TrainConfig) -> None:
         """Raise ValueError if a run with these arguments breaks a rule."""
         if config.length != self.length or config.documents:
-            raise ValueError(f"labelled data has its own length and no documents: got length={config.length}, the data's is "
-                             f"{self.length}, documents={config.documents}")
+            raise ValueError(
+                f"labelled data has its own length and no documents: got length={config.length}, the data's is "
+                f"{self.length}, documents={config.documents}"
+            )
 
     def place(self, row: int, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> str:
         """Where a row of a step's batch is from."""

@@ -1,4 +1,5 @@
 """The training loop, whole: a batch, a step, a row of metrics; now and then an evaluation, a text and a checkpoint."""
+
 from __future__ import annotations
 
 import math
@@ -43,10 +44,21 @@ def never(row: Row) -> bool:
     return False
 
 
-def train(model: nn.Module, data: np.ndarray | Mixture | Labelled, config: TrainConfig, folder: str | Path,
-          validation: Packed | Mapping[str, Packed] | None = None, *, branch_from: str | Path | None = None,
-          branch_step: int | None = None, prompts: Sequence[str] = (), on_row: Sequence[Writer] = (), team: Alone = ALONE,
-          measure: Measure = nothing, until: Callable[[Row], bool] = never) -> nn.Module:
+def train(
+    model: nn.Module,
+    data: np.ndarray | Mixture | Labelled,
+    config: TrainConfig,
+    folder: str | Path,
+    validation: Packed | Mapping[str, Packed] | None = None,
+    *,
+    branch_from: str | Path | None = None,
+    branch_step: int | None = None,
+    prompts: Sequence[str] = (),
+    on_row: Sequence[Writer] = (),
+    team: Alone = ALONE,
+    measure: Measure = nothing,
+    until: Callable[[Row], bool] = never,
+) -> nn.Module:
     """Train a model in place, or go on with a run that was stopped; the weights come out the same, bit by bit.
 
     Args:
@@ -91,8 +103,7 @@ def named(validation: Packed | Mapping[str, Packed] | None) -> dict[str, Packed]
     return single if isinstance(validation, Packed | None) else dict(validation)
 
 
-def walk(run: Run, store: Store, metrics: Metrics, interrupts: list[int], on_row: Sequence[Writer],
-         until: Callable[[Row], bool]) -> None:
+def walk(run: Run, store: Store, metrics: Metrics, interrupts: list[int], on_row: Sequence[Writer], until: Callable[[Row], bool]) -> None:
     """All steps that are left."""
     config, team = run.config, run.team
     # process 0 alone: it has cut the rows back, the others might read while it does
@@ -131,7 +142,7 @@ class Run:
     """What a step needs."""
 
     model: nn.Module
-    module: nn.Module                   # what is called in a step: the model, or what its team made of it
+    module: nn.Module  # what is called in a step: the model, or what its team made of it
     optimiser: torch.optim.Optimizer
     data: Mixture | Labelled
     config: TrainConfig
@@ -153,14 +164,23 @@ class Run:
             where = self.module, self.data, step, config, self._bos_id()
             with self.autocast():
                 raise FloatingPointError(what_went_wrong(*where, loss, norm, self.team))
-        row = {"step": done, "tokens": done * config.batch * config.length, "lr": lr, "loss": loss, "gradient_norm": norm,
-               "seconds": time.perf_counter() - began, "seconds_waiting": waited}
+        row = {
+            "step": done,
+            "tokens": done * config.batch * config.length,
+            "lr": lr,
+            "loss": loss,
+            "gradient_norm": norm,
+            "seconds": time.perf_counter() - began,
+            "seconds_waiting": waited,
+        }
         self.model.eval()
         if done % config.evaluate_every == 0 or done == config.steps:
             bos_id = self._bos_id() if config.documents else None
             with self.autocast():
-                row |= {f"{name}_bits_per_byte": packed_bits_per_byte(self.model, packed, config.length, bos_id=bos_id)
-                        for name, packed in self.held_out.items()}
+                row |= {
+                    f"{name}_bits_per_byte": packed_bits_per_byte(self.model, packed, config.length, bos_id=bos_id)
+                    for name, packed in self.held_out.items()
+                }
                 row |= self.measure(self.model, done)
         if config.sample_every and (done % config.sample_every == 0 or done == config.steps):
             row["sample"] = "\n\n".join(self.sample(prompt, seed=done) for prompt in self.prompts)
@@ -192,7 +212,8 @@ class Run:
 
 def _headline(row: dict[str, Any], before: str) -> str:
     """What the bar says: loss and rate, the last evaluations behind them."""
-    found = [f"{name.removesuffix('_bits_per_byte')} {value:.3f} bits/byte" for name, value in row.items()
-             if name.endswith("_bits_per_byte")]
-    last = " | " + ", ".join(found) if found else before[before.find(" | "):] if " | " in before else ""
+    found = [
+        f"{name.removesuffix('_bits_per_byte')} {value:.3f} bits/byte" for name, value in row.items() if name.endswith("_bits_per_byte")
+    ]
+    last = " | " + ", ".join(found) if found else before[before.find(" | ") :] if " | " in before else ""
     return f"loss {row['loss']:.3f} lr {row['lr']:.2g}{last}"

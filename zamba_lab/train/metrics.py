@@ -5,6 +5,7 @@
 A file is written when a checkpoint is, whole or not at all; one that went past the checkpoint a run goes on from is cut
 back. So a run that was stopped reads like one that never was. `read_metrics` reads them all.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +14,8 @@ from typing import Any
 
 from zamba_lab.writing import whole
 
-Row = Mapping[str, Any]                 # "step" (from 1), "tokens", "loss", ...; what was not measured is absent
-Writer = Callable[[Row], object]        # whatever takes a row: see writers.py
+Row = Mapping[str, Any]  # "step" (from 1), "tokens", "loss", ...; what was not measured is absent
+Writer = Callable[[Row], object]  # whatever takes a row: see writers.py
 
 
 class Metrics:
@@ -87,5 +88,8 @@ def _write(folder: Path, rows: Sequence[dict]) -> None:
         with whole(file) as out:
             pq.write_table(table, out)
     except OSError as error:
-        raise OSError(error.errno, f"the rows of steps {rows[0]['step']} to {rows[-1]['step']} could not be written to {file.parent} "
-                                   f"({error.strerror or error}): make room, and the same call goes on") from error
+        raise OSError(
+            error.errno,
+            f"the rows of steps {rows[0]['step']} to {rows[-1]['step']} could not be written to {file.parent} "
+            f"({error.strerror or error}): make room, and the same call goes on",
+        ) from error

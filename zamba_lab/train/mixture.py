@@ -4,6 +4,7 @@ Which windows step k sees is a function of the seed and of k alone, so a run can
 epochs and its own order; windows are dealt to the corpora by a fixed rule that keeps every share at every moment of the run,
 not by luck: with shares 0.6 and 0.4 the first n windows hold 0.6 n of the first corpus, to within one window.
 """
+
 from __future__ import annotations
 
 import zlib
@@ -18,9 +19,9 @@ from torch import Tensor
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.labelled import Labelled
 
-REPLAY = 0.6                    # share of the first phase's data in the annealing phase, as published
-DEAL = 1000                     # windows after which the rule of dealing begins again: shares are multiples of 1 / DEAL
-PIECE = 1 << 24                 # tokens read at once while a corpus is looked through
+REPLAY = 0.6  # share of the first phase's data in the annealing phase, as published
+DEAL = 1000  # windows after which the rule of dealing begins again: shares are multiples of 1 / DEAL
+PIECE = 1 << 24  # tokens read at once while a corpus is looked through
 
 
 class Window(NamedTuple):
@@ -86,8 +87,9 @@ class Mixture:
         """Windows in one epoch of a corpus: one fewer than would fit, for the offset."""
         found = (len(self.corpora[name]) - 1) // length - 1
         if found < 1:
-            raise ValueError(f"training needs more than 2 * length tokens: got {len(self.corpora[name])} tokens in "
-                             f"{name!r}, length={length}")
+            raise ValueError(
+                f"training needs more than 2 * length tokens: got {len(self.corpora[name])} tokens in {name!r}, length={length}"
+            )
         return found
 
     def epochs(self, n_windows: int, length: int) -> dict[str, float]:
@@ -98,7 +100,7 @@ class Mixture:
 
     def rows(self, windows: list[Window], length: int) -> np.ndarray:
         """(number of windows, length + 1) int64."""
-        return np.stack([self.corpora[one.corpus][one.start:one.start + length + 1] for one in windows]).astype(np.int64)
+        return np.stack([self.corpora[one.corpus][one.start : one.start + length + 1] for one in windows]).astype(np.int64)
 
     def step_windows(self, step: int, config: TrainConfig, rank: int = 0, size: int = 1) -> list[Window]:
         """The windows of one step; of `size` processes each takes every size-th, so that together they see what one would."""
@@ -118,7 +120,8 @@ class Mixture:
                     f"the run is longer than its data: {config.steps} steps of {config.batch} windows of {config.length} "
                     f"tokens are {epochs:.2f} epochs of {name!r} ({len(self.corpora[name]):,} tokens, share "
                     f"{self.shares[name]:g}), max_epochs={config.max_epochs:g}: at most {int(fits)} steps, or allow "
-                    f"max_epochs={np.ceil(epochs):g}")
+                    f"max_epochs={np.ceil(epochs):g}"
+                )
 
     def place(self, row: int, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> str:
         """Where a row of a step's batch is from. It reads the corpus up to there."""
@@ -129,8 +132,8 @@ class Mixture:
         text = f"{window.corpus!r} tokens {window.start}..{end}"
         if bos_id is None:
             return text
-        before = sum(int(np.count_nonzero(piece == bos_id)) for piece in pieces(tokens[:window.start + 1]))
-        inside = int(np.count_nonzero(np.asarray(tokens[window.start + 1:end]) == bos_id))
+        before = sum(int(np.count_nonzero(piece == bos_id)) for piece in pieces(tokens[: window.start + 1]))
+        inside = int(np.count_nonzero(np.asarray(tokens[window.start + 1 : end]) == bos_id))
         first, last = max(0, before - 1), max(0, before + inside - 1)
         return f"{text} (document {first})" if first == last else f"{text} (documents {first}..{last})"
 
@@ -148,7 +151,7 @@ class Mixture:
 def pieces(tokens: np.ndarray) -> Iterator[np.ndarray]:
     """The array piece by piece, so that one on disk is never in memory as a whole."""
     for at in range(0, len(tokens), PIECE):
-        yield tokens[at:at + PIECE]
+        yield tokens[at : at + PIECE]
 
 
 @lru_cache(maxsize=64)
@@ -160,7 +163,7 @@ def _deal(shares: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """
     exact = np.array(shares) * DEAL
     quota = np.floor(exact + 1e-9).astype(int)
-    quota[np.argsort(quota - exact, kind="stable")[:DEAL - quota.sum()]] += 1
+    quota[np.argsort(quota - exact, kind="stable")[: DEAL - quota.sum()]] += 1
     if not quota.all():
         raise ValueError(f"a share must be 0 or at least 1 / {DEAL}: got {shares}")
     order, before = np.zeros(DEAL, dtype=int), np.zeros((DEAL + 1, len(shares)), dtype=int)

@@ -1,4 +1,5 @@
 """AdamW, with weight decay where it belongs."""
+
 from __future__ import annotations
 
 import torch
@@ -16,8 +17,11 @@ def decayed(model: nn.Module) -> set[str]:
     Norms and biases are no matrices; a tied head is the embedding.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    return {name for name, parameter in model.named_parameters()
-            if parameter.ndim >= 2 and id(parameter) not in embeddings and name.split(".")[-1] not in NEVER_DECAYED}
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim >= 2 and id(parameter) not in embeddings and name.split(".")[-1] not in NEVER_DECAYED
+    }
 
 
 def shared(model: nn.Module) -> set[str]:
@@ -35,6 +39,9 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         kind = config.weight_decay if name in decays else 0.0, config.shared_lr if name in shares else 1.0
         groups.setdefault(kind, []).append(parameter)
-    return torch.optim.AdamW([{"params": held, "weight_decay": decay, "share": share}
-                              for (decay, share), held in groups.items()], lr=config.lr,
-                             betas=(config.beta1, config.beta2), fused=True)
+    return torch.optim.AdamW(
+        [{"params": held, "weight_decay": decay, "share": share} for (decay, share), held in groups.items()],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        fused=True,
+    )

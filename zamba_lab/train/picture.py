@@ -1,4 +1,5 @@
 """A training curve as a small SVG file, written by hand: it is committed, so it must be small and need no browser."""
+
 from __future__ import annotations
 
 import math
@@ -22,8 +23,7 @@ def curve_svg(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x
     right = max(x for points in curves.values() for x, _ in points)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        return (LEFT + x / right * (WIDTH - LEFT - RIGHT),
-                HEIGHT - BOTTOM - min(y, top) / top * (HEIGHT - TOP - BOTTOM))
+        return (LEFT + x / right * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - min(y, top) / top * (HEIGHT - TOP - BOTTOM))
 
     parts = _frame(title, x_label, y_label, right, top, place)
     ends = []
@@ -32,17 +32,21 @@ def curve_svg(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, x
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         ends.append((place(*points[-1])[1], f"{name} {points[-1][1]:.2f}", colour))
     parts += _names(ends)
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-            'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n'
-            + "\n".join(parts) + "\n</svg>\n")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
 
 
 def _frame(title: str, x_label: str, y_label: str, right: float, top: float, place) -> list[str]:
     """Title, labels and ticks."""
     (x0, y0), (x1, y1) = place(0, 0), place(right, top)
-    parts = [_text((x0 + x1) / 2, 20, title, size=14), _text((x0 + x1) / 2, HEIGHT - 10, x_label),
-             f'<g transform="rotate(-90 16 {(y0 + y1) / 2:.1f})">{_text(16, (y0 + y1) / 2, y_label)}</g>',
-             f'<path d="M{x0:.1f},{y1:.1f}V{y0:.1f}H{x1:.1f}" fill="none" stroke="#333"/>']
+    parts = [
+        _text((x0 + x1) / 2, 20, title, size=14),
+        _text((x0 + x1) / 2, HEIGHT - 10, x_label),
+        f'<g transform="rotate(-90 16 {(y0 + y1) / 2:.1f})">{_text(16, (y0 + y1) / 2, y_label)}</g>',
+        f'<path d="M{x0:.1f},{y1:.1f}V{y0:.1f}H{x1:.1f}" fill="none" stroke="#333"/>',
+    ]
     parts += [_text(place(x, 0)[0], y0 + 16, f"{x:g}") for x in _ticks(right)]
     parts += [_text(x0 - 6, place(0, y)[1] + 4, f"{y:g}", anchor="end") for y in _ticks(top)]
     return parts

@@ -7,6 +7,7 @@ Counted are FSDP2 as `several.Fsdp` sets it up, weights and moments in float32, 
 are exact; the speed is a bound: the slowest of arithmetic, memory and links, each at its data sheet's peak and all overlapped.
 No run reaches it; `share` says which part of it one hopes for.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ class Gpu:
     memory: float
     flops: float
     bandwidth: float
-    link: float                     # to another of its node
-    network: float                  # to another node, for each GPU
+    link: float  # to another of its node
+    network: float  # to another node, for each GPU
     per_node: int = 8
 
 
@@ -46,10 +47,10 @@ def kept_per_token(c: ZambaConfig) -> dict[str, float]:
     The mixer is one operator that keeps its input; attention keeps what goes in and out of it, and is never a table.
     """
     d, e, width, kv = c.d_model, c.d_inner, c.attn_heads * c.head_dim, c.kv_heads * c.head_dim
-    layer = 2 * d + (e + c.conv_dim + c.ssm_heads) + e               # norm's two ends; in_proj's output; out_proj's input
+    layer = 2 * d + (e + c.conv_dim + c.ssm_heads) + e  # norm's two ends; in_proj's output; out_proj's input
     attention = 2 * c.d_attn + 2 * width + 2 * kv + width + c.attn_heads
     ranks = (c.lora_rank > 0) * c.lora_rank + 3 * c.lora_rank_qkv
-    mlp = 2 * d + 4 * c.d_mlp + d                                    # norm's two ends; gate, up, act, product; link's input
+    mlp = 2 * d + 4 * c.d_mlp + d  # norm's two ends; gate, up, act, product; link's input
     return {"layer": layer, "invocation": attention + ranks + mlp, "end": 2 * d}
 
 
@@ -61,7 +62,7 @@ class Plan:
     gpus: int
     gpu: str
     length: int
-    windows: int                    # of one process in one piece of a step
+    windows: int  # of one process in one piece of a step
     checkpointing: bool
     share: float
 
@@ -131,8 +132,7 @@ class Plan:
         """The least that each part of a step takes."""
         gpu = GPUS[self.gpu]
         link = gpu.link if self.gpus <= gpu.per_node else gpu.network
-        return {"arithmetic": self.flops / gpu.flops, "memory": self.memory_traffic / gpu.bandwidth,
-                "links": self.sent_bytes / link}
+        return {"arithmetic": self.flops / gpu.flops, "memory": self.memory_traffic / gpu.bandwidth, "links": self.sent_bytes / link}
 
     @property
     def tokens_per_second(self) -> float:
@@ -144,23 +144,28 @@ class Plan:
         bound, days = self.tokens_per_second, 1e12 / 86400
         speeds = f"at most speed / at {100 * self.share:.0f} % of it"
         return {
-            "GPUs": f"{self.gpus} {self.gpu}", "activation checkpointing": "yes" if self.checkpointing else "no",
+            "GPUs": f"{self.gpus} {self.gpu}",
+            "activation checkpointing": "yes" if self.checkpointing else "no",
             "tokens in a step": f"{self.gpus * self.tokens:,} ({self.windows} x {self.length} each)",
             **{f"{name}, this GPU's part": gb(size) for name, size in state.items()},
-            "gathered weights, a gradient to send": gb(self.gathered_bytes), "activations": gb(self.activation_bytes),
+            "gathered weights, a gradient to send": gb(self.gathered_bytes),
+            "activations": gb(self.activation_bytes),
             "logits and their gradient": gb(self.logit_bytes),
             "together": f"{gb(self.total_bytes)} of {GPUS[self.gpu].memory / 1e9:.0f}",
             "sent by each GPU in a step": gb(self.sent_bytes),
             **{f"least time of a step: {name}": f"{1e3 * value:.1f} ms" for name, value in seconds.items()},
-            "bound by": max(seconds, key=seconds.get), "tokens a second, at most": f"{bound:,.0f}",
-            f"days for 10^12 tokens, {speeds}": f"{days / bound:.1f} / {days / bound / self.share:.1f}"}
+            "bound by": max(seconds, key=seconds.get),
+            "tokens a second, at most": f"{bound:,.0f}",
+            f"days for 10^12 tokens, {speeds}": f"{days / bound:.1f} / {days / bound / self.share:.1f}",
+        }
 
     def table(self) -> str:
         return _table([self])
 
 
-def plan(config: ZambaConfig, gpus: int, gpu: str = "H100", length: int = 4096, windows: int = 4, checkpointing: bool = True,
-         share: float = 0.4) -> Plan:
+def plan(
+    config: ZambaConfig, gpus: int, gpu: str = "H100", length: int = 4096, windows: int = 4, checkpointing: bool = True, share: float = 0.4
+) -> Plan:
     """The plan of a run of a Zamba2-like model on that many GPUs, 1 or more; windows: of each of them in a step.
 
     Raises ValueError for a GPU that is not in GPUS, a Mamba-1 or attention mixer, or a number below 1.
@@ -170,8 +175,7 @@ def plan(config: ZambaConfig, gpus: int, gpu: str = "H100", length: int = 4096, 
     if config.mixer != "mamba2":
         raise ValueError(f"a plan is for Mamba-2 layers, whose operators keep what is counted here: got mixer={config.mixer!r}")
     if min(gpus, length, windows) < 1 or not 0 < share <= 1:
-        raise ValueError("gpus, length and windows must be 1 or more, share in (0, 1]: got "
-                         f"{gpus}, {length}, {windows}, {share}")
+        raise ValueError(f"gpus, length and windows must be 1 or more, share in (0, 1]: got {gpus}, {length}, {windows}, {share}")
     return Plan(config, gpus, gpu, length, windows, checkpointing, share)
 
 
@@ -180,9 +184,11 @@ def page() -> str:
     c = ZambaConfig.preset("zamba2-1.2b")
     plans = [plan(c, gpus, windows=windows, checkpointing=on) for gpus in (8, 64) for on, windows in ((True, 4), (False, 1))]
     layers, (block,), (rest,) = unit_params(c).values()
-    peaks = "\n".join(f"- {name}: {g.flops / 1e12:.0f} TFLOP/s in dense bfloat16, memory {g.bandwidth / 1e12:.2f} TB/s, links "
-                      f"{g.link / 1e9:.0f} GB/s within a node and {g.network / 1e9:.0f} GB/s between nodes, one direction"
-                      for name, g in GPUS.items())
+    peaks = "\n".join(
+        f"- {name}: {g.flops / 1e12:.0f} TFLOP/s in dense bfloat16, memory {g.bandwidth / 1e12:.2f} TB/s, links "
+        f"{g.link / 1e9:.0f} GB/s within a node and {g.network / 1e9:.0f} GB/s between nodes, one direction"
+        for name, g in GPUS.items()
+    )
     return f"""# What a Zamba2-1.2B run needs
 
 Computed by `zamba_lab/train/plan.py`, not measured: this project has run on no GPU. `python -m zamba_lab.train.plan`

@@ -7,6 +7,7 @@
 `t` below runs from 0 at the end of the warm-up to 1 at the end of the run. The two phases of the published recipe are two
 runs: a trunk with Cosine or WSD, and an annealing run that branches from it with Exponential (`loop.train`, `branch`).
 """
+
 from __future__ import annotations
 
 import ast
@@ -22,7 +23,7 @@ class Schedule(ABC):
     Raises ValueError if a field breaks a rule.
     """
 
-    warmup: int = 0                       # steps of the rise; step k of them has the share (k + 1) / warmup
+    warmup: int = 0  # steps of the rise; step k of them has the share (k + 1) / warmup
 
     def __post_init__(self) -> None:
         if not isinstance(self.warmup, int) or self.warmup < 0:
@@ -46,8 +47,9 @@ class Schedule(ABC):
     def check(self, steps: int) -> None:
         """Raise ValueError if the warm-up does not fit into a run of `steps`."""
         if self.warmup > self.room(steps):
-            raise ValueError(f"the warm-up must end before the decay begins and the run ends: got {self} in {steps} steps, "
-                             f"room for {self.room(steps):g}")
+            raise ValueError(
+                f"the warm-up must end before the decay begins and the run ends: got {self} in {steps} steps, room for {self.room(steps):g}"
+            )
 
     def __str__(self) -> str:
         name = next(name for name, kind in SCHEDULES.items() if kind is type(self))
@@ -89,7 +91,7 @@ class Cosine(Schedule):
 class WSD(Schedule):
     """Warm-up, stable, decay: 1, then a straight line to `final`. While it is 1, the end of the run may still be moved."""
 
-    decay: float = 0.3                    # share of all steps in which it falls, at the end
+    decay: float = 0.3  # share of all steps in which it falls, at the end
     final: float = 0.0
 
     def after(self, step: int, steps: int) -> float:

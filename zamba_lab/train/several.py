@@ -11,6 +11,7 @@ whole file. Where a machine has less, `save_sharded` and `load_sharded` write an
 
 Tensor-parallel and context-parallel training are out of scope: a layer is computed by one process.
 """
+
 from __future__ import annotations
 
 import os
@@ -84,7 +85,7 @@ class Fsdp(Ddp):
         with_bf16 = resolved(config.precision, self.device) == "bf16"
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if with_bf16 else MixedPrecisionPolicy()
         how = {"mesh": init_device_mesh(self.device.type, (self.size,)), "mp_policy": policy}
-        with torch.no_grad():                       # as DDP does: were each to begin with its own, the parts would not fit
+        with torch.no_grad():  # as DDP does: were each to begin with its own, the parts would not fit
             for value in (*model.parameters(), *model.buffers()):
                 dist.broadcast(value, src=0)
         for block in model.shared_blocks:

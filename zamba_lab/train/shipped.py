@@ -7,6 +7,7 @@ All four read the same windows in the same order, with the same arguments, chose
 (`data/README.md` says which, and what came of other weight decays). Stopped by Ctrl-C, or killed, a recipe goes on where it was
 when it is started again. Nothing is written to the model's folder before it is trained and measured.
 """
+
 from __future__ import annotations
 
 import csv
@@ -35,18 +36,29 @@ from zamba_lab.train.picture import curve_svg
 from zamba_lab.train.schedules import Cosine
 from zamba_lab.train.text import PROSE, PYTHON, Text, domain, shipped_text
 
-PHASE_1 = TrainConfig(steps=4800, batch=2, length=512, max_epochs=2.0, lr=3e-3, shared_lr=0.3,
-                      schedule=Cosine(warmup=100, final=0.5), weight_decay=1.0, evaluate_every=400, checkpoint_every=100)
+PHASE_1 = TrainConfig(
+    steps=4800,
+    batch=2,
+    length=512,
+    max_epochs=2.0,
+    lr=3e-3,
+    shared_lr=0.3,
+    schedule=Cosine(warmup=100, final=0.5),
+    weight_decay=1.0,
+    evaluate_every=400,
+    checkpoint_every=100,
+)
 # Published is 60 % replay; there are so few help topics that 40 % of them would be read 13 times: held-out prose was at its best after
 # four (1.544 bits a byte of mamba2-nano's) and at 1.615 after eight.
 REPLAY = 0.85
 PHASE_2 = annealing(PHASE_1, steps=1300, length=1024, max_epochs=None, evaluate_every=100)
-MANIFEST, CURVES, SUMS = "manifest.json", "curves.svg", "SHA256SUMS"        # of all models of a folder
+MANIFEST, CURVES, SUMS = "manifest.json", "curves.svg", "SHA256SUMS"  # of all models of a folder
 SUMMED = (".safetensors", ".json", ".csv", ".parquet")
 
 
-def make(name: str, out: Path, run: Path, model_config: ZambaConfig | None = None,
-         phases: tuple[TrainConfig, TrainConfig] = (PHASE_1, PHASE_2)) -> dict:
+def make(
+    name: str, out: Path, run: Path, model_config: ZambaConfig | None = None, phases: tuple[TrainConfig, TrainConfig] = (PHASE_1, PHASE_2)
+) -> dict:
     """Follow the recipe; the metrics that are also written to `out/metrics.json`.
 
     Args:
@@ -98,13 +110,22 @@ def training_facts(model: Zamba, text: Text, rows: list[dict], phases: tuple[Tra
     """What was run, how long and where."""
     seconds = sum(row["seconds"] for row in rows)
     windows = [one.steps * one.batch for one in phases]
-    epochs = {name: mixture.epochs(count, phase.length)
-              for name, mixture, count, phase in zip(("pretrain", "anneal"), mixtures(text), windows, phases)}
-    return {"parameters": model.config.n_params, "steps": len(rows), "tokens": rows[-1]["tokens"],
-            "epochs": {phase: {name: round(n, 2) for name, n in found.items()} for phase, found in epochs.items()},
-            "phases": [one.facts() for one in phases], "minutes": round(seconds / 60, 1),
-            "tokens_per_second": round(rows[-1]["tokens"] / seconds), "python": platform.python_version(),
-            "torch": torch.__version__, "threads": torch.get_num_threads()}
+    epochs = {
+        name: mixture.epochs(count, phase.length)
+        for name, mixture, count, phase in zip(("pretrain", "anneal"), mixtures(text), windows, phases)
+    }
+    return {
+        "parameters": model.config.n_params,
+        "steps": len(rows),
+        "tokens": rows[-1]["tokens"],
+        "epochs": {phase: {name: round(n, 2) for name, n in found.items()} for phase, found in epochs.items()},
+        "phases": [one.facts() for one in phases],
+        "minutes": round(seconds / 60, 1),
+        "tokens_per_second": round(rows[-1]["tokens"] / seconds),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def measure(model: Zamba, documents: Sequence[Document], window: int) -> dict:
@@ -120,9 +141,11 @@ def measure(model: Zamba, documents: Sequence[Document], window: int) -> dict:
         for name in (PROSE, PYTHON):
             at = np.array([domain(document) == name for document in held])
             found[split][f"model_{name}"] = round(bits[at].sum() / max(1, int(sizes[at].sum())), 4)
-        found[split] |= {"xz_one_file": round(xz_bits(texts) / n_bytes, 4),
-                         "xz_file_by_file": round(sum(xz_bits_per_document(texts)) / n_bytes, 4),
-                         "xz_after_training_text": round(xz_bits(texts, known) / n_bytes, 4)}
+        found[split] |= {
+            "xz_one_file": round(xz_bits(texts) / n_bytes, 4),
+            "xz_file_by_file": round(sum(xz_bits_per_document(texts)) / n_bytes, 4),
+            "xz_after_training_text": round(xz_bits(texts, known) / n_bytes, 4),
+        }
     return found
 
 
@@ -131,10 +154,14 @@ def thin(rows: list[dict], bytes_per_token: float, points: int = 100) -> list[di
     every = max(1, len(rows) // points)
     curve = []
     for at in range(0, len(rows), every):
-        some = rows[at:at + every]
+        some = rows[at : at + every]
         loss = sum(row["loss"] for row in some) / len(some)
-        point = {"step": str(some[-1]["step"]), "tokens": str(some[-1]["tokens"]), "lr": f"{some[-1]['lr']:.6g}",
-                 "train_bits_per_byte": f"{loss / math.log(2) / bytes_per_token:.4f}"}
+        point = {
+            "step": str(some[-1]["step"]),
+            "tokens": str(some[-1]["tokens"]),
+            "lr": f"{some[-1]['lr']:.6g}",
+            "train_bits_per_byte": f"{loss / math.log(2) / bytes_per_token:.4f}",
+        }
         for name in (PYTHON, PROSE):
             key = f"{name}_bits_per_byte"
             seen = [row[key] for row in some if row.get(key) is not None]
@@ -167,8 +194,11 @@ def learning_curves(data: Path = SHIPPED["zamba2-nano"].parent, domain: str = PY
     found = {}
     for file in sorted(data.glob("*/curve.csv")):
         with open(file, newline="", encoding="utf-8") as rows:
-            points = [(int(row["tokens"]) / 1e6, float(row[f"{domain}_bits_per_byte"])) for row in csv.DictReader(rows)
-                      if row.get(f"{domain}_bits_per_byte")]
+            points = [
+                (int(row["tokens"]) / 1e6, float(row[f"{domain}_bits_per_byte"]))
+                for row in csv.DictReader(rows)
+                if row.get(f"{domain}_bits_per_byte")
+            ]
         if points:
             found[file.parent.name] = tuple(map(list, zip(*points)))
     return found

@@ -1,4 +1,5 @@
 """One step of the optimiser: the loss of a batch, its gradient, and AdamW."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -13,8 +14,15 @@ from zamba_lab.train.batches import IGNORE, Piece
 from zamba_lab.train.team import ALONE, Alone
 
 
-def train_step(module: nn.Module, optimiser: torch.optim.Optimizer, pieces: Sequence[Piece], lr: float, clip: float,
-               autocast: Callable[[], ContextManager] = nullcontext, team: Alone = ALONE) -> tuple[float, float]:
+def train_step(
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    pieces: Sequence[Piece],
+    lr: float,
+    clip: float,
+    autocast: Callable[[], ContextManager] = nullcontext,
+    team: Alone = ALONE,
+) -> tuple[float, float]:
     """One step on a batch that comes in pieces: loss and gradient are those of the joined batch.
 
     Nothing is changed where the gradient is not finite. Returns: the loss before the step in nats a token, and the norm of
@@ -30,12 +38,13 @@ def train_step(module: nn.Module, optimiser: torch.optim.Optimizer, pieces: Sequ
     return loss.item(), norm.item()
 
 
-def gradient(module: nn.Module, pieces: Sequence[Piece], autocast: Callable[[], ContextManager] = nullcontext,
-             team: Alone = ALONE) -> Tensor:
+def gradient(
+    module: nn.Module, pieces: Sequence[Piece], autocast: Callable[[], ContextManager] = nullcontext, team: Alone = ALONE
+) -> Tensor:
     """Add the gradient of the mean loss over all the pieces' targets to the parameters'; that mean."""
     device = next(module.parameters()).device
     asked = sum(int((targets != IGNORE).sum()) for _, targets in pieces)
-    total = team.mean(torch.tensor(asked, dtype=torch.float64)).item()       # so that the mean over processes is that over targets
+    total = team.mean(torch.tensor(asked, dtype=torch.float64)).item()  # so that the mean over processes is that over targets
     loss = torch.zeros((), dtype=torch.float64)
     for k, (ids, targets) in enumerate(pieces):
         with team.syncing(module, last=k == len(pieces) - 1):

@@ -14,6 +14,7 @@ The prose is the language's help topics (`text.py`). A trunk's seed decides its 
 trunk are paired by it. Measured is held-out text of both domains, validation and test together, in bits a byte. With five
 trunks the exact sign-flip test cannot go below p = 1/16, so nothing is called significant: the intervals are what there is.
 """
+
 from __future__ import annotations
 
 import csv
@@ -41,13 +42,36 @@ from zamba_lab.train.schedules import Constant, Exponential
 from zamba_lab.train.text import PROSE, PYTHON, Text, packed, shipped_text
 
 SEEDS = (0, 1, 2, 3, 4)
-MODEL = ZambaConfig(vocab_size=2048, d_model=64, n_layers=6, d_state=16, headdim=16, n_shared_blocks=2, hybrid_layers=(1, 3, 5),
-                    attn_heads=4, d_mlp=128, lora_rank=4, max_context=256, init="small", link_gain=1.0)
-TRUNK = TrainConfig(steps=800, batch=4, length=256, lr=3e-3, shared_lr=0.3, schedule=Constant(warmup=50), weight_decay=1.0,
-                    max_epochs=None, evaluate_every=10_000, checkpoint_every=250)
-BRANCH = 200                                    # steps after the trunk
+MODEL = ZambaConfig(
+    vocab_size=2048,
+    d_model=64,
+    n_layers=6,
+    d_state=16,
+    headdim=16,
+    n_shared_blocks=2,
+    hybrid_layers=(1, 3, 5),
+    attn_heads=4,
+    d_mlp=128,
+    lora_rank=4,
+    max_context=256,
+    init="small",
+    link_gain=1.0,
+)
+TRUNK = TrainConfig(
+    steps=800,
+    batch=4,
+    length=256,
+    lr=3e-3,
+    shared_lr=0.3,
+    schedule=Constant(warmup=50),
+    weight_decay=1.0,
+    max_epochs=None,
+    evaluate_every=10_000,
+    checkpoint_every=250,
+)
+BRANCH = 200  # steps after the trunk
 RATES = {"constant": Constant(warmup=4), "decay": Exponential(warmup=4)}
-SHARES = {"python": 1.0, "mix": REPLAY, "prose": 0.0}         # of phase 1's text
+SHARES = {"python": 1.0, "mix": REPLAY, "prose": 0.0}  # of phase 1's text
 ARMS = ("constant/python", "constant/mix", "decay/python", "decay/mix", "decay/prose")
 # What each difference says: the arm with the thing, and the arm without.
 CONTRASTS = {
@@ -63,8 +87,15 @@ RESULTS, SUMMARY = "results.csv", "summary.json"
 STORED = SHIPPED["zamba2-nano"].parent / "studies" / "annealing"
 
 
-def study(out: Path, runs: Path, seeds: Sequence[int] = SEEDS, model: ZambaConfig = MODEL, trunk: TrainConfig = TRUNK,
-          branch: int = BRANCH, jobs: int = 2) -> str:
+def study(
+    out: Path,
+    runs: Path,
+    seeds: Sequence[int] = SEEDS,
+    model: ZambaConfig = MODEL,
+    trunk: TrainConfig = TRUNK,
+    branch: int = BRANCH,
+    jobs: int = 2,
+) -> str:
     """Run what is not yet run, one trunk a process; write `out/results.csv` and `out/summary.json`.
 
     Args:
@@ -85,8 +116,13 @@ def study(out: Path, runs: Path, seeds: Sequence[int] = SEEDS, model: ZambaConfi
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(rows)
-    summary = {"parameters": model.n_params, "trunk": trunk.facts(), "branch_steps": branch, "seeds": list(seeds),
-               "differences": differences(rows)}
+    summary = {
+        "parameters": model.n_params,
+        "trunk": trunk.facts(),
+        "branch_steps": branch,
+        "seeds": list(seeds),
+        "differences": differences(rows),
+    }
     (out / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return table(summary["differences"])
 
@@ -110,8 +146,16 @@ def one_trunk(seed: int, runs: Path, model_config: ZambaConfig, trunk: TrainConf
     return rows
 
 
-def branched(model: Zamba, text: Text, trunk: TrainConfig, folder: Path, arm: str, steps: int,
-             validation: Mapping[str, Packed] | None = None, on_row: Sequence[Writer] = ()) -> Zamba:
+def branched(
+    model: Zamba,
+    text: Text,
+    trunk: TrainConfig,
+    folder: Path,
+    arm: str,
+    steps: int,
+    validation: Mapping[str, Packed] | None = None,
+    on_row: Sequence[Writer] = (),
+) -> Zamba:
     """Train `steps` of an arm from the run `folder / "trunk"`, whose weights the model gets, into a run beside it.
 
     Args:
@@ -121,8 +165,9 @@ def branched(model: Zamba, text: Text, trunk: TrainConfig, folder: Path, arm: st
     rate, data = arm.split("/")
     # Its own order of windows: with the trunk's it would read again what the trunk has just read.
     config = replace(trunk, steps=steps, schedule=RATES[rate], seed=trunk.seed + 1000)
-    return train(model, mixture(text, data), config, folder / arm.replace("/", "-"), validation, branch_from=folder / "trunk",
-                 on_row=on_row)
+    return train(
+        model, mixture(text, data), config, folder / arm.replace("/", "-"), validation, branch_from=folder / "trunk", on_row=on_row
+    )
 
 
 def mixture(text: Text, name: str) -> Mixture:
@@ -154,15 +199,26 @@ def differences(rows: Sequence[dict]) -> list[dict]:
             each = np.array([value[with_it, seed, name] - value[without, seed, name] for seed in seeds])
             wide = stats.t.ppf(0.975, len(each) - 1) * stats.sem(each) if len(each) > 1 else np.nan
             flips = stats.permutation_test((each,), np.mean, permutation_type="samples", n_resamples=np.inf)
-            found.append({"what": what, "domain": name, "mean": round(float(each.mean()), 5), "low": round(float(each.mean() - wide), 5),
-                          "high": round(float(each.mean() + wide), 5), "p": round(float(flips.pvalue), 4), "n": len(each),
-                          "each": [round(float(one), 5) for one in each]})
+            found.append(
+                {
+                    "what": what,
+                    "domain": name,
+                    "mean": round(float(each.mean()), 5),
+                    "low": round(float(each.mean() - wide), 5),
+                    "high": round(float(each.mean() + wide), 5),
+                    "p": round(float(flips.pvalue), 4),
+                    "n": len(each),
+                    "each": [round(float(one), 5) for one in each],
+                }
+            )
     return found
 
 
 def table(found: Sequence[dict]) -> str:
     """The differences as Markdown."""
     lines = ["| what | domain | bits a byte | 95 % interval | sign-flip p | n |", "|---|---|---|---|---|---|"]
-    lines += [f"| {one['what']} | {one['domain']} | {one['mean']:+.4f} | {one['low']:+.4f} .. {one['high']:+.4f} | "
-              f"{one['p']:.3g} | {one['n']} |" for one in found]
+    lines += [
+        f"| {one['what']} | {one['domain']} | {one['mean']:+.4f} | {one['low']:+.4f} .. {one['high']:+.4f} | {one['p']:.3g} | {one['n']} |"
+        for one in found
+    ]
     return "\n".join(lines)

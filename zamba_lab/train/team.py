@@ -1,4 +1,5 @@
 """Who trains: one process. `several.py` has the same interface for many; the loop does not ask which it has."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable

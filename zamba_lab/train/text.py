@@ -1,8 +1,9 @@
 """The shipped corpus as two domains, Python and prose, in tokens: what the recipes of this project train on.
 
-    python    the standard library's modules: phase 1, and the replay of phase 2
-    prose     the language's help topics: the high-quality text of phase 2
+python    the standard library's modules: phase 1, and the replay of phase 2
+prose     the language's help topics: the high-quality text of phase 2
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -33,8 +34,10 @@ def shipped_text(vocab_size: int) -> Text:
 
 def packed(documents: Sequence[Document], split: str, tokenizer: Tokenizer) -> dict[str, Packed]:
     """The tokens of one split, by domain."""
-    return {name: corpora.pack([one.text for one in documents if one.split == split and domain(one) == name], tokenizer)
-            for name in (PYTHON, PROSE)}
+    return {
+        name: corpora.pack([one.text for one in documents if one.split == split and domain(one) == name], tokenizer)
+        for name in (PYTHON, PROSE)
+    }
 
 
 def domain(document: Document) -> str:

@@ -6,6 +6,7 @@ The libraries are optional and imported here only; the local files of metrics.py
 its first row, so that one that is refused leaves nothing. Anything else that takes a row will do: `print`, a list's `append`, a
 figure's update.
 """
+
 from __future__ import annotations
 
 from importlib import import_module
@@ -63,5 +64,4 @@ def _needed(module: str, what: str) -> ModuleType:
         return import_module(module)
     except ModuleNotFoundError as error:
         name = module.split(".")[0]
-        raise ModuleNotFoundError(f"{what} need the package {name}, which is not installed: pip install {name}",
-                                  name=error.name) from error
+        raise ModuleNotFoundError(f"{what} need the package {name}, which is not installed: pip install {name}", name=error.name) from error

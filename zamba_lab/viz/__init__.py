@@ -19,6 +19,22 @@ from zamba_lab.viz.shares import stacked_shares
 from zamba_lab.viz.study import intervals, learning, trade_off
 from zamba_lab.viz.token_effect import token_effect
 
-__all__ = ["agreement", "attention_grid", "bars", "curves", "depth_diagram", "effects", "half_life_ranges", "heatmap",
-           "intervals", "learning", "lens_map", "principal_angles", "questions", "stacked_shares", "table", "token_effect",
-           "trade_off"]
+__all__ = [
+    "agreement",
+    "attention_grid",
+    "bars",
+    "curves",
+    "depth_diagram",
+    "effects",
+    "half_life_ranges",
+    "heatmap",
+    "intervals",
+    "learning",
+    "lens_map",
+    "principal_angles",
+    "questions",
+    "stacked_shares",
+    "table",
+    "token_effect",
+    "trade_off",
+]

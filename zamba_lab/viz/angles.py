@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from zamba_lab.viz import theme
 from zamba_lab.viz.arrays import array, must_match
 
-BAND = (2.5, 97.5)            # percentiles
+BAND = (2.5, 97.5)  # percentiles
 
 
 def principal_angles(overlaps, names: Sequence[str], chance, title: str, subtitle: str = "") -> go.Figure:
@@ -30,16 +30,40 @@ def principal_angles(overlaps, names: Sequence[str], chance, title: str, subtitl
     places = np.arange(1, overlaps.shape[1] + 1)
     low, high = np.percentile(chance, BAND, axis=0)
     fig = go.Figure()
-    fig.add_trace(go.Scatter(x=[*places, *places[::-1]], y=[*high, *low[::-1]], fill="toself", fillcolor=theme.RULE,
-                             line_width=0, mode="lines", name="95 % of random pairs", hoverinfo="skip"))
-    fig.add_trace(go.Scatter(x=places, y=chance.mean(0), mode="lines", line=dict(color=theme.QUIET, width=1.2, dash="dot"),
-                             name="random pairs, mean",
-                             hovertemplate="angle %{x}<br>random pairs, mean <b>%{y:.3f}</b><extra></extra>"))
+    fig.add_trace(
+        go.Scatter(
+            x=[*places, *places[::-1]],
+            y=[*high, *low[::-1]],
+            fill="toself",
+            fillcolor=theme.RULE,
+            line_width=0,
+            mode="lines",
+            name="95 % of random pairs",
+            hoverinfo="skip",
+        )
+    )
+    fig.add_trace(
+        go.Scatter(
+            x=places,
+            y=chance.mean(0),
+            mode="lines",
+            line=dict(color=theme.QUIET, width=1.2, dash="dot"),
+            name="random pairs, mean",
+            hovertemplate="angle %{x}<br>random pairs, mean <b>%{y:.3f}</b><extra></extra>",
+        )
+    )
     for i, (name, values) in enumerate(zip(names, overlaps)):
-        fig.add_trace(go.Scatter(
-            x=places, y=values, mode="lines+markers", name=name, marker_size=6,
-            line=dict(color=theme.SERIES[i % len(theme.SERIES)], width=1.8, dash=["solid", "dash"][i // len(theme.SERIES) % 2]),
-            hovertemplate=f"{name}<br>angle %{{x}}<br>cos² <b>%{{y:.3f}}</b><extra></extra>"))
+        fig.add_trace(
+            go.Scatter(
+                x=places,
+                y=values,
+                mode="lines+markers",
+                name=name,
+                marker_size=6,
+                line=dict(color=theme.SERIES[i % len(theme.SERIES)], width=1.8, dash=["solid", "dash"][i // len(theme.SERIES) % 2]),
+                hovertemplate=f"{name}<br>angle %{{x}}<br>cos² <b>%{{y:.3f}}</b><extra></extra>",
+            )
+        )
     top = 1.08 * max(overlaps.max(initial=0), high.max())
     fig.update_xaxes(title_text="principal angle, the closest first", dtick=max(1, len(places) // 16))
     fig.update_yaxes(title_text="overlap, cos² of the angle", range=[-0.02, top], showgrid=True, gridcolor=theme.RULE)

@@ -12,8 +12,17 @@ from zamba_lab.viz.arrays import array, must_match
 from zamba_lab.viz.tokens import places, token_axis
 
 
-def heatmap(values, tokens: Sequence[str], rows: Sequence[str], title: str, row_label: str = "depth",
-            value_label: str = "value", subtitle: str = "", signed: bool = False, top: float | None = None) -> go.Figure:
+def heatmap(
+    values,
+    tokens: Sequence[str],
+    rows: Sequence[str],
+    title: str,
+    row_label: str = "depth",
+    value_label: str = "value",
+    subtitle: str = "",
+    signed: bool = False,
+    top: float | None = None,
+) -> go.Figure:
     """A map of values over tokens and rows.
 
     Args:
@@ -29,11 +38,20 @@ def heatmap(values, tokens: Sequence[str], rows: Sequence[str], title: str, row_
     must_match("tokens", tokens, values.shape[1])
     must_match("rows", rows, values.shape[0])
     top = float(np.nanmax(np.abs(values))) if top is None else top
-    fig = go.Figure(go.Heatmap(
-        z=values, x=places(tokens), y=list(rows),
-        hovertemplate=f"%{{x}}<br>{row_label} %{{y}}<br>{value_label} <b>%{{z:.3g}}</b><extra></extra>",
-        zmin=-top if signed else 0, zmax=top, colorscale=theme.DIVERGING if signed else theme.SEQUENTIAL,
-        colorbar=theme.color_bar(value_label), xgap=0.5, ygap=1))
+    fig = go.Figure(
+        go.Heatmap(
+            z=values,
+            x=places(tokens),
+            y=list(rows),
+            hovertemplate=f"%{{x}}<br>{row_label} %{{y}}<br>{value_label} <b>%{{z:.3g}}</b><extra></extra>",
+            zmin=-top if signed else 0,
+            zmax=top,
+            colorscale=theme.DIVERGING if signed else theme.SEQUENTIAL,
+            colorbar=theme.color_bar(value_label),
+            xgap=0.5,
+            ygap=1,
+        )
+    )
     fig.update_xaxes(title_text="token", tickangle=-90, **token_axis(tokens))
     fig.update_yaxes(title_text=row_label, type="category")
     return theme.titled(fig, title, subtitle, height=210 + min(26 * len(rows), 520))

@@ -8,8 +8,8 @@ from html import escape
 
 from zamba_lab.viz import theme
 
-MAX_TICKS = 96        # more labels than that are thinned out evenly
-MAX_LABEL = 11        # characters; the hover text has the whole token
+MAX_TICKS = 96  # more labels than that are thinned out evenly
+MAX_LABEL = 11  # characters; the hover text has the whole token
 POWERS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -21,7 +21,7 @@ def printable(token: str) -> str:
 def short(token: str) -> str:
     """A token's label on an axis; four or more spaces are counted: `⏎········` is ⏎·⁸."""
     token = re.sub("·{4,}", lambda run: "·" + str(len(run[0])).translate(POWERS), token)
-    return printable(token if len(token) <= MAX_LABEL else token[:MAX_LABEL - 1] + "…")
+    return printable(token if len(token) <= MAX_LABEL else token[: MAX_LABEL - 1] + "…")
 
 
 def places(tokens: Sequence[str]) -> list[str]:
@@ -33,5 +33,12 @@ def token_axis(tokens: Sequence[str], size: float = 10.5, most: int = MAX_TICKS,
     """Layout of an axis whose categories are `places(tokens)`: its ticks, at most so many, say the token only."""
     every = -(-len(tokens) // most)
     shown = range(0, len(tokens), every)
-    return dict(type="category", tickmode="array", tickvals=list(shown), ticktext=[short(tokens[i]) for i in shown],
-                tickfont=dict(family=theme.MONO, size=size, color=theme.INK), ticks="", **more)
+    return dict(
+        type="category",
+        tickmode="array",
+        tickvals=list(shown),
+        ticktext=[short(tokens[i]) for i in shown],
+        tickfont=dict(family=theme.MONO, size=size, color=theme.INK),
+        ticks="",
+        **more,
+    )

@@ -26,6 +26,20 @@ from zamba_lab.widgets.study import study_panel
 from zamba_lab.widgets.training import TrainingPanel
 from zamba_lab.widgets.views import contents_panel, dimensions_panel, drift_panel, mixer_panel, xray_panel
 
-__all__ = ["Panel", "TrainingPanel", "attention_panel", "contents_panel", "decay_panel", "dimensions_panel", "drift_panel",
-           "intervention_panel", "lens_panel", "mixer_panel", "recall_panel", "states_panel", "study_panel",
-           "switch_panel", "xray_panel"]
+__all__ = [
+    "Panel",
+    "TrainingPanel",
+    "attention_panel",
+    "contents_panel",
+    "decay_panel",
+    "dimensions_panel",
+    "drift_panel",
+    "intervention_panel",
+    "lens_panel",
+    "mixer_panel",
+    "recall_panel",
+    "states_panel",
+    "study_panel",
+    "switch_panel",
+    "xray_panel",
+]

@@ -40,8 +40,9 @@ class Panel(widgets.VBox):
         self.draw, self.controls = draw, controls
         self.output = figure_output()
         self.figure = go.Figure()
-        row = widgets.HBox(list(controls.values()), layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 28px",
-                                                                          padding="6px 16px 2px"))
+        row = widgets.HBox(
+            list(controls.values()), layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 28px", padding="6px 16px 2px")
+        )
         super().__init__([row, self.output])
         self.add_class("zamba-panel")
         for control in controls.values():
@@ -68,11 +69,20 @@ def show_figure(output: widgets.Output, figure: go.Figure) -> None:
 
 def slider(name: str, count: int, help: str) -> widgets.IntSlider:
     """Choose one of `count` things numbered from 0. One change for each step of a key, one at the end of a drag."""
-    return widgets.IntSlider(value=0, min=0, max=count - 1, description=name, tooltip=help, continuous_update=False,
-                             style={"description_width": "initial"}, layout=widgets.Layout(width="300px"))
+    return widgets.IntSlider(
+        value=0,
+        min=0,
+        max=count - 1,
+        description=name,
+        tooltip=help,
+        continuous_update=False,
+        style={"description_width": "initial"},
+        layout=widgets.Layout(width="300px"),
+    )
 
 
 def choice(name: str, options: list[tuple[str, object]], help: str) -> widgets.Dropdown:
     """Choose one of a few named things; each has its value."""
-    return widgets.Dropdown(options=options, description=name, tooltip=help, style={"description_width": "initial"},
-                            layout=widgets.Layout(width="max-content"))
+    return widgets.Dropdown(
+        options=options, description=name, tooltip=help, style={"description_width": "initial"}, layout=widgets.Layout(width="max-content")
+    )

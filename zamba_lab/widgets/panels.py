@@ -14,7 +14,7 @@ from zamba_lab.model import Zamba
 from zamba_lab.viz.architecture import block_name
 from zamba_lab.widgets.panel import Panel, choice, slider
 
-EVERY = "every"               # not None: a Dropdown takes that for "nothing chosen"
+EVERY = "every"  # not None: a Dropdown takes that for "nothing chosen"
 
 
 def labels(model: Zamba, ids: Tensor, tokens: Sequence[str] | None) -> list[str]:
@@ -38,11 +38,17 @@ def with_invocations(model: Zamba) -> ZambaConfig:
 
 def states_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) -> Panel:
     """The norm of one head's SSM state after every token, at every depth."""
-    tokens, norms = labels(model, ids, tokens), lens.state_norms(model, ids)[:, 0]          # (i, l, h)
+    tokens, norms = labels(model, ids, tokens), lens.state_norms(model, ids)[:, 0]  # (i, l, h)
 
     def draw(head: int):
-        return viz.heatmap(norms[:, :, head], tokens, [str(i) for i in range(len(norms))], f"SSM state norm, head {head}",
-                           value_label="norm of the state", subtitle="how much each layer's state holds after each token")
+        return viz.heatmap(
+            norms[:, :, head],
+            tokens,
+            [str(i) for i in range(len(norms))],
+            f"SSM state norm, head {head}",
+            value_label="norm of the state",
+            subtitle="how much each layer's state holds after each token",
+        )
 
     return Panel(draw, head=slider("head", norms.shape[-1], "which SSM head of every layer"))
 
@@ -55,12 +61,18 @@ def attention_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = No
     def draw(block: int, head: int):
         found = maps[block]
         names = [f"invocation {k}, depth {i}" for k, i in zip(found.invocations, found.depths)]
-        return viz.attention_grid(found.probs[:, 0, head], tokens, names, f"Block {block_name(block)}, attention head {head}",
-                                  subtitle="the same weights at each place; a row is a token, its colours are what it reads")
+        return viz.attention_grid(
+            found.probs[:, 0, head],
+            tokens,
+            names,
+            f"Block {block_name(block)}, attention head {head}",
+            subtitle="the same weights at each place; a row is a token, its colours are what it reads",
+        )
 
     blocks = [(block_name(block), block) for block in range(c.n_shared_blocks)]
-    return Panel(draw, block=choice("shared block", blocks, "which set of shared weights"),
-                 head=slider("head", c.attn_heads, "which attention head"))
+    return Panel(
+        draw, block=choice("shared block", blocks, "which set of shared weights"), head=slider("head", c.attn_heads, "which attention head")
+    )
 
 
 def decay_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) -> Panel:
@@ -68,11 +80,15 @@ def decay_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) 
     tokens, half_life = labels(model, ids, tokens), lens.decay(model, ids).half_life[:, 0]  # (i, l, h)
 
     def draw(depth: int, head: int):
-        return viz.half_life_ranges(half_life[depth], tokens, head, f"Half-lives at depth {depth}",
-                                    subtitle="after how many tokens like this one a head's state would have halved")
+        return viz.half_life_ranges(
+            half_life[depth],
+            tokens,
+            head,
+            f"Half-lives at depth {depth}",
+            subtitle="after how many tokens like this one a head's state would have halved",
+        )
 
-    return Panel(draw, depth=slider("depth", len(half_life), "which layer"),
-                 head=slider("head", half_life.shape[-1], "which SSM head"))
+    return Panel(draw, depth=slider("depth", len(half_life), "which layer"), head=slider("head", half_life.shape[-1], "which SSM head"))
 
 
 def switch_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) -> Panel:
@@ -86,12 +102,23 @@ def switch_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None)
     def draw(part: str, where: int | str):
         found = effect(part, None if where == EVERY else where)
         change = torch.cat([torch.full((1,), torch.nan), found.change[0]])
-        return viz.token_effect(change, tokens, found.name, "change of loss (nats)", subtitle=(
-            f"mean loss {found.whole.mean():.3f} -> {found.changed.mean():.3f} nats a token; "
-            "red: the token got harder to predict, blue: easier"))
+        return viz.token_effect(
+            change,
+            tokens,
+            found.name,
+            "change of loss (nats)",
+            subtitle=(
+                f"mean loss {found.whole.mean():.3f} -> {found.changed.mean():.3f} nats a token; "
+                "red: the token got harder to predict, blue: easier"
+            ),
+        )
 
     places = [("every invocation", EVERY)] + [
         (f"invocation {k}: block {block_name(block)}, depth {depth}", k)
-        for k, (block, depth) in enumerate(zip(c.blocks_by_invocation, c.hybrid_layers))]
-    return Panel(draw, part=choice("switch off", [(part, part) for part in lens.SWITCHED if part in lens.parts(c)], "which part"),
-                 where=choice("at", places, "where"))
+        for k, (block, depth) in enumerate(zip(c.blocks_by_invocation, c.hybrid_layers))
+    ]
+    return Panel(
+        draw,
+        part=choice("switch off", [(part, part) for part in lens.SWITCHED if part in lens.parts(c)], "which part"),
+        where=choice("at", places, "where"),
+    )

@@ -10,8 +10,8 @@ import numpy as np
 from zamba_lab import viz
 from zamba_lab.widgets.panel import figure_output, show_figure
 
-ENDS = "_bits_per_byte"                      # of the names under which a row holds its evaluations
-MOST = 600                                   # points drawn of a curve; more are thinned
+ENDS = "_bits_per_byte"  # of the names under which a row holds its evaluations
+MOST = 600  # points drawn of a curve; more are thinned
 
 
 class TrainingPanel(widgets.HBox):
@@ -55,14 +55,20 @@ class TrainingPanel(widgets.HBox):
         thin = slice(None, None, max(1, len(losses) // MOST))
         speed = sum(row["tokens"] for row in self.rows[-1:]) / max(1e-9, sum(row["seconds"] for row in self.rows))
         said = f"step {int(steps[-1]):,}, {speed:,.0f} tokens a second" if len(steps) else "not begun"
-        return viz.curves({"mean": (steps[wide - 1:][thin], means[thin])}, self.title or "Training", "step",
-                          "loss (nats a token)", said, faint={"each step": (steps[thin], losses[thin])}, x_range=self.span())
+        return viz.curves(
+            {"mean": (steps[wide - 1 :][thin], means[thin])},
+            self.title or "Training",
+            "step",
+            "loss (nats a token)",
+            said,
+            faint={"each step": (steps[thin], losses[thin])},
+            x_range=self.span(),
+        )
 
     def held_out(self):
         """Every text's bits per byte, and what has not been evaluated yet is not there."""
         names = dict.fromkeys(name for row in self.rows for name in row if name.endswith(ENDS))
-        found = {name.removesuffix(ENDS): [(row["step"], row[name]) for row in self.rows if row.get(name) is not None]
-                 for name in names}
+        found = {name.removesuffix(ENDS): [(row["step"], row[name]) for row in self.rows if row.get(name) is not None] for name in names}
         lines = {name: tuple(zip(*points)) for name, points in found.items() if points}
         return viz.curves(lines, "Held-out text", "step", "bits a byte", "lower is better", x_range=self.span())
 

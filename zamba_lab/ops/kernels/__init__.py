@@ -18,5 +18,18 @@ from zamba_lab.ops.kernels.scan import selective_scan
 from zamba_lab.ops.kernels.ssd import ssd
 from zamba_lab.ops.kernels.turn import turn
 
-__all__ = ["MOST_TAPS", "available", "conv_silu", "gated", "mamba1", "mamba2", "off", "rms_norm", "selective_scan", "serves",
-           "ssd", "turn", "why_not"]
+__all__ = [
+    "MOST_TAPS",
+    "available",
+    "conv_silu",
+    "gated",
+    "mamba1",
+    "mamba2",
+    "off",
+    "rms_norm",
+    "selective_scan",
+    "serves",
+    "ssd",
+    "turn",
+    "why_not",
+]

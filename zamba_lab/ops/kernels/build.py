@@ -29,7 +29,7 @@ NATIVE = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-mar
 # Of 512 bits where there are such: compilers take 256 unasked for what they make of loops, though beside vectors written of 512.
 WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
 FLAGS = ("-O2", "-ftree-vectorize", NATIVE, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC")
-ABI = 5                     # ssd.c says the same: a library that answers another number is not this version's
+ABI = 5  # ssd.c says the same: a library that answers another number is not this version's
 
 _library: ctypes.CDLL | None = None
 _reason: str | None = None
@@ -59,8 +59,12 @@ def library() -> ctypes.CDLL | None:
         except BuildError as error:
             _reason = str(error)
             if os.environ.get("ZAMBA_LAB_KERNELS") != "off":
-                warnings.warn(f"zamba_lab runs without its native kernels, correctly but several times slower: {error}. "
-                              "ZAMBA_LAB_KERNELS=off says that this is as it should be", RuntimeWarning, stacklevel=2)
+                warnings.warn(
+                    f"zamba_lab runs without its native kernels, correctly but several times slower: {error}. "
+                    "ZAMBA_LAB_KERNELS=off says that this is as it should be",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
     return _library
 
 
@@ -95,8 +99,9 @@ def _build_aside(compiler: list[str], problem: OSError) -> ctypes.CDLL:
         try:
             build(compiler, file)
         except OSError as error:
-            raise BuildError(f"neither the cache folder ({problem}) nor a temporary one ({error}) can be written; "
-                             "ZAMBA_LAB_CACHE names another") from error
+            raise BuildError(
+                f"neither the cache folder ({problem}) nor a temporary one ({error}) can be written; ZAMBA_LAB_CACHE names another"
+            ) from error
         loaded = _open(file)
     if loaded is None:
         raise BuildError(f"what {shlex.join(compiler)} built does not load")
@@ -111,8 +116,11 @@ def find_compiler() -> list[str]:
     for command in [given] if given else [["cc"], ["gcc"], ["clang"]]:
         if shutil.which(command[0]):
             return command
-    raise BuildError(f"the C compiler {given[0]!r} named by CC is not there" if given else
-                     "there is no C compiler (cc, gcc or clang; on Debian: apt-get install gcc)")
+    raise BuildError(
+        f"the C compiler {given[0]!r} named by CC is not there"
+        if given
+        else "there is no C compiler (cc, gcc or clang; on Debian: apt-get install gcc)"
+    )
 
 
 def cache_folder() -> Path:
@@ -161,18 +169,17 @@ def build(compiler: list[str], file: Path) -> None:
         objects = [Path(folder) / f"{source.stem}.o" for source in sorted(SOURCES.glob("*.c"))]
         # Apple's compiler has no OpenMP of its own: then each call runs on one thread. Very old ones do not know WIDE.
         for some in dict.fromkeys([(*WIDE, "-fopenmp"), ("-fopenmp",), WIDE, ()]):
-            commands = [[*compiler, *some, *flags, "-c", str(SOURCES / f"{out.stem}.c"), "-o", str(out)]
-                        for out in objects]
-            processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-                         for command in commands]
+            commands = [[*compiler, *some, *flags, "-c", str(SOURCES / f"{out.stem}.c"), "-o", str(out)] for out in objects]
+            processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for command in commands]
             errors = [process.communicate()[1] for process in processes]
             if not any(process.returncode for process in processes):
                 break
         else:
             raise BuildError(f"{shlex.join(compiler)} does not compile them: {_first_error(errors)}")
         made = Path(folder) / "kernels.so"
-        linked = subprocess.run([*compiler, *some, *flags, "-shared", *map(str, objects), "-o", str(made), "-lm"],
-                                capture_output=True, text=True)
+        linked = subprocess.run(
+            [*compiler, *some, *flags, "-shared", *map(str, objects), "-o", str(made), "-lm"], capture_output=True, text=True
+        )
         if linked.returncode:
             raise BuildError(f"{shlex.join(compiler)} does not link them: {_first_error([linked.stderr])}")
         _seal(made).replace(_seal(file))

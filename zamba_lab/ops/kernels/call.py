@@ -18,9 +18,9 @@ COMPUTED = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.f
 _SUFFIX = {torch.float32: "_f32", torch.bfloat16: "_bf16", torch.float64: "_f64"}
 
 
-WORTH_A_THREAD = 20_000     # nanoseconds of work
+WORTH_A_THREAD = 20_000  # nanoseconds of work
 
-_off = 0                    # how many `off()` are open, in whatever threads
+_off = 0  # how many `off()` are open, in whatever threads
 _counting = threading.Lock()
 
 
@@ -53,12 +53,17 @@ def serves(*tensors: Tensor | None) -> bool:
     """
     first = tensors[0]
     if first.dtype == torch.float16 and not _off and first.device.type == "cpu" and build.available():
-        _say_once("float16 on a CPU goes through the pure PyTorch forms, correctly but several times slower: the native kernels "
-                  "take float32, bfloat16 and float64")
-    return (not _off and first.device.type == "cpu" and first.dtype in COMPUTED
-            and all(t is None or (t.dtype == first.dtype and t.numel() > 0 and t.layout == torch.strided)
-                    for t in tensors)
-            and build.available())
+        _say_once(
+            "float16 on a CPU goes through the pure PyTorch forms, correctly but several times slower: the native kernels "
+            "take float32, bfloat16 and float64"
+        )
+    return (
+        not _off
+        and first.device.type == "cpu"
+        and first.dtype in COMPUTED
+        and all(t is None or (t.dtype == first.dtype and t.numel() > 0 and t.layout == torch.strided) for t in tensors)
+        and build.available()
+    )
 
 
 @cache
@@ -98,8 +103,7 @@ def carried(name: str, t: Tensor | None, shape: tuple[int, ...], dtype: torch.dt
     if t is None:
         return None
     if t.shape != shape:
-        raise ValueError(f"the {name} to go on from must have shape {tuple(shape)}, as this layer and batch need it: "
-                         f"got {tuple(t.shape)}")
+        raise ValueError(f"the {name} to go on from must have shape {tuple(shape)}, as this layer and batch need it: got {tuple(t.shape)}")
     return t if t.dtype == dtype else t.to(dtype)
 
 
@@ -118,5 +122,4 @@ def _pointer(t: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(t.data_ptr())
 
 
-_CONVERT = {int: ctypes.c_int64, float: ctypes.c_double, type(None): lambda _: None, Tensor: _pointer,
-            torch.nn.Parameter: _pointer}
+_CONVERT = {int: ctypes.c_int64, float: ctypes.c_double, type(None): lambda _: None, Tensor: _pointer, torch.nn.Parameter: _pointer}

@@ -20,18 +20,34 @@ from zamba_lab.ops.kernels import build, call, memory
 
 # What an argument is. i: an integer; d: a number; p, o, u: a tensor that is read, written, read and written, or None. l, r: an
 # integer too, but another one for each token: how many positions of the tensors under u count, and how many they have.
-LETTERS = {"i": ctypes.c_int64, "l": ctypes.c_int64, "r": ctypes.c_int64, "d": ctypes.c_double,
-           "p": ctypes.c_void_p, "o": ctypes.c_void_p, "u": ctypes.c_void_p}
+LETTERS = {
+    "i": ctypes.c_int64,
+    "l": ctypes.c_int64,
+    "r": ctypes.c_int64,
+    "d": ctypes.c_double,
+    "p": ctypes.c_void_p,
+    "o": ctypes.c_void_p,
+    "u": ctypes.c_void_p,
+}
 _PLAIN = (Tensor, Parameter)
-MOST_ROWS = 8                   # with more, torch's own forms for many rows are as good
+MOST_ROWS = 8  # with more, torch's own forms for many rows are as good
 
 
 def unseen() -> bool:
     """Whether nobody sees what runs now: no gradients, either way, no compiler, no mode, no vmap, no autocast, kernels not off."""
-    return not (torch.is_grad_enabled() or forward_ad._current_level >= 0 or call._off or torch.compiler.is_compiling()
-                or torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()
-                or torch._C._functorch.peek_interpreter_stack() is not None
-                or torch.is_autocast_enabled("cpu")) and build.available()
+    return (
+        not (
+            torch.is_grad_enabled()
+            or forward_ad._current_level >= 0
+            or call._off
+            or torch.compiler.is_compiling()
+            or torch._C._len_torch_dispatch_stack()
+            or torch._C._len_torch_function_stack()
+            or torch._C._functorch.peek_interpreter_stack() is not None
+            or torch.is_autocast_enabled("cpu")
+        )
+        and build.available()
+    )
 
 
 def ordinary(t: Tensor) -> bool:
@@ -51,8 +67,7 @@ def bare(*arguments) -> bool:
     An operator's way through torch is several hundred instructions of Python more, and with a large model they come from
     memory every time: between two layers its weights have passed through the caches.
     """
-    return (unseen() and not torch._C._autograd._profiler_enabled()
-            and all(not isinstance(t, Tensor) or ordinary(t) for t in arguments))
+    return unseen() and not torch._C._autograd._profiler_enabled() and all(not isinstance(t, Tensor) or ordinary(t) for t in arguments)
 
 
 def few(x: Tensor) -> bool:
@@ -71,7 +86,7 @@ def serves(x: Tensor) -> bool:
 
 
 class _Recording(threading.local):
-    calls: list | None = None           # of this thread
+    calls: list | None = None  # of this thread
 
 
 _recording = _Recording()

@@ -6,7 +6,7 @@ from torch import Tensor
 from zamba_lab.ops.kernels import build
 from zamba_lab.ops.kernels.call import call, is_off
 
-WORK = 0.1          # nanoseconds for an element, about
+WORK = 0.1  # nanoseconds for an element, about
 # The bits of infinity: of what is larger without its sign, some is infinite or NaN.
 _INFINITY = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000, torch.float64: 0x7FF0000000000000}
 

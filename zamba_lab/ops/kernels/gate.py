@@ -10,7 +10,7 @@ from zamba_lab.ops.kernels import direct
 from zamba_lab.ops.kernels.call import call, filled, suffix
 from zamba_lab.ops.kernels.memory import empty
 
-WORK = 1            # nanoseconds for an element, about
+WORK = 1  # nanoseconds for an element, about
 
 
 def gated(both: Tensor, kind: int) -> Tensor:

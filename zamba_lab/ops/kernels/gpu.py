@@ -15,20 +15,26 @@ from torch import Tensor
 
 from zamba_lab.ops.kernels.call import is_off
 
-TAPS = (2, 3, 4)         # what causal_conv1d is compiled for
-CHANNELS = 8             # with channels together in memory, which is our layout, it wants strides that are multiples of this
+TAPS = (2, 3, 4)  # what causal_conv1d is compiled for
+CHANNELS = 8  # with channels together in memory, which is our layout, it wants strides that are multiples of this
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def serves(name: str, x: Tensor, *others: Tensor | None) -> bool:
     """Whether `name`, one of KERNELS, is installed and takes these: of one type, on a CUDA device, not empty."""
-    return (x.device.type == "cuda" and not is_off() and x.dtype in TYPES and x.numel() > 0
-            and all(t is None or t.dtype == x.dtype for t in others) and kernel(name) is not None)
+    return (
+        x.device.type == "cuda"
+        and not is_off()
+        and x.dtype in TYPES
+        and x.numel() > 0
+        and all(t is None or t.dtype == x.dtype for t in others)
+        and kernel(name) is not None
+    )
 
 
 def serves_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None) -> bool:
     """Whether `conv_silu` takes these, as `serves`."""
-    return (weight.shape[1] in TAPS and x.shape[2] % CHANNELS == 0 and serves("conv_silu", x, weight, bias, state))
+    return weight.shape[1] in TAPS and x.shape[2] % CHANNELS == 0 and serves("conv_silu", x, weight, bias, state)
 
 
 @cache
@@ -48,8 +54,9 @@ KERNELS = {
 }
 
 
-def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None, chunk_size: int
-        ) -> tuple[Tensor, Tensor]:
+def ssd(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None, chunk_size: int
+) -> tuple[Tensor, Tensor]:
     """Arguments and results as `ops.ssd.ssd`."""
     return kernel("ssd")(x, dt, A, B, C, chunk_size, D=D, initial_states=state, return_final_states=True)
 
@@ -59,9 +66,15 @@ def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
     h = x.shape[2]
     u, delta = (rearrange(part, "b l h p -> b (h p) l") for part in (x, dt.to(x.dtype)))
     B, C = (rearrange(part, "b l h n -> b h n l").contiguous() for part in (B, C))
-    y, last = kernel("selective_scan")(u, delta, rearrange(A.float(), "h p n -> (h p) n"), B, C,
-                                       D=None if D is None else rearrange(D.float(), "h p -> (h p)"),
-                                       return_last_state=True)
+    y, last = kernel("selective_scan")(
+        u,
+        delta,
+        rearrange(A.float(), "h p n -> (h p) n"),
+        B,
+        C,
+        D=None if D is None else rearrange(D.float(), "h p -> (h p)"),
+        return_last_state=True,
+    )
     if last.requires_grad:
         last.register_hook(_no_gradient)
     return rearrange(y, "b (h p) l -> b l h p", h=h), rearrange(last, "b (h p) n -> b h p n", h=h)
@@ -69,16 +82,23 @@ def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
 
 def _no_gradient(gradient: Tensor) -> None:
     # The kernel takes this gradient and does nothing with it: a silently wrong result, were it not refused here.
-    raise ValueError("selective_scan_fn of mamba_ssm has no gradient for its last state; differentiate through a Mamba-1 "
-                     "state under zamba_lab.ops.kernels.off()")
+    raise ValueError(
+        "selective_scan_fn of mamba_ssm has no gradient for its last state; differentiate through a Mamba-1 "
+        "state under zamba_lab.ops.kernels.off()"
+    )
 
 
 def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """Arguments and results as `ops.conv.conv_silu`, for what `serves_conv` takes."""
-    back = weight.shape[1] - 1                                                            # 1 to 3
+    back = weight.shape[1] - 1  # 1 to 3
     if state is None:
         state = x.new_zeros(x.shape[0], back, x.shape[2])
     # (b, l, e) without gaps is (b, e, l) with its channels together, as this kernel wants x and the state it begins with
-    y = kernel("conv_silu")(rearrange(x.contiguous(), "b l e -> b e l"), weight, bias,
-                            initial_states=rearrange(state.contiguous(), "b i e -> b e i"), activation="silu")
+    y = kernel("conv_silu")(
+        rearrange(x.contiguous(), "b l e -> b e l"),
+        weight,
+        bias,
+        initial_states=rearrange(state.contiguous(), "b i e -> b e i"),
+        activation="silu",
+    )
     return rearrange(y, "b e l -> b l e"), torch.cat([state, x], dim=1)[:, -back:].clone()

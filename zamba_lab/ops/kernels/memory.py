@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 LEAST, MOST = 1 << 20, 512 << 20
-SLAB = 16 << 20                                 # what is smaller shares one of this size with others of its own size
+SLAB = 16 << 20  # what is smaller shares one of this size with others of its own size
 _PAGE, _HUGE_PAGE, _MADV_HUGEPAGE = 4 << 10, 2 << 20, 14
 
-_kept: dict[int, deque[np.ndarray]] = {}        # by size; in a queue the one that was handed out longest ago comes first
-_uncut: dict[int, np.ndarray] = {}              # by size of what is cut from it: what is left of a slab
+_kept: dict[int, deque[np.ndarray]] = {}  # by size; in a queue the one that was handed out longest ago comes first
+_uncut: dict[int, np.ndarray] = {}  # by size of what is cut from it: what is left of a slab
 
 
 def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, huge: bool = True) -> Tensor:
@@ -97,7 +97,7 @@ def _references(held: list[np.ndarray]) -> int:
     return sys.getrefcount(held[0])
 
 
-_UNUSED = _references([np.empty(1)])                    # versions of Python count differently
+_UNUSED = _references([np.empty(1)])  # versions of Python count differently
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -114,8 +114,8 @@ def _in_huge_pages(nbytes: int) -> np.ndarray:
     array = np.empty(whole + _HUGE_PAGE, np.uint8)
     start = -array.ctypes.data % _HUGE_PAGE
     if sys.platform == "linux":
-        _libc().madvise(ctypes.c_void_p(array.ctypes.data + start), ctypes.c_size_t(whole), _MADV_HUGEPAGE)     # may be refused
-    return array[start:start + nbytes]
+        _libc().madvise(ctypes.c_void_p(array.ctypes.data + start), ctypes.c_size_t(whole), _MADV_HUGEPAGE)  # may be refused
+    return array[start : start + nbytes]
 
 
 @cache

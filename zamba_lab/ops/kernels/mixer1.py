@@ -14,7 +14,7 @@ from zamba_lab.ops.kernels import conv, direct, scan
 from zamba_lab.ops.kernels.call import COMPUTED
 from zamba_lab.ops.kernels.memory import empty
 
-GIVEN = 10          # arguments that are tensors
+GIVEN = 10  # arguments that are tensors
 
 
 def _heads(x: Tensor) -> Tensor:
@@ -39,11 +39,12 @@ def _products(x: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
-def _scan_inputs(x: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A_log: Tensor, dt_min: float
-                 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _scan_inputs(
+    x: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A_log: Tensor, dt_min: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """dt, A, B, C of the scan, dt and A in the computing type; dt before its softplus; and dt's low rank, B, C as one."""
     wide, rank, n = COMPUTED[x.dtype], dt_proj.shape[2], A_log.shape[2]
-    inner = _products(_heads(x), x_proj.mT)                                               # (h, b l, r + 2n)
+    inner = _products(_heads(x), x_proj.mT)  # (h, b l, r + 2n)
     raw = _products(inner[..., :rank], dt_proj.mT).to(wide).add_(dt_bias.to(wide)[:, None])
     dt = F.softplus(raw)
     dt = dt.clamp_(min=dt_min) if dt_min > 0 else dt
@@ -56,9 +57,19 @@ def mamba1(*arguments) -> tuple[Tensor, Tensor, Tensor]:
     return (_plain if direct.bare(*arguments) else _operator)(*arguments)
 
 
-def _plain(xz: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor,
-           A_log: Tensor, D: Tensor, conv_state: Tensor | None, state: Tensor | None, dt_min: float
-           ) -> tuple[Tensor, Tensor, Tensor]:
+def _plain(
+    xz: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    conv_state: Tensor | None,
+    state: Tensor | None,
+    dt_min: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """xz: (b, l, 2e), the input projection. Returns the output projection's input (b, l, e), both states."""
     x, z = xz.chunk(2, dim=-1)
     x, last_inputs = conv.forward(x, conv_weight, conv_bias, conv_state)
@@ -72,9 +83,22 @@ _operator = torch.library.custom_op("zamba_lab::mamba1", _plain, mutates_args=()
 
 
 @torch.library.custom_op("zamba_lab::mamba1_backward", mutates_args=(), device_types="cpu")
-def mamba1_backward(xz: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, x_proj: Tensor, dt_proj: Tensor,
-                    dt_bias: Tensor, A_log: Tensor, D: Tensor, conv_state: Tensor | None, state: Tensor | None,
-                    dt_min: float, dout: Tensor, dlast_inputs: Tensor | None, dlast: Tensor | None) -> list[Tensor]:
+def mamba1_backward(
+    xz: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    conv_state: Tensor | None,
+    state: Tensor | None,
+    dt_min: float,
+    dout: Tensor,
+    dlast_inputs: Tensor | None,
+    dlast: Tensor | None,
+) -> list[Tensor]:
     """The gradients of the first ten, in order; of those not given, something empty."""
     rank, n, wide = dt_proj.shape[2], A_log.shape[2], COMPUTED[xz.dtype]
     given, z = xz.chunk(2, dim=-1)
@@ -86,29 +110,33 @@ def mamba1_backward(xz: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, x
     dt, A, B, C, raw, inner = _scan_inputs(x, x_proj, dt_proj, dt_bias, A_log, dt_min)
     y, _, starts = scan.forward(x, dt, A, B, C, D.to(wide), state, True)
     torch.ops.aten.silu_backward.grad_input(y.flatten(2).mul_(dout), z, grad_input=dz)
-    dx, ddt, dA, dB, dC, dD, dstate = scan.backward(x, dt, A, B, C, D.to(wide), starts,
-                                                    (dout * F.silu(z)).unflatten(-1, D.shape), dlast)
+    dx, ddt, dA, dB, dC, dD, dstate = scan.backward(x, dt, A, B, C, D.to(wide), starts, (dout * F.silu(z)).unflatten(-1, D.shape), dlast)
     ddt *= raw.sigmoid_() if dt_min <= 0 else raw.sigmoid_().mul_(dt > dt_min)
     dinner = torch.empty_like(inner)
-    toward_dt = _heads(ddt.to(inner.dtype))                                               # (h, b l, p)
+    toward_dt = _heads(ddt.to(inner.dtype))  # (h, b l, p)
     _products(toward_dt, dt_proj, dinner[..., :rank].zero_())
     dinner[..., rank:] = _heads(torch.cat([dB, dC], dim=-1))
     _products(dinner, x_proj, _heads(dx))
-    dweight, dbias, dconv_state = conv.backward(given, conv_weight, conv_bias, conv_state, dx.flatten(2), dlast_inputs,
-                                                dgiven)
+    dweight, dbias, dconv_state = conv.backward(given, conv_weight, conv_bias, conv_state, dx.flatten(2), dlast_inputs, dgiven)
     nothing = xz.new_empty(0)
-    return [gradient, dweight.to(conv_weight.dtype).contiguous(),
-            nothing if conv_bias is None else dbias.to(conv_bias.dtype).clone(), _products(dinner.mT, _heads(x)),
-            _products(toward_dt.mT, inner[..., :rank]), ddt.sum((0, 1)).to(dt_bias.dtype), (dA * A).to(A_log.dtype),
-            dD.to(D.dtype), nothing.clone() if dconv_state is None else dconv_state,
-            nothing.clone() if state is None else dstate]
+    return [
+        gradient,
+        dweight.to(conv_weight.dtype).contiguous(),
+        nothing if conv_bias is None else dbias.to(conv_bias.dtype).clone(),
+        _products(dinner.mT, _heads(x)),
+        _products(toward_dt.mT, inner[..., :rank]),
+        ddt.sum((0, 1)).to(dt_bias.dtype),
+        (dA * A).to(A_log.dtype),
+        dD.to(D.dtype),
+        nothing.clone() if dconv_state is None else dconv_state,
+        nothing.clone() if state is None else dstate,
+    ]
 
 
 @_operator.register_fake
 def _(xz, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A_log, D, conv_state, state, dt_min):
     b, l, e = xz.shape[0], xz.shape[1], xz.shape[2] // 2
-    return (xz.new_empty(b, l, e), xz.new_empty(b, conv_weight.shape[1] - 1, e),
-            xz.new_empty(b, *A_log.shape, dtype=COMPUTED[xz.dtype]))
+    return (xz.new_empty(b, l, e), xz.new_empty(b, conv_weight.shape[1] - 1, e), xz.new_empty(b, *A_log.shape, dtype=COMPUTED[xz.dtype]))
 
 
 @mamba1_backward.register_fake
@@ -134,8 +162,13 @@ _operator.register_autograd(_gradients, setup_context=_save)
 
 def _flops(xz_shape, conv_weight_shape, _, x_proj_shape, dt_proj_shape, *others) -> int:
     """The scan's, as `kernels.selective_scan` counts them, and the products' and convolution's multiply-adds."""
-    (b, l, _), (e, taps), (_, inner, _), rank, n = (xz_shape, conv_weight_shape, x_proj_shape, dt_proj_shape[2],
-                                                    (x_proj_shape[1] - dt_proj_shape[2]) // 2)
+    (b, l, _), (e, taps), (_, inner, _), rank, n = (
+        xz_shape,
+        conv_weight_shape,
+        x_proj_shape,
+        dt_proj_shape[2],
+        (x_proj_shape[1] - dt_proj_shape[2]) // 2,
+    )
     return b * l * e * (6 * n + 2 * (inner + rank + taps))
 
 

@@ -19,18 +19,18 @@ from zamba_lab.ops.kernels.ssd import forward as ssd_forward
 
 def _parts(t: Tensor, e: int, gn: int) -> tuple[Tensor, Tensor, Tensor]:
     """z | x, B, C | dt, as views."""
-    return t[..., :e], t[..., e:2 * e + 2 * gn], t[..., 2 * e + 2 * gn:]
+    return t[..., :e], t[..., e : 2 * e + 2 * gn], t[..., 2 * e + 2 * gn :]
 
 
-def _ssd_inputs(xBC: Tensor, raw: Tensor, dt_bias: Tensor, A_log: Tensor, e: int, groups: int, n: int, dt_min: float
-                ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _ssd_inputs(
+    xBC: Tensor, raw: Tensor, dt_bias: Tensor, A_log: Tensor, e: int, groups: int, n: int, dt_min: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """x, dt, A, B, C of the scan; dt and A in the computing type."""
     wide, h = COMPUTED[xBC.dtype], A_log.shape[0]
     x, B, C = xBC.split((e, groups * n, groups * n), dim=-1)
     dt = F.softplus(raw.to(wide) + dt_bias.to(wide))
     dt = dt.clamp(min=dt_min) if dt_min > 0 else dt
-    return (x.unflatten(-1, (h, e // h)), dt, -torch.exp(A_log.to(wide)), B.unflatten(-1, (groups, n)),
-            C.unflatten(-1, (groups, n)))
+    return (x.unflatten(-1, (h, e // h)), dt, -torch.exp(A_log.to(wide)), B.unflatten(-1, (groups, n)), C.unflatten(-1, (groups, n)))
 
 
 def mamba2(*arguments) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,9 +38,21 @@ def mamba2(*arguments) -> tuple[Tensor, Tensor, Tensor]:
     return (_plain if direct.bare(*arguments) else _operator)(*arguments)
 
 
-def _plain(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, dt_bias: Tensor, A_log: Tensor, D: Tensor,
-           norm_weight: Tensor, conv_state: Tensor | None, state: Tensor | None, groups: int, d_state: int, eps: float,
-           dt_min: float) -> tuple[Tensor, Tensor, Tensor]:
+def _plain(
+    zxBCdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    conv_state: Tensor | None,
+    state: Tensor | None,
+    groups: int,
+    d_state: int,
+    eps: float,
+    dt_min: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """zxBCdt: (b, l, 2e + 2gn + h), the input projection. Returns the output projection's input (b, l, e), both states."""
     e = norm_weight.shape[0]
     z, xBC, raw = _parts(zxBCdt, e, groups * d_state)
@@ -54,10 +66,24 @@ _operator = torch.library.custom_op("zamba_lab::mamba2", _plain, mutates_args=()
 
 
 @torch.library.custom_op("zamba_lab::mamba2_backward", mutates_args=(), device_types="cpu")
-def mamba2_backward(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, dt_bias: Tensor, A_log: Tensor,
-                    D: Tensor, norm_weight: Tensor, conv_state: Tensor | None, state: Tensor | None, groups: int,
-                    d_state: int, eps: float, dt_min: float, dout: Tensor, dlast_inputs: Tensor | None,
-                    dlast: Tensor | None) -> list[Tensor]:
+def mamba2_backward(
+    zxBCdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    conv_state: Tensor | None,
+    state: Tensor | None,
+    groups: int,
+    d_state: int,
+    eps: float,
+    dt_min: float,
+    dout: Tensor,
+    dlast_inputs: Tensor | None,
+    dlast: Tensor | None,
+) -> list[Tensor]:
     """The gradients of the first nine, in order; of those not given, something empty."""
     e, gn, wide = norm_weight.shape[0], groups * d_state, COMPUTED[zxBCdt.dtype]
     z, xBC, raw = _parts(zxBCdt, e, gn)
@@ -70,27 +96,36 @@ def mamba2_backward(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | Non
     dy = empty(y, *y.shape)
     dnorm = norm.backward(y.flatten(2), z, norm_weight, eps, groups, dout, dy.flatten(2), dz)
     dmixed = empty(mixed, *mixed.shape)
-    ddt, dA, dB, dC, dD, dstate = ssd_backward(x, dt, A, B, C, D.to(wide), state, dy, dlast,
-                                               dmixed[..., :e].unflatten(-1, x.shape[2:]))
-    dmixed[..., e:e + gn] = dB.flatten(2)
-    dmixed[..., e + gn:] = dC.flatten(2)
+    ddt, dA, dB, dC, dD, dstate = ssd_backward(x, dt, A, B, C, D.to(wide), state, dy, dlast, dmixed[..., :e].unflatten(-1, x.shape[2:]))
+    dmixed[..., e : e + gn] = dB.flatten(2)
+    dmixed[..., e + gn :] = dC.flatten(2)
     dweight, dbias, dconv_state = conv.backward(xBC, conv_weight, conv_bias, conv_state, dmixed, dlast_inputs, dxBC)
     ddt *= torch.sigmoid(raw.to(wide) + dt_bias.to(wide))
     if dt_min > 0:
         ddt *= dt > dt_min
     draw.copy_(ddt)
     nothing = zxBCdt.new_empty(0)
-    return [gradient, dweight.to(conv_weight.dtype).contiguous(),
-            nothing if conv_bias is None else dbias.to(conv_bias.dtype).clone(), ddt.sum((0, 1)).to(dt_bias.dtype),
-            (dA * A).to(A_log.dtype), dD.to(D.dtype), dnorm.to(norm_weight.dtype),
-            nothing.clone() if dconv_state is None else dconv_state, nothing.clone() if state is None else dstate]
+    return [
+        gradient,
+        dweight.to(conv_weight.dtype).contiguous(),
+        nothing if conv_bias is None else dbias.to(conv_bias.dtype).clone(),
+        ddt.sum((0, 1)).to(dt_bias.dtype),
+        (dA * A).to(A_log.dtype),
+        dD.to(D.dtype),
+        dnorm.to(norm_weight.dtype),
+        nothing.clone() if dconv_state is None else dconv_state,
+        nothing.clone() if state is None else dstate,
+    ]
 
 
 @_operator.register_fake
 def _(zxBCdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, state, groups, d_state, eps, dt_min):
     (b, l, _), e, h = zxBCdt.shape, norm_weight.shape[0], A_log.shape[0]
-    return (zxBCdt.new_empty(b, l, e), zxBCdt.new_empty(b, conv_weight.shape[1] - 1, e + 2 * groups * d_state),
-            zxBCdt.new_empty(b, h, e // h, d_state, dtype=COMPUTED[zxBCdt.dtype]))
+    return (
+        zxBCdt.new_empty(b, l, e),
+        zxBCdt.new_empty(b, conv_weight.shape[1] - 1, e + 2 * groups * d_state),
+        zxBCdt.new_empty(b, h, e // h, d_state, dtype=COMPUTED[zxBCdt.dtype]),
+    )
 
 
 @mamba2_backward.register_fake

@@ -7,28 +7,51 @@ from zamba_lab.ops.kernels import direct
 from zamba_lab.ops.kernels.call import COMPUTED, call, filled, suffix
 from zamba_lab.ops.kernels.memory import empty
 
-SLOTS = 64          # independent runs of rows in the backward pass; a constant, so that sums do not depend on threads
+SLOTS = 64  # independent runs of rows in the backward pass; a constant, so that sums do not depend on threads
 
-WORK = 2            # nanoseconds for an element, about
+WORK = 2  # nanoseconds for an element, about
 
 
 def forward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, early: bool) -> Tensor:
     """y and z: (..., e). early: round before the weight. Only the operators call this."""
     y, z = _flat(y), _flat(z)
     out = empty(y, *y.shape)
-    call("norm_forward" + suffix(y), WORK * y.numel(), *y.shape, groups, float(eps), int(early), *_step(y),
-         *_step(z), filled(weight.to(y.dtype)), out)
+    call(
+        "norm_forward" + suffix(y),
+        WORK * y.numel(),
+        *y.shape,
+        groups,
+        float(eps),
+        int(early),
+        *_step(y),
+        *_step(z),
+        filled(weight.to(y.dtype)),
+        out,
+    )
     return out
 
 
-def backward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, dout: Tensor, dy: Tensor,
-             dz: Tensor | None) -> Tensor:
+def backward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, dout: Tensor, dy: Tensor, dz: Tensor | None) -> Tensor:
     """Write the gradients of y and z to dy and dz (..., e); return that of weight (e,), in the computing type."""
     y, z, dout, (count, e) = _flat(y), _flat(z), _flat(dout), _flat(y).shape
     slots = min(SLOTS, count)
     dweight = y.new_empty(slots, e, dtype=COMPUTED[y.dtype])
-    call("norm_backward" + suffix(y), 2 * WORK * y.numel(), slots, count, e, groups, eps, *_step(y), *_step(z),
-         filled(weight.to(y.dtype)), *_step(dout), *_step(_flat_view(dy)), *_step(_flat_view(dz)), dweight)
+    call(
+        "norm_backward" + suffix(y),
+        2 * WORK * y.numel(),
+        slots,
+        count,
+        e,
+        groups,
+        eps,
+        *_step(y),
+        *_step(z),
+        filled(weight.to(y.dtype)),
+        *_step(dout),
+        *_step(_flat_view(dy)),
+        *_step(_flat_view(dz)),
+        dweight,
+    )
     return dweight.sum(0)
 
 
@@ -61,8 +84,7 @@ _operator = torch.library.custom_op("zamba_lab::rms_norm", _plain, mutates_args=
 
 
 @torch.library.custom_op("zamba_lab::rms_norm_backward", mutates_args=(), device_types="cpu")
-def rms_norm_backward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, dout: Tensor
-                      ) -> tuple[Tensor, Tensor, Tensor]:
+def rms_norm_backward(y: Tensor, z: Tensor | None, weight: Tensor, eps: float, groups: int, dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of y, z and weight; z's is of no use where there is none."""
     dy, dz = empty(y, *y.shape), empty(y, *((0,) if z is None else y.shape))
     dweight = backward(y, z, weight, eps, groups, dout, dy, None if z is None else dz)

@@ -13,32 +13,76 @@ from zamba_lab.ops.kernels.memory import empty
 
 # As scan.c says: tokens between kept states, and what the axes of a kept state are padded to.
 CHUNK, LANES, TILE = 32, 16, 4
-RUN = 64            # channels that are worth a task of their own
-WORK = 0.3          # nanoseconds for a state element and token, about
-SLOTS = 16          # tasks the backward pass is cut into at most; a constant, so that sums do not depend on threads
+RUN = 64  # channels that are worth a task of their own
+WORK = 0.3  # nanoseconds for a state element and token, about
+SLOTS = 16  # tasks the backward pass is cut into at most; a constant, so that sums do not depend on threads
 
 
-def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None, keep: bool
-            ) -> tuple[Tensor, Tensor, Tensor]:
+def forward(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """As the operator below. Only the operators call this."""
     (b, l, h, p), n = x.shape, B.shape[3]
     state = carried("state", state, (b, h, p, n), dt.dtype)
     y, last = empty(x, b, l, h, p), dt.new_empty(b, h, p, n)
-    starts = (dt.new_zeros if p % LANES else dt.new_empty)(_kept(x, B, keep))       # the kernel may not fill the padding
-    call("scan_forward" + suffix(x), WORK * x.numel() * n, max(1, p // RUN), b, l, h, p, n, *_steps(x), *_steps(dt),
-         filled(A), *_steps(B), *_steps(C), filled(D), filled(state), y, last, starts if keep else None)
+    starts = (dt.new_zeros if p % LANES else dt.new_empty)(_kept(x, B, keep))  # the kernel may not fill the padding
+    call(
+        "scan_forward" + suffix(x),
+        WORK * x.numel() * n,
+        max(1, p // RUN),
+        b,
+        l,
+        h,
+        p,
+        n,
+        *_steps(x),
+        *_steps(dt),
+        filled(A),
+        *_steps(B),
+        *_steps(C),
+        filled(D),
+        filled(state),
+        y,
+        last,
+        starts if keep else None,
+    )
     return y, last, starts
 
 
-def backward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, starts: Tensor, dy: Tensor,
-             dlast: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def backward(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, starts: Tensor, dy: Tensor, dlast: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As the operator below. Only the operators call this."""
     (b, l, h, p), n = x.shape, B.shape[3]
     parts = max(1, min(p // RUN, SLOTS // max(1, b * h)))
     dx, ddt, dstate = empty(x, b, l, h, p), empty(dt, b, l, h, p), dt.new_empty(b, h, p, n)
     dA, dD, dB, dC = dt.new_empty(b, h, p, n), dt.new_empty(b, h, p), *dt.new_empty(2, parts, b, l, h, n)
-    call("scan_backward" + suffix(x), 3 * WORK * x.numel() * n, parts, b, l, h, p, n, *_steps(x), *_steps(dt), filled(A),
-         *_steps(B), *_steps(C), filled(D), filled(starts), *_steps(dy), filled(dlast), dx, ddt, dA, dB, dC, dD, dstate)
+    call(
+        "scan_backward" + suffix(x),
+        3 * WORK * x.numel() * n,
+        parts,
+        b,
+        l,
+        h,
+        p,
+        n,
+        *_steps(x),
+        *_steps(dt),
+        filled(A),
+        *_steps(B),
+        *_steps(C),
+        filled(D),
+        filled(starts),
+        *_steps(dy),
+        filled(dlast),
+        dx,
+        ddt,
+        dA,
+        dB,
+        dC,
+        dD,
+        dstate,
+    )
     return dx, ddt, dA.sum(0), dB.sum(0).to(B.dtype), dC.sum(0).to(C.dtype), dD.sum(0), dstate
 
 
@@ -54,31 +98,38 @@ def _kept(x: Tensor, B: Tensor, keep: bool) -> tuple[int, ...]:
 
 
 @torch.library.custom_op("zamba_lab::selective_scan", mutates_args=(), device_types="cpu")
-def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None,
-                   keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+def selective_scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Arguments as `ops.scan.scan_recurrence`, types as `call.serves`; D (h, p) adds D x to y, keep spares the backward
     pass a scan. Returns: y, the last state, and the kept states in the kernel's own layout (nothing if not keep)."""
     return forward(x, dt, A, B, C, D, state, keep)
 
 
 @torch.library.custom_op("zamba_lab::selective_scan_backward", mutates_args=(), device_types="cpu")
-def selective_scan_backward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, starts: Tensor,
-                            dy: Tensor, dlast: Tensor | None
-                            ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def selective_scan_backward(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, starts: Tensor, dy: Tensor, dlast: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, dt, A, B, C, D (h, p) and the first state, from those of y and of the last state."""
     return backward(x, dt, A, B, C, D, starts, dy, dlast)
 
 
 @selective_scan.register_fake
 def _(x, dt, A, B, C, D, state, keep):
-    return (x.new_empty(x.shape), dt.new_empty(x.shape[0], x.shape[2], x.shape[3], B.shape[3]),
-            dt.new_empty(_kept(x, B, keep)))
+    return (x.new_empty(x.shape), dt.new_empty(x.shape[0], x.shape[2], x.shape[3], B.shape[3]), dt.new_empty(_kept(x, B, keep)))
 
 
 @selective_scan_backward.register_fake
 def _(x, dt, A, B, C, D, starts, dy, dlast):
-    return (x.new_empty(x.shape), dt.new_empty(x.shape), dt.new_empty(A.shape), B.new_empty(B.shape),
-            C.new_empty(C.shape), dt.new_empty(A.shape[:2]), dt.new_empty(x.shape[0], *A.shape))
+    return (
+        x.new_empty(x.shape),
+        dt.new_empty(x.shape),
+        dt.new_empty(A.shape),
+        B.new_empty(B.shape),
+        C.new_empty(C.shape),
+        dt.new_empty(A.shape[:2]),
+        dt.new_empty(x.shape[0], *A.shape),
+    )
 
 
 def _save(ctx, inputs, output):

@@ -12,22 +12,20 @@ from zamba_lab.ops.kernels.call import call, carried, filled, rows, steps, suffi
 from zamba_lab.ops.kernels.memory import empty
 from zamba_lab.ops.kernels.unit import matrix_unit
 
-SLOTS = 16          # independent runs of heads in the backward pass; a constant, so that sums do not depend on threads
+SLOTS = 16  # independent runs of heads in the backward pass; a constant, so that sums do not depend on threads
 
-CHUNK = 32          # tokens that are multiplied as matrices; ssd.c says the same
+CHUNK = 32  # tokens that are multiplied as matrices; ssd.c says the same
 
-WORK = 0.1          # nanoseconds for a state element and token, about
+WORK = 0.1  # nanoseconds for a state element and token, about
 
 
-def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None
-            ) -> tuple[Tensor, Tensor]:
+def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """y (b, l, h, p) and the last state (b, h, p, n). Arguments as `ops.ssd.ssd`; only the operators call this."""
     b, l, h, p = x.shape
     g, n = B.shape[2:]
     x, B, C, state = rows(x), rows(B), rows(C), carried("state", state, (b, h, p, n), dt.dtype)
     y, last = empty(x, b, l, h, p), dt.new_empty(b, h, p, n)
-    arguments = (b, l, h, p, g, n, *steps(x), filled(dt), filled(A), *steps(B), *steps(C), filled(D), filled(state), _work(dt, B),
-                 y, last)
+    arguments = (b, l, h, p, g, n, *steps(x), filled(dt), filled(A), *steps(B), *steps(C), filled(D), filled(state), _work(dt, B), y, last)
     if x.dtype == torch.bfloat16 and p % 32 == n % 32 == 0 and matrix_unit() == 1:
         not_finite = dt.new_zeros(1, dtype=torch.int64)
         call("ssd_forward_tiles", WORK * x.numel() * n, *arguments, not_finite)
@@ -37,8 +35,18 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     return y, last
 
 
-def backward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None, dy: Tensor,
-             dlast: Tensor | None, dx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def backward(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    state: Tensor | None,
+    dy: Tensor,
+    dlast: Tensor | None,
+    dx: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Write the gradient of x to dx (b, l, h, p); return those of dt, A, B, C, D, state, from those of y and the last state.
 
     Those of B and C are sums over heads in the computing type.
@@ -49,9 +57,34 @@ def backward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor |
     slots = max(1, min(h // g, SLOTS // (b * g)))
     ddt, dstate, (dA, dD) = dt.new_empty(b, l, h), dt.new_empty(b, h, p, n), dt.new_empty(2, b, h)
     dB, dC = dt.new_empty(2, slots, b, l, g, n)
-    call("ssd_backward" + suffix(x), 3 * WORK * x.numel() * n, slots, b, l, h, p, g, n, *steps(x), filled(dt),
-         filled(A), *steps(B), *steps(C), filled(D), filled(state), _work(dt, B), *steps(dy), filled(dlast), *steps(dx), ddt, dA, dD,
-         dB, dC, dstate)
+    call(
+        "ssd_backward" + suffix(x),
+        3 * WORK * x.numel() * n,
+        slots,
+        b,
+        l,
+        h,
+        p,
+        g,
+        n,
+        *steps(x),
+        filled(dt),
+        filled(A),
+        *steps(B),
+        *steps(C),
+        filled(D),
+        filled(state),
+        _work(dt, B),
+        *steps(dy),
+        filled(dlast),
+        *steps(dx),
+        ddt,
+        dA,
+        dD,
+        dB,
+        dC,
+        dstate,
+    )
     return ddt, dA.sum(0), dB.sum(0), dC.sum(0), dD.sum(0), dstate
 
 
@@ -62,15 +95,15 @@ def _work(dt: Tensor, B: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("zamba_lab::ssd", mutates_args=(), device_types="cpu")
-def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None
-        ) -> tuple[Tensor, Tensor]:
+def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """y and the last state. x, B, C of one stored type, the others of the type it is computed in (`call.COMPUTED`)."""
     return forward(x, dt, A, B, C, D, state)
 
 
 @torch.library.custom_op("zamba_lab::ssd_backward", mutates_args=(), device_types="cpu")
-def ssd_backward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None,
-                 dy: Tensor, dlast: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def ssd_backward(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None, dy: Tensor, dlast: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, dt, A, B, C, D and state."""
     dx = empty(x, *x.shape)
     ddt, dA, dB, dC, dD, dstate = backward(x, dt, A, B, C, D, state, dy, dlast, dx)
@@ -84,8 +117,15 @@ def _(x, dt, A, B, C, D, state):
 
 @ssd_backward.register_fake
 def _(x, dt, A, B, C, D, state, dy, dlast):
-    return (x.new_empty(x.shape), dt.new_empty(dt.shape), torch.empty_like(A), B.new_empty(B.shape), C.new_empty(C.shape),
-            torch.empty_like(A), dt.new_empty(x.shape[0], x.shape[2], x.shape[3], B.shape[3]))
+    return (
+        x.new_empty(x.shape),
+        dt.new_empty(dt.shape),
+        torch.empty_like(A),
+        B.new_empty(B.shape),
+        C.new_empty(C.shape),
+        torch.empty_like(A),
+        dt.new_empty(x.shape[0], x.shape[2], x.shape[3], B.shape[3]),
+    )
 
 
 def _save(ctx, inputs, output):

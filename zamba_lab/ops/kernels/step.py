@@ -12,9 +12,21 @@ from zamba_lab.ops.kernels.direct import run
 from zamba_lab.ops.kernels.memory import empty
 
 
-def mamba2_step(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, dt_bias: Tensor, A_log: Tensor, D: Tensor,
-                norm_weight: Tensor, conv: Tensor | None, state: Tensor | None, n_groups: int, d_state: int, eps: float,
-                dt_min: float) -> tuple[Tensor, Tensor, Tensor]:
+def mamba2_step(
+    zxBCdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    conv: Tensor | None,
+    state: Tensor | None,
+    n_groups: int,
+    d_state: int,
+    eps: float,
+    dt_min: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """The Mamba-2 mixer between its projections.
 
     Args:
@@ -29,15 +41,47 @@ def mamba2_step(zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, d
     conv, state = _past(zxBCdt, conv, state, (b, taps - 1, channels), (b, h, e // h, d_state))
     wide_rates, dt_bias, A_log, D = _rates(io, dt_bias, A_log, D)
     y, conv_next, following = zxBCdt.new_empty(b, 1, e), torch.empty_like(conv), empty(state, *state.shape, huge=False)
-    run("mamba2_step" + suffix(zxBCdt), "iiiiiiddi" + "ppppppppp" + "ooo", b, h, e // h, n_groups, d_state, taps, dt_min,
-        eps, wide_rates, zxBCdt, _as(conv_weight, io), _as(conv_bias, io), conv, dt_bias, A_log, D, _as(norm_weight, io), state,
-        y, conv_next, following)
+    run(
+        "mamba2_step" + suffix(zxBCdt),
+        "iiiiiiddi" + "ppppppppp" + "ooo",
+        b,
+        h,
+        e // h,
+        n_groups,
+        d_state,
+        taps,
+        dt_min,
+        eps,
+        wide_rates,
+        zxBCdt,
+        _as(conv_weight, io),
+        _as(conv_bias, io),
+        conv,
+        dt_bias,
+        A_log,
+        D,
+        _as(norm_weight, io),
+        state,
+        y,
+        conv_next,
+        following,
+    )
     return y, conv_next, following
 
 
-def mamba1_step(xz: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor,
-                A_log: Tensor, D: Tensor, conv: Tensor | None, state: Tensor | None, dt_min: float
-                ) -> tuple[Tensor, Tensor, Tensor]:
+def mamba1_step(
+    xz: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    conv: Tensor | None,
+    state: Tensor | None,
+    dt_min: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """The Mamba-1 mixer between its projections.
 
     Args:
@@ -52,14 +96,35 @@ def mamba1_step(xz: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, x_pro
     conv, state = _past(xz, conv, state, (b, taps - 1, e), (b, h, p, n))
     wide_rates, dt_bias, A_log, D = _rates(io, dt_bias, A_log, D)
     y, conv_next, following = xz.new_empty(b, 1, e), torch.empty_like(conv), empty(state, *state.shape, huge=False)
-    run("mamba1_step" + suffix(xz), "iiiiiidi" + "pppppppppp" + "ooo", b, h, p, n, rank, taps, dt_min, wide_rates, xz,
-        _as(conv_weight, io), _as(conv_bias, io), conv, _as(x_proj, io), _as(dt_proj, io), dt_bias, A_log, D, state,
-        y, conv_next, following)
+    run(
+        "mamba1_step" + suffix(xz),
+        "iiiiiidi" + "pppppppppp" + "ooo",
+        b,
+        h,
+        p,
+        n,
+        rank,
+        taps,
+        dt_min,
+        wide_rates,
+        xz,
+        _as(conv_weight, io),
+        _as(conv_bias, io),
+        conv,
+        _as(x_proj, io),
+        _as(dt_proj, io),
+        dt_bias,
+        A_log,
+        D,
+        state,
+        y,
+        conv_next,
+        following,
+    )
     return y, conv_next, following
 
 
-def _past(like: Tensor, conv: Tensor | None, state: Tensor | None, conv_shape: tuple, state_shape: tuple
-          ) -> tuple[Tensor, Tensor]:
+def _past(like: Tensor, conv: Tensor | None, state: Tensor | None, conv_shape: tuple, state_shape: tuple) -> tuple[Tensor, Tensor]:
     """What the mixer carried, without gaps; zeros where it carried nothing. Of the right types and shapes: `Mixer.fitted`."""
     conv = like.new_zeros(conv_shape) if conv is None else conv.contiguous()
     # not new_zeros: every page of each layer's would be met for the first time
@@ -78,8 +143,9 @@ def _rates(io: torch.dtype, *rates: Tensor) -> tuple[int, Tensor, ...]:
     return 1, *(_as(t, COMPUTED[io]) for t in rates)
 
 
-def attend_step(q: Tensor, k: Tensor, v: Tensor, turn: tuple[Tensor, Tensor] | None, K: Tensor, V: Tensor, s: int,
-                seen: Tensor | None, scale: float) -> Tensor:
+def attend_step(
+    q: Tensor, k: Tensor, v: Tensor, turn: tuple[Tensor, Tensor] | None, K: Tensor, V: Tensor, s: int, seen: Tensor | None, scale: float
+) -> Tensor:
     """Attention of one new token; writes its key, turned, and its value to position s - 1 of the buffers.
 
     Args:
@@ -93,8 +159,28 @@ def attend_step(q: Tensor, k: Tensor, v: Tensor, turn: tuple[Tensor, Tensor] | N
     cosine, sine = (None, None) if turn is None else turn
     apart = 0 if turn is None or len(cosine) == 1 else p // 2
     y = torch.empty_like(q)
-    run("attend_step" + suffix(q), "iiiilrd" + "pppppiuup" + "lo", b, q.shape[-1] // p, g, p, s, room, scale,
-        q, k, v, cosine, sine, apart, K, V, seen, s, y)
+    run(
+        "attend_step" + suffix(q),
+        "iiiilrd" + "pppppiuup" + "lo",
+        b,
+        q.shape[-1] // p,
+        g,
+        p,
+        s,
+        room,
+        scale,
+        q,
+        k,
+        v,
+        cosine,
+        sine,
+        apart,
+        K,
+        V,
+        seen,
+        s,
+        y,
+    )
     return y
 
 

@@ -38,13 +38,19 @@ class Tape:
     an output.
     """
 
-    def __init__(self, calls: Calls, inputs: Sequence[Tensor], outputs: Sequence[Tensor],
-                 numbers: Mapping[int, Mapping[str, int]], weights: Iterable[Tensor]):
+    def __init__(
+        self,
+        calls: Calls,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        numbers: Mapping[int, Mapping[str, int]],
+        weights: Iterable[Tensor],
+    ):
         slots = {t.data_ptr(): k for k, t in enumerate([*inputs, *outputs])}
         fixed, given = {_memory(t) for t in weights}, {_memory(t) for t in inputs}
         made: set[int] = set()
         words: list[int] = []
-        places: list[tuple[int, int]] = []                  # (where in the words, slot)
+        places: list[tuple[int, int]] = []  # (where in the words, slot)
         starts, self._held = [], []
         for name, letters, arguments in calls:
             starts.append(len(words))
@@ -72,7 +78,7 @@ class Tape:
         self._run = build.library().run_tape
         self._run.argtypes = [ctypes.c_int64, ctypes.c_int64] + 3 * [ctypes.c_void_p]
         self._arguments = (1, len(calls), *(a.ctypes.data for a in (self._functions, self._starts, self._words)))
-        self.lock = threading.Lock()                        # what lies between the calls is one thread's at a time
+        self.lock = threading.Lock()  # what lies between the calls is one thread's at a time
 
     def play(self, slots: list[int]) -> None:
         """Make the calls again, by who holds `lock`. slots: addresses and integers.

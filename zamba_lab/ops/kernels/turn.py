@@ -7,7 +7,7 @@ from zamba_lab.ops.kernels import direct
 from zamba_lab.ops.kernels.call import call, filled, suffix
 from zamba_lab.ops.kernels.memory import empty
 
-WORK = 0.5          # nanoseconds for an element, about
+WORK = 0.5  # nanoseconds for an element, about
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -19,8 +19,23 @@ def _plain(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
     b, h, l, p = x.shape
     x = x if x.stride(3) == 1 else x.contiguous()
     y = empty(x, b, l, h, p)
-    call("turn" + suffix(x), WORK * x.numel(), b, l, h, p, len(cos), int(back), x, x.stride(0), x.stride(2), x.stride(1),
-         filled(cos), filled(sin), y)
+    call(
+        "turn" + suffix(x),
+        WORK * x.numel(),
+        b,
+        l,
+        h,
+        p,
+        len(cos),
+        int(back),
+        x,
+        x.stride(0),
+        x.stride(2),
+        x.stride(1),
+        filled(cos),
+        filled(sin),
+        y,
+    )
     return y.transpose(1, 2)
 
 
