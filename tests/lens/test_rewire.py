@@ -98,4 +98,8 @@ def test_a_rewired_model_can_be_saved(make, tmp_path):
     model, ids = make_model(BASE), random_ids(BASE)
     view = lens.intervene(model, make()).view
     zl.save(view, tmp_path)
-    assert torch.equal(zl.load(tmp_path)(ids), view(ids))
+    loaded = zl.load(tmp_path)
+    for name, tensor in view.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    # Weights mapped from a file may lie elsewhere in a cache line: the same numbers, sums rounded otherwise in the last bit.
+    torch.testing.assert_close(loaded(ids), view(ids), rtol=1e-12, atol=1e-12)
