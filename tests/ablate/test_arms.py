@@ -146,7 +146,7 @@ WRONG = {
     ("direction: less", "direction: fewer"): (26, "direction of a claim must be one of more, less, equal"),
     ("seeds: 3", "rounds: 3"): (16, "no such key of a study: 'rounds'"),
     ("ablate.tiny:Before", "ablate.tiny:After"): (10, "no task there"),
-    ("seeds: 3", "name: again"): (16, "'name' is said twice, first in line 1"),
+    ("seeds: 3", "name: again"): (16, "repeats 'name', first in line 1"),
     ("seeds: 3", "seeds: ["): (18, "must be YAML or JSON"),
     ("  lr: 3e-3", "  seed: 3"): (14, "seeds the seeds"),
 }

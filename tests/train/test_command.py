@@ -166,7 +166,7 @@ def test_what_does_not_fit_is_a_sentence_and_status_2(place, capsys, monkeypatch
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("{", "YAML or JSON that can be read"),
+        ("{", "a run's file must be YAML or JSON"),
         ("[1]", "lacks 'model'"),
         ("model: x\nspeed: 3", r"it has ['speed']"),
         ("model: {depth: 3}\ndata: x\nout: y", "no such field of a model: depth"),

@@ -16,11 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from zamba_lab.ablate import files
 from zamba_lab.ablate.arms import Arm, Impossible, arms_of
 from zamba_lab.ablate.claims import Claim, label
 from zamba_lab.ablate.matching import Match, Matched, match, quantity
 from zamba_lab.config import ZambaConfig
+from zamba_lab.config.yaml_file import line_of, read_yaml
 from zamba_lab.train import TrainConfig
 
 
@@ -116,11 +116,11 @@ def _off(config: ZambaConfig, base: ZambaConfig, context: int) -> float:
 def read_study(file: str | Path) -> Study:
     """The study that a YAML or JSON file describes. Raises ValueError naming the file, the line and the rule."""
     file = Path(file)
-    values, lines = files.read(file)
+    values, lines = read_yaml(file, "a study's file")
     try:
         return from_values(values)
     except Impossible as error:
-        raise ValueError(f"{file}:{files.line_of(error.place, lines)}: {error}") from error
+        raise ValueError(f"{file}:{line_of(error.place, lines)}: {error}") from error
 
 
 def from_values(values: Any) -> Study:

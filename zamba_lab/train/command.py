@@ -16,12 +16,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import re
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from zamba_lab.config.yaml_file import read_yaml
 from zamba_lab.train.config import TrainConfig, annealing, defaults, from_values
 
 STUDY, ALL = "annealing-study", "shipped"  # recipes besides those of the models by their names
@@ -133,18 +133,8 @@ def _checked(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """YAML 1.1 takes 1e-3 for a text; here it is the number that it is in JSON and in YAML 1.2."""
-
-    number = re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
-    try:
-        found = yaml.load(file.read_text(encoding="utf-8"), Loader)  # noqa: S506 - it is a safe one
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"a run's file must be YAML or JSON that can be read: {str(file)!r} ({error})") from error
-    if not isinstance(found, dict) or (unknown := sorted(found.keys() - set(KEYS))) or "model" not in found:
+    found, _ = read_yaml(file, "a run's file")
+    if not isinstance(found, dict) or (unknown := sorted(map(str, found.keys() - set(KEYS)))) or "model" not in found:
         got = f"it has {unknown}" if isinstance(found, dict) and unknown else "it lacks 'model'"
         raise ValueError(f"a run's file has the keys {', '.join(KEYS)}: in {str(file)!r} {got}")
     return found

@@ -1,0 +1,83 @@
+"""Read a YAML or JSON file that describes a run or a study, and remember the line of everything in it.
+
+Bounded, for such a file may come from anyone: at most MAX_BYTES, MAX_DEPTH levels, and MAX_VALUES values once its aliases are
+expanded. A short file of nested aliases would otherwise fill the memory.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 30
+MAX_VALUES = 20_000
+
+Place = tuple[Any, ...]  # the keys and list indices that lead to a value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as a text; here it is a number, as in JSON and in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+
+def read_yaml(file: str | Path, kind: str) -> tuple[Any, dict[Place, int]]:
+    """The content of a YAML or JSON file and the line, from 1, of each key and list entry.
+
+    kind: what the file is, for the messages ("a study's file"). ("axes", "rope", 1) is the place of the second value of axes.rope.
+
+    Raises ValueError, with the line where there is one, if it cannot be read, repeats a key or exceeds a bound.
+    """
+    file = Path(file)
+    lines: dict[Place, int] = {(): 1}
+    try:
+        if (size := file.stat().st_size) > MAX_BYTES:
+            raise ValueError(f"{file}: {kind} has at most {MAX_BYTES:,} bytes: got {size:,}")
+        loader = _Loader(file.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return None, lines
+        _note_lines(node, (), lines, loader, f"{file}:{{}}: {kind}")
+        return loader.construct_document(node), lines
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{kind} must be YAML or JSON that can be read: {str(file)!r} ({error})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or error
+        raise ValueError(f"{file}:{mark.line + 1 if mark else 1}: {kind} must be YAML or JSON: {problem}") from error
+    except RecursionError as error:
+        raise ValueError(f"{file}: {kind} has at most {MAX_DEPTH} levels") from error
+
+
+def _note_lines(node: yaml.Node, place: Place, lines: dict[Place, int], loader: yaml.Loader, where: str) -> None:
+    """Enter the line of every value below a node. An alias is followed at each of its places, so that expansion is counted."""
+    line = node.start_mark.line + 1
+    if len(place) > MAX_DEPTH or len(lines) > MAX_VALUES:
+        raise ValueError(f"{where.format(line)} has at most {MAX_DEPTH} levels and {MAX_VALUES:,} values, aliases expanded")
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ValueError(f"{where.format(line)} has keys that are texts or numbers")
+            merge = key.tag == "tag:yaml.org,2002:merge"
+            inner = (*place, key.value if merge else loader.construct_object(key))
+            if inner in lines:
+                raise ValueError(f"{where.format(line)} repeats {inner[-1]!r}, first in line {lines[inner]}")
+            lines[inner] = line
+            _note_lines(value, inner, lines, loader, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*place, index)] = value.start_mark.line + 1
+            _note_lines(value, (*place, index), lines, loader, where)
+
+
+def line_of(place: Place, lines: dict[Place, int]) -> int:
+    """The line of a place, or of the nearest one that encloses it."""
+    while place not in lines:
+        place = place[:-1]
+    return lines[place]
