@@ -89,7 +89,7 @@ def test_a_switch_without_an_effect_is_no_arm():
 
 
 FILE = """\
-name: of a file
+name: of-a-file
 base:
   d_model: 16
   n_layers: 2
@@ -121,7 +121,7 @@ claims:
 def test_a_file_is_the_same_study_as_python(tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(FILE)
-    found = read_study(file)
+    found = read_study(file, ["ablate.tiny:Before"])
     assert [arm.name for arm in found.every_arm] == ["base", "rope=off", "d_state=8", "no adapters, usual scale"]
     assert found.base.vocab_size == 11 and found.train.length == 9 and found.train.lr == 3e-3 and found.seeds == (0, 1, 2)
     assert found.match.tolerance == 0.02 and found.claims[0].threshold == 0.1
@@ -131,7 +131,7 @@ def test_a_file_is_the_same_study_as_python(tmp_path):
     import yaml
 
     as_json.write_text(json.dumps(yaml.safe_load(FILE.replace("3e-3", "0.003")), indent=1))
-    assert read_study(as_json) == found
+    assert read_study(as_json, ["ablate.tiny:Before"]) == found
 
 
 WRONG = {
@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused_with_its_line(change, tmp_path):
     assert FILE.count(change[0]) == 1
     file.write_text(FILE.replace(*change))
     with pytest.raises(ValueError) as error:
-        read_study(file)
+        read_study(file, ["ablate.tiny:Before", "ablate.tiny:After"])
     assert str(error.value).startswith(f"{file}:{line}:") and message in str(error.value)
 
 

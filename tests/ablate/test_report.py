@@ -157,7 +157,7 @@ def test_a_curve_stays_where_it_was_solved_and_ends_where_it_diverged():
 
 
 FILE = {
-    "name": "by hand",
+    "name": "by-hand",
     "base": {"d_model": 16, "n_layers": 2, "headdim": 8, "n_shared_blocks": 1, "hybrid_layers": [1], "attn_heads": 2, "d_mlp": 16},
     "task": {"from": "ablate.tiny:Before"},
     "train": {"steps": 6, "batch": 4},
@@ -168,20 +168,21 @@ FILE = {
 
 def test_the_command_line_plans_without_making_anything_and_reports_what_is_there(tmp_path, capsys):
     file, store = tmp_path / "study.yaml", tmp_path / "store"
+    allow = ["--allow-import", "ablate.tiny:Before"]
     file.write_text(yaml.safe_dump(FILE))
-    assert main(["ablate", "plan", str(file), "--store", str(store), "--time"]) == 0
+    assert main(["ablate", "plan", str(file), "--store", str(store), "--time", *allow]) == 0
     said = capsys.readouterr().out
     assert "2 arms" in said and "4 cells, 0 of them finished" in said and "core hours" in said and not store.exists()
-    assert main(["ablate", "report", str(file), "--store", str(store)]) == 2 and "there is no store" in capsys.readouterr().err
+    assert main(["ablate", "report", str(file), "--store", str(store), *allow]) == 2 and "there is no store" in capsys.readouterr().err
     from zamba_lab.ablate import read_study
 
-    drawn(read_study(file), {"base": [0.5, 0.6], "rope=off": [0.5, 0.7]}, Store(store))
-    assert main(["ablate", "plan", str(file), "--store", str(store), "--json"]) == 0
+    drawn(read_study(file, allow[1:]), {"base": [0.5, 0.6], "rope=off": [0.5, 0.7]}, Store(store))
+    assert main(["ablate", "plan", str(file), "--store", str(store), "--json", *allow]) == 0
     assert json.loads(capsys.readouterr().out)["finished"] == 4
-    assert main(["ablate", "report", str(file), "--store", str(store)]) == 0
+    assert main(["ablate", "report", str(file), "--store", str(store), *allow]) == 0
     assert (store / "report.md").read_text() in capsys.readouterr().out + "\n"
     assert (store / "report.html").stat().st_size > 1_000_000, "plotly is not in it"
     file.write_text(yaml.safe_dump(FILE | {"axes": {"rotary": [1]}}))
     line = file.read_text().splitlines().index("  rotary:") + 2
-    assert main(["ablate", "run", str(file), "--store", str(store)]) == 2
+    assert main(["ablate", "run", str(file), "--store", str(store), *allow]) == 2
     assert f"{file}:{line}: no such axis: 'rotary'" in capsys.readouterr().err

@@ -28,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, metavar="N", help="run: processes of one thread each; one a core if left out")
     parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS", help="run: on a Ray cluster, or a local one; needs the extra ray")
+    parser.add_argument(
+        "--allow-import",
+        action="append",
+        default=[],
+        metavar="MODULE:NAME",
+        help="let the study's task be this function, which is imported and called: only if you trust it; again for more",
+    )
     parser.add_argument("--time", action="store_true", help="plan: make a few steps of each arm to say how long all will take")
     parser.add_argument(
         "--out", metavar="FOLDER", help="report: where report.md and report.html go (the store; runs/NAME-report for one in the box)"
@@ -41,7 +48,7 @@ def main(given: argparse.Namespace) -> int:
     from zamba_lab.ablate.runner import SweepStopped
     from zamba_lab.ablate.study import read_study
 
-    study = read_study(study_file(given.study))
+    study = read_study(study_file(given.study), given.allow_import)
     folder = Path(given.store or f"runs/{study.name}")
     try:
         return {"plan": _plan, "run": _run, "report": _report}[given.what](study, folder, given)

@@ -3,14 +3,20 @@
     study = Study("rope", base, tasks.get("mqar"), TrainConfig(steps=800, batch=64, length=32), axes={"rope": [True, False]})
     study = read_study("studies/rope.yaml")           # the same from a file
 
-A file's keys are the fields below; `base` is a preset's name or fields over it, `task` the arguments of `tasks.get` (or
-{from: "module:function", ...} for a task of one's own), `train` the fields of TrainConfig.
+A file's keys are the fields of `Study`; `base` is a preset's name or fields over it, `task` the arguments of `tasks.get`, `train`
+the fields of TrainConfig.
+
+What is trusted: a file is data. Reading, planning, running or reporting a study runs no code that its file names, and writes nothing
+outside the store. A task of one's own, {from: "module:function", ...}, is imported and called only if the caller allows exactly that
+name: `zamba-lab ablate run FILE --allow-import module:function`, or read_study(file, allow_import=["module:function"]). A `base` that
+is a folder or a hub id has its config read from there.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,11 +30,14 @@ from zamba_lab.config.yaml_file import line_of, read_yaml
 from zamba_lab.train import TrainConfig
 
 
+NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+
 @dataclass(frozen=True)
 class Study:
     """Checked when made: raises ValueError (`Impossible`, which knows the place) for what cannot be run.
 
-    base's vocabulary becomes the task's; train's length, too. Seed s decides a cell's initial weights and its data: arms
+    name: letters, digits, - and _, for a store is `runs/NAME`. base's vocabulary becomes the task's; train's length, too. Seed s decides a cell's initial weights and its data: arms
     are paired by seed. rates: learning rates tried for every arm on `tuning_seeds`, the best of which is used; () takes
     train.lr for all. solved: the accuracy that ends a cell, on two fresh samples of `sample` sequences. metrics: what arms
     are compared by (`claims.METRICS`). margin: the least difference of accuracy or loss that matters; of steps it is the
@@ -71,6 +80,8 @@ class Study:
                 )
 
     def _check(self) -> None:
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            raise Impossible(f"a study's name has 1 to 100 letters, digits, - and _, and nothing else: got {self.name!r}", ("name",))
         for name, bound in (("margin", 1), ("alpha", 0.5), ("power", 1)):
             if not 0 < getattr(self, name) < bound:
                 raise Impossible(f"{name} must be above 0 and below {bound}: got {getattr(self, name)}", (name,))
@@ -113,17 +124,22 @@ def _off(config: ZambaConfig, base: ZambaConfig, context: int) -> float:
     return quantity(config, "params", context) / quantity(base, "params", context) - 1
 
 
-def read_study(file: str | Path) -> Study:
-    """The study that a YAML or JSON file describes. Raises ValueError naming the file, the line and the rule."""
+def read_study(file: str | Path, allow_import: Collection[str] = ()) -> Study:
+    """The study that a YAML or JSON file describes.
+
+    allow_import: the names "module:function" that a task of the file may be imported from; no others are.
+
+    Raises ValueError naming the file, the line and the rule.
+    """
     file = Path(file)
     values, lines = read_yaml(file, "a study's file")
     try:
-        return from_values(values)
+        return from_values(values, allow_import)
     except Impossible as error:
         raise ValueError(f"{file}:{line_of(error.place, lines)}: {error}") from error
 
 
-def from_values(values: Any) -> Study:
+def from_values(values: Any, allow_import: Collection[str] = ()) -> Study:
     """A study of plain values, as they come from a file. Raises Impossible with the place of what does not fit."""
     known = {one.name for one in fields(Study)}
     if not isinstance(values, Mapping):
@@ -132,7 +148,11 @@ def from_values(values: Any) -> Study:
         raise Impossible(f"no such key of a study: {unknown[0]!r}; there are {', '.join(sorted(known))}", (unknown[0],))
     if missing := [key for key in ("name", "base", "task", "train") if key not in values]:
         raise Impossible(f"a study says {', '.join(missing)}", ())
-    made = {key: _placed((key,), READERS[key], value) if key in READERS else value for key, value in values.items()}
+    readers = READERS | {
+        "task": lambda value: task_of(value, allow_import),
+        "also": lambda value: {name: _placed((name,), task_of, task, allow_import) for name, task in value.items()},
+    }
+    made = {key: _placed((key,), readers[key], value) if key in readers else value for key, value in values.items()}
     for key, kind in KINDS.items():
         if key in made and not isinstance(made[key], kind):
             raise Impossible(f"{key} must be {'a mapping' if kind is dict else 'a list'}: got {made[key]!r}", (key,))
@@ -163,17 +183,25 @@ def _train(value: Any) -> TrainConfig:
     return from_values({"length": 2, "schedule": "constant", **value})
 
 
-def task_of(value: Any) -> Any:
-    """A task from {name: ..., size: ..., fields}, or from {from: "module:function", arguments}."""
+def task_of(value: Any, allow_import: Collection[str] = ()) -> Any:
+    """A task from {name: ..., size: ..., fields}, or from {from: "module:function", arguments} if `allow_import` has that very name."""
     values = {"name": value} if isinstance(value, str) else dict(value)
     if "from" in values:
-        module, _, function = values.pop("from").partition(":")
+        source = values.pop("from")
+        if not isinstance(source, str) or isinstance(allow_import, str) or source not in allow_import:
+            raise ValueError(
+                f"the task is to be imported from {source!r}, which runs code that this file names. If you trust it, allow exactly that: "
+                f"--allow-import {source}, or read_study(file, allow_import=[{source!r}])"
+            )
+        module, _, function = source.partition(":")
         try:
             return getattr(importlib.import_module(module), function)(**values)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"no task there: {error}") from error
     from zamba_lab import tasks
 
+    if "name" not in values:
+        raise ValueError(f"a task has a name, one of {', '.join(tasks.names())}: got {value!r}")
     return tasks.get(values.pop("name"), values.pop("size", "ci"), **values)
 
 
@@ -194,13 +222,11 @@ def _seeds(value: Any) -> tuple[int, ...]:
 
 READERS: dict[str, Callable[[Any], Any]] = {
     "base": _base,
-    "task": task_of,
     "train": _train,
     "match": _match,
     "seeds": _seeds,
     "tuning_seeds": _seeds,
     "rates": _list(float),
     "claims": _list(lambda value: Claim(**value)),
-    "also": lambda value: {name: _placed((name,), task_of, one) for name, one in value.items()},
 }
 KINDS = {"axes": dict, "arms": dict, "grid": list, "metrics": list}
