@@ -3,7 +3,10 @@
 import builtins
 import importlib.util
 import io
+import json
 import random
+import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -129,11 +132,18 @@ def test_load_undoes_save(tokenizer, tmp_path):
         assert again.encode(TEXTS[0]) == tokenizer.encode(TEXTS[0]) and again.vocab_size == tokenizer.vocab_size == 280
 
 
-@pytest.mark.parametrize("ids", [[-1], [280], [0, 1, 10**6]])
-def test_ids_out_of_the_vocabulary_are_refused(tokenizer, ids):
-    for use in (tokenizer.decode, tokenizer.pieces, lambda ids: list(tokenizer.stream(ids))):
-        with pytest.raises(ValueError, match="vocab_size=280"):
+@pytest.mark.parametrize("ids", [[-1], [280], [0, 1, 10**6], [2**31 - 1], [2**70]])
+def test_ids_out_of_the_vocabulary_are_refused_and_labelled_by_their_number(any_kind, ids):
+    ids = [i + any_kind.vocab_size - 280 if i == 280 else i for i in ids]
+    for use in (any_kind.decode, lambda ids: list(any_kind.stream(ids))):
+        with pytest.raises(ValueError, match=f"vocab_size={any_kind.vocab_size}") as error:
             use(ids)
+        assert str(ids[-1]) in str(error.value)
+    if ids[0] < 0:
+        with pytest.raises(ValueError, match="at least 0"):
+            any_kind.pieces(ids)
+    elif ids[-1] >= any_kind.vocab_size:
+        assert any_kind.pieces(ids)[-1] == f"<{ids[-1]}>"
 
 
 def test_text_that_is_no_string_is_refused(tokenizer):
@@ -147,6 +157,96 @@ def test_a_missing_or_broken_file_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"')
     with pytest.raises(ValueError, match="must hold a tokenizer.*17 characters"):
         Tokenizer.load(tmp_path)
+
+
+# --- files from elsewhere ------------------------------------------------------------------------------------------
+
+STATE = {
+    "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+    "padding": {
+        "strategy": {"Fixed": 64},
+        "direction": "Right",
+        "pad_to_multiple_of": 8,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "<pad>",
+    },
+}
+LEFT_BEHIND = [{}, {"truncation": STATE["truncation"]}, {"padding": STATE["padding"]}, STATE]
+
+
+def edited(tokenizer: Tokenizer, file, **changes) -> Path:
+    """The file of a tokenizer with other entries."""
+    file.write_text(json.dumps(json.loads(tokenizer.to_bytes()) | changes))
+    return file
+
+
+@pytest.mark.parametrize("state", LEFT_BEHIND)
+@pytest.mark.parametrize("kind", ["json", "json with byte fallback"])
+def test_encoding_equals_the_plain_call_of_transformers_whatever_an_earlier_user_left(kinds, kind, state, tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    start = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    adds_start = {
+        "type": "TemplateProcessing",
+        "single": start,
+        "pair": start,
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+    }
+    file = edited(kinds[kind], tmp_path / "tokenizer.json", **state, post_processor=adds_start)
+    texts = [text for text in AWKWARD + TEXTS if "<s>" not in text]
+    theirs, ours = PreTrainedTokenizerFast(tokenizer_file=str(file)), Tokenizer.load(file)
+    assert ours.encode_batch(texts) == [theirs(text).input_ids for text in texts]
+    assert [ours.encode(text, add_bos=False) for text in texts] == [theirs(text, add_special_tokens=False).input_ids for text in texts]
+    saved = Tokenizer.load(ours.save(tmp_path / "saved"))
+    assert saved.encode_batch(texts) == ours.encode_batch(texts) and saved.pieces_hash == ours.pieces_hash
+
+
+def test_one_hash_means_the_same_pieces(kinds, tmp_path):
+    hashes = {kind: tokenizer.pieces_hash for kind, tokenizer in kinds.items() if tokenizer}
+    assert hashes["sentencepiece"] == hashes["json with byte fallback"] and len(set(hashes.values())) == len(hashes) - 1
+    for tokenizer in filter(None, kinds.values()):
+        assert Tokenizer.load(tokenizer.save(tmp_path / tokenizer.source.replace(" ", ""))).pieces_hash == tokenizer.pieces_hash
+    other = corpora.train_tokenizer([text[::-1] for text in TEXTS], vocab_size=280)
+    assert other.vocab_size == kinds["json"].vocab_size and other.pieces_hash != kinds["json"].pieces_hash
+    assert Tokenizer.load(edited(kinds["json"], tmp_path / "tokenizer.json", **STATE)).pieces_hash == kinds["json"].pieces_hash
+    # a stored hash stays comparable: this one is of the vocabulary that is nothing but three specials and 256 bytes
+    assert corpora.train_tokenizer([""], vocab_size=259).pieces_hash[:16] == "6b835327af118931"
+
+
+@pytest.mark.parametrize("last", [2**31 - 1, 2**32 - 1, 2**24])
+def test_an_enormous_id_is_refused_before_anything_is_made_that_large(tokenizer, last, tmp_path):
+    model = json.loads(tokenizer.to_bytes())["model"]
+    model["vocab"] |= {"zz": last}
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=f"below 16,777,216: the greatest is {last:,}"):
+        Tokenizer.load(edited(tokenizer, tmp_path / "tokenizer.json", model=model))
+    assert tracemalloc.get_traced_memory()[1] < 1e7
+    tracemalloc.stop()
+
+
+def test_a_vocabulary_with_gaps_has_as_many_ids_as_its_greatest_says(tokenizer, tmp_path):
+    model = json.loads(tokenizer.to_bytes())["model"]
+    model["vocab"] |= {"zz": 300}
+    gaps = Tokenizer.load(edited(tokenizer, tmp_path / "tokenizer.json", model=model))
+    assert gaps.vocab_size == 301 and gaps.pieces([290, 300, 301]) == ["<290>", "zz", "<301>"]
+    assert gaps.decode([290, *gaps.encode("def f")]) == "def f"
+
+
+def test_an_enormous_file_is_refused_unread(tmp_path):
+    for name in ("tokenizer.json", "tokenizer.model"):
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(2**30)  # sparse
+        with pytest.raises(ValueError, match="at most 268,435,456 bytes.*1,073,741,824"):
+            Tokenizer.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "ab\udcffc", "\udc80\ud800"])
+def test_half_a_surrogate_pair_is_refused_by_every_kind(any_kind, text):
+    with pytest.raises(ValueError, match=r"half of a surrogate pair, '.ud"):
+        any_kind.encode(text)
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        any_kind.encode_batch(["good", text])
 
 
 # --- the kinds of file --------------------------------------------------------------------------------------------

@@ -2,17 +2,22 @@
 
     vocabularies.py   the two kinds of file: tokenizer.json and tokenizer.model, each read by its own library
 
-A tokenizer.json made of a tokenizer.model need not agree with it about spaces, for the conversion was done in several
-ways. So which was read matters: tokenizer.json comes first, as it is what the published models are used with, and
-`source` says it. Training a tokenizer is
-in `corpora/tokens.py`. Two departures from both libraries: special tokens are never read out of a text (a web page may
-say "</s>"; here that is four characters, so decoding gives back what was encoded), and the only one that is added is
-the one asked for, at the start. `chat` alone writes them between the messages.
+A tokenizer.json converted from a tokenizer.model need not agree with it about spaces: there are several ways to convert. So it
+matters which one was read: tokenizer.json comes first, as it is what the published models are used with, and `source` says it.
+Training a tokenizer is in `corpora/tokens.py`.
+
+Ids are those of transformers' plain call, whatever truncation or padding an earlier user left in the file, with two
+departures. Special tokens are never read out of a text: a web page may say "</s>", and here that is four characters, so decoding
+gives back what was encoded. And the only one that is added is the start token, if asked for. `chat` alone writes them
+between the messages.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from zamba_lab.tokenizer.vocabularies import JSON, MODEL, Json, SentencePiece, missing
@@ -75,10 +80,10 @@ class Tokenizer:
         """
         from importlib.util import find_spec
 
-        found = find_spec("mistral_common")
-        if found is None:
+        package = find_spec("mistral_common")
+        if package is None:
             raise missing("mistral_common", "mistral-common", "mistral", "the vocabulary Mistral v1")
-        file = Path(found.submodule_search_locations[0]) / "data" / "tokenizer.model.v1"
+        file = Path(package.submodule_search_locations[0]) / "data" / "tokenizer.model.v1"
         if not file.is_file():
             raise ValueError(f"mistral-common must hold {file.name}: this release of it has no such file; the releases 1.8 and 1.9 have it")
         return cls(SentencePiece.read(file), "Mistral v1, from mistral-common")
@@ -97,26 +102,39 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The number of tokens, special ones included."""
+        """The ids are 0 .. vocab_size - 1, special ones included; a few in between may have no token.
+
+        A model may have more rows than that: published ones are padded to a multiple of 8 or 64.
+        """
         return self._vocabulary.size
 
+    @cached_property
+    def pieces_hash(self) -> str:
+        """SHA-256, in hex, of every id with its piece: two tokenizers of one hash mean the same by an id.
+
+        A tokenizer.model and the tokenizer.json converted from it have one hash. Corpora and weights keep it, so that they
+        can be compared before they meet.
+        """
+        return hashlib.sha256(json.dumps(sorted(self._vocabulary.names().items())).encode()).hexdigest()
+
     def encode(self, text: str, add_bos: bool = True) -> list[int]:
-        """The ids of a text, after the token that starts a document if `add_bos` and there is one."""
-        if not isinstance(text, str):
-            raise ValueError(f"encode takes one string: got {type(text).__name__} {text!r:.80}")
+        """The ids of a text, after the token that starts a document if `add_bos` and there is one.
+
+        Raises ValueError if it is no string, or holds half of a surrogate pair.
+        """
         return self.encode_batch([text], add_bos)[0]
 
     def encode_batch(self, texts: list[str], add_bos: bool = True) -> list[list[int]]:
         """`encode` of each text, in parallel."""
         start = [self.bos_id] if add_bos and self.bos_id is not None else []
-        return [start + ids for ids in self._vocabulary.encode_batch(texts)]
+        return [start + ids for ids in self._vocabulary.encode_batch([_checked_text(text) for text in texts])]
 
     def chat(self, messages: Sequence[dict[str, str]], reply: bool = True) -> list[int]:
         """The ids of a conversation, ready for an instruct model: `chat_text` with its markers as single tokens.
 
         Nothing else is added: the first marker is the token that starts a document. Arguments and errors as `chat_text`.
         """
-        return self._vocabulary.encode_marked(self.chat_text(messages, reply), (START, END))
+        return self._vocabulary.encode_marked(_checked_text(self.chat_text(messages, reply)), (START, END))
 
     def chat_text(self, messages: Sequence[dict[str, str]], reply: bool = True) -> str:
         """A conversation in the markup of the instruct models, ChatML.
@@ -132,30 +150,39 @@ class Tokenizer:
         v = self._vocabulary
         if v.id_of(START) is None or v.id_of(END) is None:
             raise ValueError(f"chat needs a tokenizer with {START} and {END}, as the instruct models have: this one is {self!r}")
-        for one in messages:
-            if (
-                not isinstance(one, dict)
-                or not isinstance(one.get("content"), str)
-                or one.get("role") not in ("system", "user", "assistant")
-            ):
-                raise ValueError(f"a message must be {{'role': 'system', 'user' or 'assistant', 'content': its text}}: got {one!r:.120}")
-            if held := [name for name in {*v.specials, START, END} if name and name in one["content"]]:
-                raise ValueError(f"a message must not hold special tokens: got {held} in {one['content']!r:.120}")
-        text = "".join(f"{START}{one['role']}\n{one['content']}{END}\n" for one in messages)
+        for message in messages:
+            content, role = (message.get("content"), message.get("role")) if isinstance(message, dict) else (None, None)
+            if not isinstance(content, str) or role not in ("system", "user", "assistant"):
+                raise ValueError(
+                    f"a message must be {{'role': 'system', 'user' or 'assistant', 'content': its text}}: got {message!r:.120}"
+                )
+            if names := [name for name in {*v.specials, START, END} if name and name in content]:
+                raise ValueError(f"a message must not hold special tokens: got {names} in {content!r:.120}")
+        text = "".join(f"{START}{message['role']}\n{message['content']}{END}\n" for message in messages)
         return text + (f"{START}assistant\n" if reply else "")
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids; special tokens are left out, bytes that are no UTF-8 become U+FFFD."""
+        """The text of some ids; special tokens are left out, bytes that are no UTF-8 become U+FFFD.
+
+        Raises ValueError for an id outside [0, vocab_size), such as one of the rows that pad a model's vocabulary.
+        """
         return self._vocabulary.decode(self._checked(ids))
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """A printable label for each id: · is a space, ⏎ a newline, ⇥ a tab, <E2> a byte inside a character."""
-        return [self._vocabulary.label(i) for i in self._checked(ids)]
+        """A printable label for each id: · is a space, ⏎ a newline, ⇥ a tab, <E2> a byte inside a character.
+
+        An id without a piece, such as one of the rows that pad a model's vocabulary, is its number: <50279>. Raises ValueError
+        for a negative id.
+        """
+        ids = [int(i) for i in ids]
+        if wrong := [i for i in ids if i < 0]:
+            raise ValueError(f"ids must be at least 0: got {wrong[:5]}, vocab_size={self.vocab_size}")
+        return [self._vocabulary.label(i) if i < self.vocab_size else f"<{i}>" for i in ids]
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The text of ids as they come, in pieces that are never less than a character; joined, they are `decode(ids)`."""
-        context: list[int] = []  # the ids given out last: some vocabularies write a word's first space only after another
-        fresh: list[int] = []  # the ids not given out yet
+        context: list[int] = []  # the ids yielded last: some vocabularies write a word's first space only after another word
+        fresh: list[int] = []  # the ids not yielded yet
         for i in ids:
             fresh += self._checked([i])
             if self._vocabulary.waits(fresh[-1]):
@@ -173,3 +200,16 @@ class Tokenizer:
         if wrong := [i for i in ids if not 0 <= i < self.vocab_size]:
             raise ValueError(f"ids must be in [0, vocab_size): got {wrong[:5]}, vocab_size={self.vocab_size}")
         return ids
+
+
+def _checked_text(text: str) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"a text must be one string: got {type(text).__name__} {text!r:.80}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"a text must be Unicode: got half of a surrogate pair, {text[error.start]!a}, at character {error.start} of {len(text)} "
+            "(bytes that are not UTF-8 are read as such halves)"
+        ) from error
+    return text

@@ -1,8 +1,11 @@
-"""The two kinds of tokenizer file, behind one set of methods. Each is read by its library, imported when it is needed.
+"""The two kinds of tokenizer file behind one set of methods. Each is read by its own library, imported when it is needed.
 
-size, file, library, specials
+file, library                   the file's name, and who reads it
+size                            one more than the greatest id
+specials                        the names of the special tokens
+names()                         id -> name of every token
 id_of(name)                     the id of a token by its exact name, or None
-encode_batch(texts)             ids of each text, special tokens never read out of it
+encode_batch(texts)             ids of each text; special tokens are never read out of it
 encode_marked(text, markers)    ids of one text in which the markers are tokens
 decode(ids), label(id)          text without special tokens; something to print for one id
 waits(id)                       whether this token's text depends on the token after it
@@ -11,10 +14,13 @@ waits(id)                       whether this token's text depends on the token a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 JSON, MODEL = "tokenizer.json", "tokenizer.model"
+MAX_BYTES = 2**28  # of a tokenizer file; the largest published ones have 2^25
+MAX_IDS = 2**24  # the libraries and we count up to the greatest id; the largest published vocabularies have 2^18
 VISIBLE = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how a vocabulary with byte fallback names a byte
 
@@ -26,52 +32,83 @@ def missing(module: str, package: str, extra: str, what: str) -> ModuleNotFoundE
     )
 
 
+@contextmanager
+def _library_errors(rule: str) -> Iterator[None]:
+    """Whatever a tokenizer library raises becomes a ValueError that opens with `rule`.
+
+    `tokenizers` raises a bare Exception, and a failed assertion of its Rust code arrives as a PanicException, which is a
+    BaseException; `sentencepiece` raises RuntimeError.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{rule} ({type(error).__name__}: {str(error)[:300]})") from error
+
+
+def content_of(file: Path) -> bytes:
+    """A tokenizer file's bytes. Raises ValueError if there are more than MAX_BYTES."""
+    if (n_bytes := file.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"a tokenizer file must have at most {MAX_BYTES:,} bytes: {str(file)!r} has {n_bytes:,}")
+    return file.read_bytes()
+
+
 class Json:
     """A tokenizer.json, through the library `tokenizers`."""
 
     file, library = JSON, "tokenizers"
 
     def __init__(self, inner):
-        """Args: inner: a `tokenizers.Tokenizer`."""
+        """Args: inner: a `tokenizers.Tokenizer`. Raises ValueError if an id of it is MAX_IDS or more."""
         inner.encode_special_tokens = True
+        # A file keeps what its last user had set. transformers' plain call unsets it, too.
+        inner.no_truncation()
+        inner.no_padding()
         self._inner = inner
         self._added = inner.get_added_tokens_decoder()
-        self.size = inner.get_vocab_size(with_added_tokens=True)
+        self.size = max(inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        if self.size > MAX_IDS:
+            raise ValueError(f"the ids of a tokenizer must be below {MAX_IDS:,}: the greatest is {self.size - 1:,}")
         self.specials = [token.content for token in self._added.values() if token.special]
 
     @classmethod
     def read(cls, file: Path) -> Json:
         from tokenizers import Tokenizer as Inner
 
-        content = file.read_text(encoding="utf-8", errors="replace")
-        try:
+        content = content_of(file).decode("utf-8", "replace")
+        with _library_errors(f"a {JSON} must hold a tokenizer: got {str(file)!r} of {len(content)} characters"):
             return cls(Inner.from_str(content))
-        except Exception as error:  # the library raises a bare Exception
-            raise ValueError(f"a {JSON} must hold a tokenizer: got {str(file)!r} of {len(content)} characters ({error})") from error
 
     def to_bytes(self) -> bytes:
         return self._inner.to_str(pretty=False).encode()
+
+    def names(self) -> dict[int, str]:
+        return {i: name for name, i in self._inner.get_vocab(with_added_tokens=True).items()}
 
     def id_of(self, name: str) -> int | None:
         return self._inner.token_to_id(name)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [found.ids for found in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
+        with _library_errors("the tokenizer cannot encode this text"):
+            return [encoding.ids for encoding in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_marked(self, text: str, markers: Sequence[str]) -> list[int]:
         # As one text: whether a space goes before the first word after a marker is for the file to say.
         self._inner.encode_special_tokens = False
         try:
-            return self._inner.encode(text, add_special_tokens=False).ids
+            with _library_errors("the tokenizer cannot encode this text"):
+                return self._inner.encode(text, add_special_tokens=False).ids
         finally:
             self._inner.encode_special_tokens = True
 
     def decode(self, ids: list[int]) -> str:
-        return self._inner.decode(ids, skip_special_tokens=True)
+        with _library_errors("the tokenizer cannot decode these ids"):
+            return self._inner.decode(ids, skip_special_tokens=True)
 
     def label(self, i: int) -> str:
         name = self._inner.id_to_token(i)
-        if name is None or i in self._added:
+        if not name or i in self._added:
             return name or f"<{i}>"
         if byte := BYTE.fullmatch(name):
             return _visible_byte(int(byte[1], 16))
@@ -79,7 +116,7 @@ class Json:
         if "\N{REPLACEMENT CHARACTER}" in text and "\N{REPLACEMENT CHARACTER}" not in name:
             table = byte_of_letter()
             text = "".join(_visible_byte(table[c]) if c in table else c for c in name)
-        return _printable(text)
+        return _printable(text) or f"<{i}>"
 
     def waits(self, i: int) -> bool:
         # The library reads a run of bytes as one: an invalid one makes the valid ones before it unreadable.
@@ -104,11 +141,9 @@ class SentencePiece:
             from sentencepiece import SentencePieceProcessor as Inner
         except ModuleNotFoundError as error:
             raise missing("sentencepiece", "sentencepiece", "sentencepiece", f"a {MODEL}") from error
-        content = file.read_bytes()
-        try:
+        content = content_of(file)
+        with _library_errors(f"a {MODEL} must hold a SentencePiece model: got {str(file)!r} of {len(content)} bytes"):
             inner = Inner(model_proto=content) if content else None
-        except RuntimeError as error:
-            raise ValueError(f"a {MODEL} must hold a SentencePiece model: got {str(file)!r} of {len(content)} bytes ({error})") from error
         if inner is None or not inner.get_piece_size():
             raise ValueError(f"a {MODEL} must hold a SentencePiece model: {str(file)!r} is empty")
         return cls(inner)
@@ -116,12 +151,16 @@ class SentencePiece:
     def to_bytes(self) -> bytes:
         return self._inner.serialized_model_proto()
 
+    def names(self) -> dict[int, str]:
+        return {i: self._inner.id_to_piece(i) for i in range(self.size)}
+
     def id_of(self, name: str) -> int | None:
         i = self._inner.piece_to_id(name)  # that of the unknown token, if there is no such piece
         return i if self._inner.id_to_piece(i) == name else None
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return self._inner.encode(list(texts))
+        with _library_errors("the tokenizer cannot encode this text"):
+            return self._inner.encode(list(texts))
 
     def encode_marked(self, text: str, markers: Sequence[str]) -> list[int]:
         # The library reads no marker out of a text, so each stretch between two is a text of its own.
@@ -129,7 +168,8 @@ class SentencePiece:
         return [i for part in parts for i in ([self.id_of(part)] if part in markers else self._inner.encode(part))]
 
     def decode(self, ids: list[int]) -> str:
-        return self._inner.decode([i for i in ids if i not in self._unread])
+        with _library_errors("the tokenizer cannot decode these ids"):
+            return self._inner.decode([i for i in ids if i not in self._unread])
 
     def label(self, i: int) -> str:
         name = self._inner.id_to_piece(i)
