@@ -8,7 +8,7 @@ from variants import BASE, make_model
 
 import zamba_lab as zl
 from zamba_lab.ops import loss as losses
-from zamba_lab.ops.loss import IGNORE, in_pieces, loss_in_pieces, summed_loss
+from zamba_lab.ops.loss import IGNORE, in_pieces, loss_in_pieces, summed_loss, token_nll
 
 THERE = pytest.mark.skipif(not hasattr(torch.nn, "LinearCrossEntropyOptions"), reason="this torch has no linear_cross_entropy in chunks")
 
@@ -17,6 +17,17 @@ def some_targets(b, l, v):
     targets = torch.randint(v, (b, l), generator=torch.Generator().manual_seed(1))
     targets[0, ::3] = IGNORE
     return targets
+
+
+def test_each_targets_loss_is_minus_its_log_probability_and_nothing_where_none_is_asked():
+    logits, targets = torch.randn(2, 7, 11, generator=torch.Generator().manual_seed(0)).bfloat16(), some_targets(2, 7, 11)
+    nll, asked = token_nll(logits, targets), targets != IGNORE
+    assert nll.shape == targets.shape and nll.dtype == torch.float32 and (nll[~asked] == 0).all() and asked.any()
+    log_probs = logits.double().log_softmax(-1)
+    expected = -log_probs.gather(-1, targets.clamp(min=0)[..., None])[..., 0][asked]
+    torch.testing.assert_close(nll[asked].double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(nll.sum(), summed_loss(logits, targets))
+    assert token_nll(logits.double(), targets).dtype == torch.float64
 
 
 @pytest.fixture

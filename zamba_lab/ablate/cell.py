@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zamba_lab.config import ZambaConfig
 from zamba_lab.model import Zamba
+from zamba_lab.ops.loss import token_nll
 from zamba_lab.trace import Trace
 from zamba_lab.train import Labelled, TrainConfig, read_metrics, train
 from zamba_lab.train.batches import IGNORE
@@ -144,8 +144,7 @@ def measured_once(model: nn.Module, task: Any, cell: Cell, step: int) -> dict[st
 
 def scored(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Whether each answer is right, and its loss in nats, (n, l) float64; 0 where nothing is asked."""
-    nats = F.cross_entropy(logits.double().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="none")
-    return (logits.argmax(-1) == labels).double(), nats.view(labels.shape)
+    return (logits.argmax(-1) == labels).double(), token_nll(logits.double(), labels)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The training loss: -log p of each target."""
+"""The loss of language models: -log p of each target, one by one and as the sum that is trained on."""
 
 import torch
 import torch.nn.functional as F
@@ -7,6 +7,13 @@ from torch import Tensor
 IGNORE = -100  # the target where nothing is asked
 LARGE = 16 << 20  # bytes of logits from which they are worth making a piece at a time
 PIECE = 4 << 20  # logits in a piece, about
+
+
+def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log p of each target in nats, float32 or wider, 0 where nothing is asked. logits: (..., v). targets and result: (...)."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    nll = F.cross_entropy(wide.flatten(0, -2), targets.to(logits.device).flatten(), ignore_index=IGNORE, reduction="none")
+    return nll.view(targets.shape)
 
 
 def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -12,10 +12,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from zamba_lab.ops.loss import IGNORE  # the label where nothing is asked
+from zamba_lab.ops.loss import IGNORE, token_nll  # the label where nothing is asked
 
 HELD_OUT = 8  # one sequence in so many is never trained on
 HASH_SEED = 20231207
@@ -171,9 +170,8 @@ def accuracy(logits: Tensor, labels: Tensor) -> Accuracy:
 
 def losses(logits: Tensor, labels: Tensor, slices: dict[str, Tensor]) -> dict[str, float]:
     """The mean loss of each slice's questions in nats, in float32 or wider; slices without a question are left out."""
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    each = F.cross_entropy(wide.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="none").view(labels.shape)
-    return {name: each[where].mean().item() for name, where in slices.items() if where.any()}
+    nll = token_nll(logits, labels)
+    return {name: nll[where].mean().item() for name, where in slices.items() if where.any()}
 
 
 def rule(holds: bool, message: str) -> None:

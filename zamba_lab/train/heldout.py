@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from zamba_lab.corpora import Packed
+from zamba_lab.ops.loss import token_nll
 from zamba_lab.tokenizer import Tokenizer
-from zamba_lab.train.batches import IGNORE, by_documents
+from zamba_lab.train.batches import by_documents
 
 
 @torch.no_grad()
@@ -45,8 +45,7 @@ def packed_bits_per_byte(model: nn.Module, packed: Packed, length: int, batch: i
 def _bits(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
     """-log2 p of each target, 0 where there is none. All (b, l); the result in float64, on the CPU."""
     logits = model(ids.to(next(model.parameters(), ids).device))
-    nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten().to(logits.device), reduction="none", ignore_index=IGNORE)
-    return nats.cpu().double().unflatten(0, targets.shape) / math.log(2)
+    return token_nll(logits, targets).cpu().double() / math.log(2)
 
 
 @torch.no_grad()
