@@ -18,9 +18,9 @@ ROWS = (
     ("model", "tokenizer"),
     ("checkpoints", "generation", "quantization"),
     ("lens", "corpora", "evaluate"),
+    ("tasks",),  # its text is a corpus
     ("train",),
-    ("tasks",),
-    ("ablate",),
+    ("recipes", "ablate"),
     ("viz",),
     ("report",),
     ("widgets",),

@@ -177,9 +177,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(given: argparse.Namespace) -> int:
+    from zamba_lab.recipes import recipes
     from zamba_lab.train.command import main as train
 
-    return train(given)
+    return train(given, recipes())
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:

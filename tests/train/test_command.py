@@ -185,11 +185,11 @@ def test_without_data_it_says_what_is_missing(capsys):
 
 
 def test_a_recipe_is_its_name_alone(monkeypatch, capsys):
-    from zamba_lab.train import shipped, study
+    from zamba_lab.recipes import annealing_study, shipped
 
     said = []
     monkeypatch.setattr(shipped, "make", lambda name, out, run: said.append((name, str(out), str(run))))
-    monkeypatch.setattr(study, "study", lambda out, runs: said.append(("study", str(out), str(runs))))
+    monkeypatch.setattr(annealing_study, "study", lambda out, runs: said.append(("study", str(out), str(runs))))
     for arguments in (["mamba2-nano"], ["zamba2-nano", "--out", "a", "--model-out", "b"], ["annealing-study"], ["shipped"]):
         assert main(["train", *arguments]) == 0, capsys.readouterr().err
     assert said[:3] == [

@@ -10,8 +10,8 @@ Read in this order:
     checks.py        what must hold before the first step;  holding.py the folder's lock and Ctrl-C
     metrics.py       the rows as parquet;  writers.py TensorBoard and others
     heldout.py       bits per byte, of a model and of xz
-    team.py          one process;  several.py many (DDP, FSDP2);  plan.py what a large run needs, computed
-    command.py       `zamba-lab train`;  shipped.py the recipe of the models in data/
+    team.py          one process;  several.py many (DDP, FSDP2)
+    command.py       `zamba-lab train`
 
 Tensor- and context-parallel training are out of scope.
 """

@@ -1,7 +1,7 @@
 """`zamba-lab train`: a run from a command line, or from a file (YAML or JSON) that says the same.
 
     zamba-lab train zamba2-nano                                       a shipped model, by its recipe; `shipped`: all of them
-    zamba-lab train annealing-study                                   what the second phase is worth (study.py)
+    zamba-lab train annealing-study                                   what the second phase is worth (recipes/)
     zamba-lab train mamba2-130m --data tokens/ --out runs/a --steps 2000 --batch 16 --schedule "cosine(warmup=100)"
     zamba-lab train runs/a.yaml --resume
     zamba-lab train zamba2-nano --data web/ --data books/ --anneal-from runs/a --out runs/b --steps 200
@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 from zamba_lab.config.yaml_file import read_yaml
 from zamba_lab.train.config import TrainConfig, annealing, defaults, from_values
 
-STUDY, ALL = "annealing-study", "shipped"  # recipes besides those of the models by their names
+Recipe = Callable[[Path | None, Path | None], object]  # (folder of the result, folder of the runs) -> what is printed
 OF_RECIPES = ("out", "model_out", "threads")
 LOW = 0.5  # of its peak: a trunk's rate below that has been let down already
 KEYS = ("model", "data", "shares", "out", "model_out", "anneal_from", "anneal_step", "prompts", "parallel", "threads", "writers", "train")
@@ -50,16 +51,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name.replace('_', '-')}", dest=f"train.{name}", metavar="X", help=f"{about} [{default}]", **more)
 
 
-def main(given: argparse.Namespace) -> int:
-    """Run it. 0: done; 1: it had to stop, and why; 130: stopped, and to be gone on with."""
+def main(given: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
+    """Train as a command line says. recipes: what is trained by its name alone, without --data.
+
+    Returns: 0: done; 1: it had to stop, and why; 130: interrupted, and can be resumed.
+    """
     import torch
 
     plan = described(given)
     if plan.get("threads"):
         torch.set_num_threads(plan["threads"])
-    recipe = given.source in recipes() and not plan.get("data")
+    recipe = None if plan["data"] else recipes.get(given.source)
+    if not recipe and not (plan["data"] and plan.get("out")):
+        alone = "" if plan["data"] else f", or one of the recipes {', '.join(recipes)} alone"
+        raise ValueError(f"training needs data and a folder for the run: --data FOLDER --out RUN{alone}")
     try:
-        follow(given.source, plan) if recipe else run(plan, given.resume)
+        follow(given.source, recipe, plan) if recipe else run(plan, given.resume)
     except KeyboardInterrupt as stop:
         print(f"{stop or 'stopped'}; the same command{'' if recipe else ' with --resume'} goes on from there", file=sys.stderr)
         return 130
@@ -69,35 +76,16 @@ def main(given: argparse.Namespace) -> int:
     return 0
 
 
-def recipes() -> tuple[str, ...]:
-    """What is trained by its name alone, on text that is on every machine."""
-    from zamba_lab.config.presets import SHIPPED
-
-    return (*SHIPPED, ALL, STUDY)
-
-
-def follow(recipe: str, plan: dict[str, Any]) -> None:
+def follow(name: str, recipe: Recipe, plan: dict[str, Any]) -> None:
     """Make what a recipe makes, or go on with it. Raises ValueError for arguments that a recipe does not take."""
-    more = sorted(plan["train"]) + [name for name in KEYS if plan.get(name) and name not in ("model", "train", *OF_RECIPES)]
+    more = sorted(plan["train"]) + [key for key in KEYS if plan.get(key) and key not in ("model", "train", *OF_RECIPES)]
     if more:
         raise ValueError(
-            f"{recipe!r} without --data is a recipe, which takes {', '.join(OF_RECIPES)}: got {', '.join(more)}; to train "
+            f"{name!r} without --data is a recipe, which takes {', '.join(OF_RECIPES)}: got {', '.join(more)}; to train "
             "a model of that shape on text of your own give --data FOLDER"
         )
-    out, runs = (Path(plan[name]) if plan.get(name) else None for name in ("model_out", "out"))
-    if recipe == STUDY:
-        from zamba_lab.train.study import study
-
-        print(study(out or Path("data/studies/annealing"), runs or Path("runs") / STUDY))
-        return
-    from zamba_lab.train.shipped import make, make_all
-
-    found = (
-        make_all(out or Path("data"), runs or Path("runs"))
-        if recipe == ALL
-        else make(recipe, out or Path("data") / recipe, runs or Path("runs") / recipe)
-    )
-    print(json.dumps(found, indent=1))
+    result = recipe(*(Path(plan[key]) if plan.get(key) else None for key in ("model_out", "out")))
+    print(result if isinstance(result, str) else json.dumps(result, indent=1))
 
 
 def described(given: argparse.Namespace) -> dict[str, Any]:
@@ -150,11 +138,6 @@ def run(plan: dict[str, Any], resume: bool) -> None:
     from zamba_lab.train.loop import train
     from zamba_lab.train.writers import WRITERS
 
-    if not plan["data"] or not plan.get("out"):
-        raise ValueError(
-            "training needs data and a folder for the run: --data FOLDER --out RUN"
-            + (f", or one of the recipes {', '.join(recipes())} alone" if not plan["data"] else "")
-        )
     out, known = Path(plan["out"]), checkpoints(plan["out"])
     if known and not resume:
         raise ValueError(f"{str(out)!r} holds a run of {known[-1][0]} steps: go on with it by --resume, or take another folder")

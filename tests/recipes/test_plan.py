@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import zamba_lab.train.plan as plans
+import zamba_lab.recipes.plan as plans
 from train.tiny import TINY, tiny_model
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops import kernels
@@ -15,7 +15,7 @@ from zamba_lab.train import TrainConfig
 from zamba_lab.train.batches import pieces_at
 from zamba_lab.train.mixture import Mixture
 from zamba_lab.train.optimiser import adamw
-from zamba_lab.train.plan import kept_per_token, page, plan, unit_params
+from zamba_lab.recipes.plan import kept_per_token, page, plan, unit_params
 from zamba_lab.train.step import train_step
 from train.tiny import with_documents
 

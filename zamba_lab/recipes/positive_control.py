@@ -1,7 +1,7 @@
 """The positive control: a transformer, a pure Mamba-2 and a Zamba hybrid, two layers each, must solve recall of four pairs.
 
-    python -m zamba_lab.tasks.gate --seeds 0 1 2
-    python -m zamba_lab.tasks.gate --arms hybrid --set task.kv=8 task.vocab_size=256 task.length=64 training.steps=1200
+    python -m zamba_lab.recipes.positive_control --seeds 0 1 2
+    python -m zamba_lab.recipes.positive_control --arms hybrid --set task.kv=8 task.vocab_size=256 task.length=64 training.steps=1200
 
 A study on recall means nothing where a model cannot learn it at all for a reason that has nothing to do with the
 architecture: most often its initialisation. So before the first step it is also said how loud each shared block is in what
@@ -182,7 +182,7 @@ def settings(given: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 if everything was solved."""
-    parser = argparse.ArgumentParser(prog="python -m zamba_lab.tasks.gate", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m zamba_lab.recipes.positive_control", description=__doc__.split("\n\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", default=NAMES)
     parser.add_argument("--set", nargs="+", default=[], metavar="PART.FIELD=VALUE", help="fields of task, model or training")

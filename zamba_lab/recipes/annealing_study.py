@@ -39,7 +39,7 @@ from zamba_lab.train.loop import train
 from zamba_lab.train.metrics import Writer
 from zamba_lab.train.mixture import REPLAY, Mixture
 from zamba_lab.train.schedules import Constant, Exponential
-from zamba_lab.train.text import PROSE, PYTHON, Text, packed, shipped_text
+from zamba_lab.recipes.text import PROSE, PYTHON, Text, packed, shipped_text
 
 SEEDS = (0, 1, 2, 3, 4)
 MODEL = ZambaConfig(

@@ -1,9 +1,9 @@
 """What a large run would need, computed: memory of each process, the roofline of its speed, what it sends. Nothing is measured.
 
     print(plan(ZambaConfig.preset("zamba2-1.2b"), gpus=64, gpu="H100").table())
-    python -m zamba_lab.train.plan > zamba_lab/train/PLAN.md
+    python -m zamba_lab.recipes.plan > zamba_lab/recipes/PLAN.md
 
-Counted are FSDP2 as `several.Fsdp` sets it up, weights and moments in float32, passes and activations in bfloat16. Shapes
+Counted are FSDP2 as `train/several.py` sets it up, weights and moments in float32, passes and activations in bfloat16. Shapes
 are exact; the speed is a bound: the slowest of arithmetic, memory and links, each at its data sheet's peak and all overlapped.
 No run reaches it; `share` says which part of it one hopes for.
 """
@@ -191,7 +191,7 @@ def page() -> str:
     )
     return f"""# What a Zamba2-1.2B run needs
 
-Computed by `zamba_lab/train/plan.py`, not measured: this project has run on no GPU. `python -m zamba_lab.train.plan`
+Computed by `zamba_lab/recipes/plan.py`, not measured: this project has run on no GPU. `python -m zamba_lab.recipes.plan`
 writes this page; a test holds the two together.
 
 {c.n_params:,} parameters: {c.n_layers} layers of {min(layers):,} to {max(layers):,}, one shared block of

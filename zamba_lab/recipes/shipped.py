@@ -32,9 +32,9 @@ from zamba_lab.train.heldout import document_bits, xz_bits, xz_bits_per_document
 from zamba_lab.train.loop import train
 from zamba_lab.train.metrics import read_metrics
 from zamba_lab.train.mixture import Mixture
-from zamba_lab.train.picture import curve_svg
+from zamba_lab.recipes.picture import curve_svg
 from zamba_lab.train.schedules import Cosine
-from zamba_lab.train.text import PROSE, PYTHON, Text, domain, shipped_text
+from zamba_lab.recipes.text import PROSE, PYTHON, Text, domain, shipped_text
 
 PHASE_1 = TrainConfig(
     steps=4800,

@@ -13,8 +13,9 @@ import zamba_lab as zl
 from shipped import nano
 from zamba_lab import lens
 from zamba_lab.config.presets import SHIPPED
-from zamba_lab.train import document_bits, study
-from zamba_lab.train.shipped import MANIFEST, PHASE_1, PHASE_2, SUMS, learning_curves, sums
+from zamba_lab.recipes import annealing_study
+from zamba_lab.train import document_bits
+from zamba_lab.recipes.shipped import MANIFEST, PHASE_1, PHASE_2, SUMS, learning_curves, sums
 
 DATA = Path(__file__).parents[2] / "data"
 TEXT = '''class Counter:
@@ -156,10 +157,10 @@ def test_the_manifest_adds_up():
 
 def test_the_readme_states_what_the_study_found():
     rows = {row.strip(" |") for row in (DATA / "README.md").read_text().splitlines()}
-    missing = [row for row in study.table(study.read()).splitlines() if row.strip(" |") not in rows]
+    missing = [row for row in annealing_study.table(annealing_study.read()).splitlines() if row.strip(" |") not in rows]
     assert not missing, missing
 
 
 def test_the_stored_study_adds_up_from_its_rows():
-    with open(study.STORED / study.RESULTS, newline="") as file:
-        assert study.differences(list(csv.DictReader(file))) == study.read()
+    with open(annealing_study.STORED / annealing_study.RESULTS, newline="") as file:
+        assert annealing_study.differences(list(csv.DictReader(file))) == annealing_study.read()
