@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import random
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 from zamba_lab import corpora
 from zamba_lab.tokenizer import END, START, Tokenizer
 from zamba_lab.tokenizer.vocabularies import SentencePiece
+
+sys.path.append(str(Path(__file__).parent / "long"))
+import fuzz_tokenizers  # noqa: E402  found on the path just set
 
 TEXTS = ["def f(x):\n    return x\n" * 4, "the prose of the lab, and the rest\n"]
 AWKWARD = ["", " ", "\n\n\n   x", "a\tb\r\n", "<s>not special</s><pad>", "naïve – 日本語 👩‍🔬 \N{REPLACEMENT CHARACTER}.", "\x00\x1f\x7f"]
@@ -231,6 +235,30 @@ def test_a_vocabulary_with_gaps_has_as_many_ids_as_its_greatest_says(tokenizer, 
     gaps = Tokenizer.load(edited(tokenizer, tmp_path / "tokenizer.json", model=model))
     assert gaps.vocab_size == 301 and gaps.pieces([290, 300, 301]) == ["<290>", "zz", "<301>"]
     assert gaps.decode([290, *gaps.encode("def f")]) == "def f"
+
+
+def test_a_library_that_panics_or_would_end_the_process_is_a_sentence(tokenizer, tmp_path, capfd):
+    file = tmp_path / "tokenizer.json"
+    edited(tokenizer, file, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
+    with pytest.raises(ValueError, match="must hold a tokenizer.*PanicException: Precompiled"):
+        Tokenizer.load(file)
+    model = json.loads(tokenizer.to_bytes())["model"]
+    edited(tokenizer, file, model=model | {"continuing_subword_prefix": "a", "merges": [["e", "\u0120"]]})
+    with pytest.raises(ValueError, match="second part of a merge must open with continuing_subword_prefix 'a'"):
+        Tokenizer.load(file)
+    capfd.readouterr()  # what the library says of its panic
+
+
+def test_mutated_files_are_read_or_refused_by_a_sentence(tmp_path, capfd):
+    """A bounded sample of tests/long/fuzz_tokenizers.py."""
+    counts, escapes = fuzz_tokenizers.run(400, seed=3, folder=tmp_path)
+    capfd.readouterr()
+    assert not escapes and counts["read"] > 10 and counts["refused"] > 100, (counts, escapes)
+
+
+def test_dropout_left_in_a_file_does_not_act(tokenizer, tmp_path):
+    model = json.loads(tokenizer.to_bytes())["model"] | {"dropout": 0.9}
+    assert Tokenizer.load(edited(tokenizer, tmp_path / "tokenizer.json", model=model)).encode(TEXTS[0]) == tokenizer.encode(TEXTS[0])
 
 
 def test_an_enormous_file_is_refused_unread(tmp_path):

@@ -16,7 +16,7 @@ from corpora_planted import document, truncated, vocabulary
 
 from zamba_lab import corpora
 from zamba_lab.config import ZambaConfig
-from zamba_lab.corpora import WEB, Folder, Rules, pipeline, shards, words
+from zamba_lab.corpora import WEB, Folder, Rules, pipeline, shards, tokens
 
 SMALL = {"tokenizer": 300, "shard_size": 4000}
 
@@ -180,7 +180,7 @@ def test_a_finished_corpus_is_opened_and_its_files_are_checked(uninterrupted, tm
 
 
 def test_a_document_longer_than_all_else_is_one_document(tmp_path, monkeypatch):
-    monkeypatch.setattr(words, "PIECE", 3000)
+    monkeypatch.setattr(tokens, "PIECE", 3000)
     rng = random.Random(2)
     long = document(rng, vocabulary(rng, 100), 200_000)
     source = fill(tmp_path / "texts", [long, "a small one beside it\n"])

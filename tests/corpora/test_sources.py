@@ -9,7 +9,8 @@ import pytest
 
 from zamba_lab import corpora
 from zamba_lab.corpora import CODE, WEB, Folder, Hub, Stdlib
-from zamba_lab.corpora.sources import KNOWN, source
+from zamba_lab.corpora.sources import KNOWN, distinct, source
+from zamba_lab.tokenizer import texts
 
 NO_DATASETS = "DATASETS IS NOT INSTALLED: streaming by the library itself was not tested. pip install 'zamba-lab[data]'"
 
@@ -37,6 +38,70 @@ def test_a_folder_gives_its_files_by_path(folder):
         ("texts/deep/c.md", b"third"),
     ]
     assert [path for path, _ in Folder(folder, "*.txt", name="mine").read()] == ["mine/a.txt", "mine/b.txt"]
+
+
+def test_documents_behind_links_are_read_once_and_hidden_ones_never(folder):
+    elsewhere = folder.parent / "elsewhere"
+    (elsewhere / "below").mkdir(parents=True)
+    (elsewhere / "below" / "d.txt").write_bytes(b"linked")
+    (elsewhere / ".ipynb_checkpoints").mkdir()
+    for hidden in (elsewhere / ".ipynb_checkpoints" / "x", elsewhere / ".env", elsewhere / ".DS_Store", folder / "deep" / ".DS_Store"):
+        hidden.write_bytes(b"\x00\xff")
+    before = [path for path, _ in Folder(folder).read()]
+    (folder / "0link").symlink_to(elsewhere, target_is_directory=True)
+    (folder / "file.txt").symlink_to(elsewhere / "below" / "d.txt")
+    (folder / "nothing").symlink_to(folder / "gone")
+    for loop in (folder / "deep" / "up", elsewhere / "below" / "back"):
+        loop.symlink_to(folder, target_is_directory=True)
+    (folder / "0deep").symlink_to(folder / "deep", target_is_directory=True)
+    (elsewhere / "again").symlink_to(elsewhere / "below", target_is_directory=True)
+    paths = [path for path, _ in Folder(folder).read()]
+    assert paths == sorted([*before, "texts/0link/below/d.txt", "texts/file.txt"])
+    # a folder that is itself a link
+    (folder.parent / "alias").symlink_to(elsewhere / "below", target_is_directory=True)
+    assert ("alias/d.txt", b"linked") in Folder(folder.parent / "alias", name="alias").read()
+
+
+@pytest.mark.parametrize("links", [2, 30])
+def test_links_across_links_do_not_multiply(tmp_path, links):
+    """Two links a level would be 2^30 paths."""
+    for k in range(links):
+        (tmp_path / f"level{k}").mkdir()
+        for name in "ab":
+            (tmp_path / f"level{k}" / name).symlink_to(tmp_path / f"level{k + 1}", target_is_directory=True)
+    (tmp_path / f"level{links}").mkdir()
+    (tmp_path / f"level{links}" / "x.txt").write_bytes(b"x")
+    assert len(list(Folder(tmp_path / "level0").read())) == 1
+
+
+@pytest.mark.parametrize(
+    "pattern, names",
+    [
+        ("**/*", ["a.txt", "b.txt", "bytes.bin", "deep/c.md"]),
+        ("*", ["a.txt", "b.txt", "bytes.bin"]),
+        ("*.txt", ["a.txt", "b.txt"]),
+        ("**/*.[mt]*", ["a.txt", "b.txt", "deep/c.md"]),
+        ("deep/**", ["deep/c.md"]),
+        ("deep/**/c.md", ["deep/c.md"]),
+        ("*/?.md", ["deep/c.md"]),
+        ("**/deep/*", ["deep/c.md"]),
+        ("nothing/*", []),
+    ],
+)
+def test_a_pattern_is_of_parts(folder, pattern, names):
+    assert [file.relative_to(folder).as_posix() for file in texts.text_files(folder, pattern)] == names
+
+
+def test_folders_of_one_name_are_told_apart_by_what_is_above(tmp_path):
+    paths = [tmp_path / name for name in ("a/texts", "b/texts", "c/b/texts", "d", "stdlib")]
+    for path in paths:
+        path.mkdir(parents=True)
+    assert corpora.distinct_names(paths) == ["a/texts", f"{tmp_path.name}/b/texts", "c/b/texts", "d", "stdlib"]
+    assert corpora.distinct_names([paths[0], paths[3], paths[0]]) == ["texts", "d", "texts"]
+    assert corpora.distinct_names([]) == []
+    sources = distinct([Folder(paths[0]), Folder(paths[1], name="d"), Folder(paths[3]), Folder(paths[4]), Stdlib()])
+    assert [one.name for one in sources] == ["texts", "d", f"{tmp_path.name}/d", f"{tmp_path.name}/stdlib", "stdlib"]
+    assert [one.name for one in distinct([Folder(paths[0]), Folder(paths[3])])] == ["texts", "d"]
 
 
 def test_the_library_is_what_the_shipped_model_was_made_of_and_more():
@@ -123,6 +188,15 @@ def test_a_data_set_is_streamed_from_any_row(hub):
 def test_a_column_that_is_not_there_is_named(hub):
     with pytest.raises(ValueError, match="text='content', the columns are id, text"):
         next(Hub("x/y", text="content").read())
+
+
+@pytest.mark.parametrize("value, kind", [(5, "int 5"), (2.5, "float 2.5"), (["x"], "list"), (b"x", "bytes"), (True, "bool True")])
+def test_a_column_that_is_no_text_is_named(hub, value, kind):
+    hub.rows = Rows([{"text": "first"}, {"text": None}, {"text": value}])
+    rows = Hub("x/y").read()
+    assert [next(rows), next(rows)] == [("y/0", "first"), ("y/1", "")]
+    with pytest.raises(ValueError, match=f"must be text: row 2 of 'x/y' has {kind}"):
+        next(rows)
 
 
 def test_without_a_network_it_says_what_to_do(hub):

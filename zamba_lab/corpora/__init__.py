@@ -8,19 +8,17 @@ pipeline.py     `build`: stages, workers, going on after a kill
 sources.py      where documents come from
 quality.py      rules that drop them
 grams.py        a text as 25-character grams: signatures, similarity;  duplicates.py  which documents say the same
-words.py        ids of many texts, fast
 shards.py       the work on disk;  assemble.py  its end;  corpus.py  the result
-stdlib.py       the corpus of the shipped model, whole in memory;  tokens.py  vocabulary and packing
+stdlib.py       the corpus of the shipped model, in memory;  tokens.py  vocabulary, ids and packing
 """
 
 from zamba_lab.corpora.corpus import Corpus, fits, load
 from zamba_lab.corpora.duplicates import Duplicates, find_duplicates
 from zamba_lab.corpora.pipeline import build
 from zamba_lab.corpora.quality import CODE, PLAIN, WEB, Rules, broken_rule
-from zamba_lab.corpora.sources import Folder, Hub, Stdlib, source
+from zamba_lab.corpora.sources import Folder, Hub, Stdlib, distinct_names, source
 from zamba_lab.corpora.stdlib import Document, check, deduplicate, manifest, save_manifest, stdlib_documents, texts
 from zamba_lab.corpora.tokens import Packed, pack, train_tokenizer
-from zamba_lab.corpora.words import WordEncoder
 
 __all__ = [
     "CODE",
@@ -34,11 +32,11 @@ __all__ = [
     "Rules",
     "Stdlib",
     "WEB",
-    "WordEncoder",
     "broken_rule",
     "build",
     "check",
     "deduplicate",
+    "distinct_names",
     "find_duplicates",
     "fits",
     "load",

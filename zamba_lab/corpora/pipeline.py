@@ -28,7 +28,7 @@ from zamba_lab.corpora.assemble import assemble
 from zamba_lab.corpora.corpus import MANIFEST, Corpus, fits, load
 from zamba_lab.corpora.duplicates import THRESHOLD, Duplicates, find_duplicates
 from zamba_lab.corpora.shards import Shard, all_shards, batches, filter_batch, place, tokenise_shard
-from zamba_lab.corpora.sources import Folder, Source, source
+from zamba_lab.corpora.sources import Folder, Source, distinct, source
 from zamba_lab.corpora.stdlib import split_of
 from zamba_lab.corpora.tokens import train_tokenizer
 from zamba_lab.tokenizer import Tokenizer
@@ -68,10 +68,8 @@ def build(
         ValueError: the tokenizer has no start token or does not fit the config; nothing was read, or nothing of it kept;
             the folder has a corpus of another recipe, or lies within one of the sources.
     """
-    sources = [
-        source(one) if isinstance(one, str) else one
-        for one in ([sources] if isinstance(sources, str) or not isinstance(sources, Sequence) else sources)
-    ]
+    sources = [sources] if isinstance(sources, str) or not isinstance(sources, Sequence) else sources
+    sources = distinct([source(one) if isinstance(one, str) else one for one in sources])
     folder = Path(folder)
     _check(sources, folder, tokenizer, config, threshold, workers, shard_size)
     recipe = _recipe(sources, tokenizer, threshold, shard_size)

@@ -24,8 +24,8 @@ from zamba_lab.corpora.grams import band_keys, signatures
 from zamba_lab.corpora.quality import Rules, broken_rule
 from zamba_lab.corpora.sources import Source
 from zamba_lab.corpora.stdlib import SPLITS, split_of
-from zamba_lab.corpora.words import WordEncoder
-from zamba_lab.tokenizer import Tokenizer
+from zamba_lab.corpora.tokens import dtype_of, encode
+from zamba_lab.tokenizer import Tokenizer, texts as reading
 from zamba_lab.writing import whole, write
 
 EXAMPLES = 3  # of dropped documents, for each rule
@@ -94,7 +94,7 @@ def decoded(content: str | bytes) -> tuple[str, tuple[str, str] | None]:
     """The text of a document and None, or what can be read of it and the rule that it breaks."""
     try:
         if isinstance(content, bytes):
-            return content.decode("utf-8-sig"), None
+            return reading.decode(content), None
         content.encode()
         return content, None
     except UnicodeDecodeError as error:
@@ -159,31 +159,31 @@ def place(shards: Sequence[Shard], document: int) -> tuple[Shard, int]:
     return shard, document - shard.first
 
 
-def tokenise_shard(work: Path, number: int, kept: np.ndarray, tokenizer: Path, digest: str) -> int:
+def tokenise_shard(work: Path, number: int, kept: np.ndarray, folder: Path, digest: str) -> int:
     """Write the tokens of the kept documents of a shard; the bytes of text that they stand for.
 
-    kept: their numbers in the shard, ascending. tokenizer: the folder of its file. digest: the file's hash.
+    kept: their numbers in the shard, ascending. folder: of the tokenizer's file. digest: the file's hash.
     """
-    encoder, shard = _encoder(tokenizer, digest), Shard(work, number)
-    bos = np.array([encoder.tokenizer.bos_id], dtype=encoder.dtype)
+    tokenizer, shard = _tokenizer(folder, digest), Shard(work, number)
+    bos = np.array([tokenizer.bos_id], dtype=dtype_of(tokenizer))
     tokens: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     which: dict[str, list[int]] = {split: [] for split in SPLITS}
     for k, text in zip(kept, shard.texts(kept)):
         split = split_of(shard.paths[k])
-        tokens[split].append(np.concatenate([bos, encoder.encode(text)]))
+        tokens[split].append(np.concatenate([bos, encode(text, tokenizer)]))
         which[split].append(int(k))
     arrays = {}
     for split, parts in tokens.items():
-        arrays[f"{split}.tokens"] = np.concatenate([np.array([], dtype=encoder.dtype), *parts])
+        arrays[f"{split}.tokens"] = np.concatenate([bos[:0], *parts])
         arrays[f"{split}.lengths"] = np.array([len(part) for part in parts], dtype=np.int64)
         arrays[f"{split}.documents"] = np.array(which[split], dtype=np.int64)
     write_arrays(work / f"{number:05}.tokens.npz", **arrays)
     return int(shard.sizes[kept].sum())
 
 
-@lru_cache(1)  # a process works on one corpus; the words it knows stay from shard to shard
-def _encoder(tokenizer: Path, digest: str) -> WordEncoder:
-    return WordEncoder(Tokenizer.load(tokenizer))
+@lru_cache(1)  # a process works on one corpus
+def _tokenizer(folder: Path, digest: str) -> Tokenizer:
+    return Tokenizer.load(folder)
 
 
 def write_arrays(file: Path, **arrays: np.ndarray) -> None:

@@ -5,16 +5,18 @@
     Hub("tinystories", documents=10_000)    rows of a data set of the hub, streamed; also local parquet or JSON files
 
 Each has `name`, `rules` (see `quality.py`), `read(start)` and `fingerprint()`. `read` yields (path, content) from document
-number `start` on, in the same order each time; bytes are decoded, and dropped where they are no UTF-8, by the pipeline.
-`fingerprint` changes when what `read` yields does, as far as that can be told without reading.
+number `start` on, in the same order each time; the pipeline decodes bytes, and drops what is not UTF-8. Which files of a folder
+are read is the rule of `tokenizer/texts.py`. `fingerprint` changes when what `read` yields does, as far as that can be told
+without reading.
 """
 
 from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from glob import glob
 from itertools import islice
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Protocol
 
 from zamba_lab.corpora.quality import CODE, PLAIN, WEB, Rules
 from zamba_lab.corpora.stdlib import stdlib_sources
+from zamba_lab.tokenizer.texts import text_files
 
 
 class Source(Protocol):
@@ -45,16 +48,16 @@ class Stdlib:
     rules: Rules = CODE
 
     def read(self, start: int = 0) -> Iterator[tuple[str, str]]:
-        found = stdlib_sources(self.root, None if self.topics else {})
-        return islice(((document.path, document.text) for document in found), start, None)
+        documents = stdlib_sources(self.root, None if self.topics else {})
+        return islice(((document.path, document.text) for document in documents), start, None)
 
     def fingerprint(self) -> str:
-        return f"python {platform.python_version()}" if self.root is None else _hash(_files(Path(self.root), "**/*.py"))
+        return f"python {platform.python_version()}" if self.root is None else _hash(text_files(self.root, "**/*.py"))
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The files of a folder that match a pattern, sorted by path, one document each; hidden files and folders are left out."""
+    """The files of a folder that match a pattern, sorted by path, one document each; see `texts.text_files`."""
 
     path: str
     glob: str = "**/*"
@@ -68,11 +71,11 @@ class Folder:
         object.__setattr__(self, "name", self.name or Path(self.path).resolve().name)
 
     def read(self, start: int = 0) -> Iterator[tuple[str, bytes]]:
-        for file in _files(Path(self.path), self.glob)[start:]:
+        for file in text_files(self.path, self.glob)[start:]:
             yield f"{self.name}/{file.relative_to(self.path).as_posix()}", file.read_bytes()
 
     def fingerprint(self) -> str:
-        return _hash(_files(Path(self.path), self.glob))
+        return _hash(text_files(self.path, self.glob))
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,11 @@ class Hub:
             if self.text not in row:
                 raise ValueError(
                     f"the text of {self.dataset!r} must be one of its columns: got text={self.text!r}, the columns are {', '.join(row)}"
+                )
+            if not isinstance(row[self.text], str | None):
+                raise ValueError(
+                    f"a document must be text: row {at} of {self.dataset!r} has {type(row[self.text]).__name__} {row[self.text]!r:.80} "
+                    f"in its column {self.text!r}"
                 )
             yield f"{self.name}/{at}", row[self.text] or ""
 
@@ -162,10 +170,24 @@ def source(text: str, documents: int | None = None) -> Source:
     )
 
 
-def _files(folder: Path, pattern: str) -> list[Path]:
-    return sorted(
-        file for file in folder.glob(pattern) if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
+def distinct_names(paths: Sequence[str | Path], taken: Sequence[str] = ()) -> list[str]:
+    """A name for each folder: its last part, or as many of its last parts as tell it from other folders and from names
+    that are taken. A folder given twice has one name twice."""
+    parts = [Path(path).resolve().parts for path in paths]
+    lengths = [1] * len(parts)
+    for _ in range(max(map(len, parts), default=0)):
+        names = [Path(*part[-n:]).as_posix() for part, n in zip(parts, lengths)]
+        counts = Counter([*names, *taken])
+        lengths = [n + (counts[name] > parts.count(part)) for part, n, name in zip(parts, lengths, names)]
+    return [Path(*part[-n:]).as_posix() for part, n in zip(parts, lengths)]
+
+
+def distinct(sources: Sequence[Source]) -> list[Source]:
+    """The same sources; folders that were named by their last part have names of their own by `distinct_names`."""
+    unnamed = [isinstance(one, Folder) and one.name == Path(one.path).resolve().name for one in sources]
+    taken = [one.name for one, by_folder in zip(sources, unnamed) if not by_folder]
+    names = iter(distinct_names([one.path for one, by_folder in zip(sources, unnamed) if by_folder], taken))
+    return [replace(one, name=next(names)) if by_folder else one for one, by_folder in zip(sources, unnamed)]
 
 
 def _hash(files: Iterable[Path]) -> str:

@@ -1,6 +1,7 @@
 """Text to ids and back, from the file beside a model's weights.
 
     vocabularies.py   the two kinds of file: tokenizer.json and tokenizer.model, each read by its own library
+    texts.py          which files of a folder are text, and how bytes become text
 
 A tokenizer.json converted from a tokenizer.model need not agree with it about spaces: there are several ways to convert. So it
 matters which one was read: tokenizer.json comes first, as it is what the published models are used with, and `source` says it.
@@ -127,14 +128,14 @@ class Tokenizer:
     def encode_batch(self, texts: list[str], add_bos: bool = True) -> list[list[int]]:
         """`encode` of each text, in parallel."""
         start = [self.bos_id] if add_bos and self.bos_id is not None else []
-        return [start + ids for ids in self._vocabulary.encode_batch([_checked_text(text) for text in texts])]
+        return [start + ids for ids in self._vocabulary.encode_batch([checked_text(text) for text in texts])]
 
     def chat(self, messages: Sequence[dict[str, str]], reply: bool = True) -> list[int]:
         """The ids of a conversation, ready for an instruct model: `chat_text` with its markers as single tokens.
 
         Nothing else is added: the first marker is the token that starts a document. Arguments and errors as `chat_text`.
         """
-        return self._vocabulary.encode_marked(_checked_text(self.chat_text(messages, reply)), (START, END))
+        return self._vocabulary.encode_marked(checked_text(self.chat_text(messages, reply)), (START, END))
 
     def chat_text(self, messages: Sequence[dict[str, str]], reply: bool = True) -> str:
         """A conversation in the markup of the instruct models, ChatML.
@@ -202,7 +203,8 @@ class Tokenizer:
         return ids
 
 
-def _checked_text(text: str) -> str:
+def checked_text(text: str) -> str:
+    """The text itself. Raises ValueError if it is no string, or holds half of a surrogate pair."""
     if not isinstance(text, str):
         raise ValueError(f"a text must be one string: got {type(text).__name__} {text!r:.80}")
     try:

@@ -13,6 +13,7 @@ waits(id)                       whether this token's text depends on the token a
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,18 @@ def content_of(file: Path) -> bytes:
     return file.read_bytes()
 
 
+def _check_prefix(content: str) -> None:
+    """Refuse a BPE with a prefix that a merge's second part does not open with: `tokenizers` cuts so many bytes off it, and
+    where that splits a character the process ends."""
+    if not re.search(r'"continuing_subword_prefix"\s*:\s*"[^"]', content):
+        return
+    model = json.loads(content)["model"]
+    prefix, merges = model.get("continuing_subword_prefix") or "", model.get("merges") or ()
+    seconds = (merge.split(" ")[-1] if isinstance(merge, str) else merge[-1] for merge in merges)
+    if wrong := [second for second in seconds if not second.startswith(prefix)]:
+        raise ValueError(f"the second part of a merge must open with continuing_subword_prefix {prefix!r}: got {wrong[0]!r:.80}")
+
+
 class Json:
     """A tokenizer.json, through the library `tokenizers`."""
 
@@ -65,6 +78,8 @@ class Json:
         # A file keeps what its last user had set. transformers' plain call unsets it, too.
         inner.no_truncation()
         inner.no_padding()
+        if getattr(inner.model, "dropout", None):
+            inner.model.dropout = None  # of training: with it a text has another encoding each time
         self._inner = inner
         self._added = inner.get_added_tokens_decoder()
         self.size = max(inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
@@ -78,6 +93,7 @@ class Json:
 
         content = content_of(file).decode("utf-8", "replace")
         with _library_errors(f"a {JSON} must hold a tokenizer: got {str(file)!r} of {len(content)} characters"):
+            _check_prefix(content)
             return cls(Inner.from_str(content))
 
     def to_bytes(self) -> bytes:
@@ -143,10 +159,10 @@ class SentencePiece:
             raise missing("sentencepiece", "sentencepiece", "sentencepiece", f"a {MODEL}") from error
         content = content_of(file)
         with _library_errors(f"a {MODEL} must hold a SentencePiece model: got {str(file)!r} of {len(content)} bytes"):
-            inner = Inner(model_proto=content) if content else None
-        if inner is None or not inner.get_piece_size():
+            vocabulary = cls(Inner(model_proto=content)) if content else None
+        if vocabulary is None or not vocabulary.size:
             raise ValueError(f"a {MODEL} must hold a SentencePiece model: {str(file)!r} is empty")
-        return cls(inner)
+        return vocabulary
 
     def to_bytes(self) -> bytes:
         return self._inner.serialized_model_proto()
@@ -155,8 +171,8 @@ class SentencePiece:
         return {i: self._inner.id_to_piece(i) for i in range(self.size)}
 
     def id_of(self, name: str) -> int | None:
-        i = self._inner.piece_to_id(name)  # that of the unknown token, if there is no such piece
-        return i if self._inner.id_to_piece(i) == name else None
+        i = self._inner.piece_to_id(name)  # that of the unknown token, if there is no such piece; -1 if there is not even that
+        return i if 0 <= i < self.size and self._inner.id_to_piece(i) == name else None
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         with _library_errors("the tokenizer cannot encode this text"):

@@ -200,7 +200,7 @@ def opened(data: list[str], model_config) -> dict[str, Any]:
     """The corpora, by the names of their folders. Raises ValueError unless all have one tokenizer, and it fits the model."""
     from zamba_lab import corpora
 
-    found = {Path(folder).name or str(folder): corpora.load(folder) for folder in data}
+    found = {name: corpora.load(folder) for name, folder in zip(corpora.distinct_names(data), data)}
     for one in found.values():
         corpora.fits(one, model_config)
     hashes = {name: one.manifest["files"][one.manifest["tokenizer"]["file"]] for name, one in found.items()}
