@@ -15,6 +15,8 @@ Names are loaded on first use, so that `import zamba_lab` costs little more than
 
 from importlib import import_module
 
+from zamba_lab.version import __version__ as __version__
+
 _HOME = {
     "ZambaConfig": "config",
     "Zamba": "model",

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from zamba_lab.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it did what was asked. A broken rule, or a library that is missing, is a sentence and status 2."""
     parser = argparse.ArgumentParser(prog="zamba-lab", description="The lab for hybrid SSM/attention language models.")
+    parser.add_argument("--version", action="version", version=f"zamba-lab {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, add in (
         ("info", _add_info),
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("export", _add_export),
         ("ablate", _add_ablate),
         ("bench", _add_bench),
+        ("lab", _add_lab),
     ):
         add(commands.add_parser(name, help=add.__doc__, description=add.__doc__))
     given = parser.parse_args(arguments)
@@ -254,7 +256,9 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(given: argparse.Namespace) -> int:
-    folder = ROOT / "benchmarks"
+    folder = Path(__file__).resolve().parent.parent / "benchmarks"
+    if not folder.is_dir():
+        raise ValueError("benchmarks are part of a checkout of the project, not of an installed package: there is no folder benchmarks/")
     known = sorted(file.stem for file in folder.glob("*.py") if "\ndef run(" in file.read_text(encoding="utf-8"))
     unknown = sorted(set(given.names) - set(known))
     if unknown or not known:
@@ -277,3 +281,21 @@ def _bench(given: argparse.Namespace) -> int:
             data.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=1) if given.json else harness.report(results, given.quick))
     return 0
+
+
+def _add_lab(parser: argparse.ArgumentParser) -> None:
+    """copy the notebooks to a folder of yours and open JupyterLab there"""
+    parser.add_argument("folder", nargs="?", default="zamba-lab-notebooks", help="made if it is not there (zamba-lab-notebooks)")
+    parser.add_argument("--copy-only", action="store_true", help="copy the notebooks and stop there")
+    parser.add_argument("--no-browser", action="store_true", help="print JupyterLab's address instead of opening it")
+    parser.set_defaults(run=_lab)
+
+
+def _lab(given: argparse.Namespace) -> int:
+    from zamba_lab.lab import copy_notebooks, open_jupyterlab
+
+    copied, kept = copy_notebooks(given.folder)
+    print(f"{len(copied)} files of notebooks are in {Path(given.folder).resolve()}")
+    for file in kept:
+        print(f"  kept as it is, for it was edited: {file.name} (delete it to have the new one)")
+    return 0 if given.copy_only else open_jupyterlab(given.folder, not given.no_browser)

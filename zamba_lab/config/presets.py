@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zamba_lab import resources
 from zamba_lab.config import ZambaConfig
 
 _MISTRAL = dict(vocab_size=32000, pad_token_id=0, bos_token_id=1, eos_token_id=2)
@@ -73,7 +74,7 @@ NANOS: dict[str, dict] = {
     "mamba2-nano": dict(_ALONE, mixer="mamba2", d_model=192, n_layers=6),
     "transformer-nano": dict(_ALONE, mixer="attention", d_model=192, n_layers=4, d_mlp=364),
 }
-SHIPPED: dict[str, Path] = {name: Path(__file__).resolve().parents[2] / "data" / name for name in NANOS}
+SHIPPED: dict[str, Path] = {name: resources.folder("data") / name for name in NANOS}
 
 
 def preset(name: str) -> ZambaConfig:
