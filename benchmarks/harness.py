@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import ctypes
 import gc
+import importlib
 import json
 import os
 import platform
@@ -279,3 +280,29 @@ def joined(results: dict[str, list[dict]], file: Path) -> dict[str, list[dict]]:
     floors = [row for row in old["floors"] if row["before"] not in results and (HERE / f"{row['before']}.py").exists()]
     both = {name: rows for name, rows in old.items() if (HERE / f"{name}.py").exists()} | results
     return both | {"floors": sorted([*floors, *results["floors"]], key=lambda row: row["before"])}
+
+
+def main(names: list[str], quick: bool, as_json: bool, report_file: Path | None) -> int:
+    """Run the named benchmarks of this folder, all if none is named, and print their tables. Raises ValueError on an unknown name.
+
+    report_file: an .md file to write the tables to, with the data beside it as .json; what other benchmarks left there stays.
+    """
+    import floors
+
+    known = sorted(file.stem for file in Path(__file__).parent.glob("*.py") if "\ndef run(" in file.read_text(encoding="utf-8"))
+    if unknown := sorted(set(names) - set(known)):
+        raise ValueError(f"benchmarks are files of benchmarks/: there is no {', '.join(unknown)}; there are {', '.join(known)}")
+    if report_file:
+        check_report(report_file, quick)
+    results = {"machine": [machine(quick)], "floors": []}
+    for name in names or known:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        results["floors"].append({"before": name, **floors.measured(quick)})
+        results[name] = importlib.import_module(name).run(quick)
+        if report_file:  # after each one: a run that is broken off has lost little
+            data = report_file.with_suffix(".json")
+            all_results = joined(results, data)
+            report_file.write_text("# Measured\n\n" + report(all_results, quick), encoding="utf-8")
+            data.write_text(json.dumps(all_results, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(results, indent=1) if as_json else report(results, quick))
+    return 0

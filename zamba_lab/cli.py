@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import sys
@@ -259,28 +258,10 @@ def _bench(given: argparse.Namespace) -> int:
     folder = Path(__file__).resolve().parent.parent / "benchmarks"
     if not folder.is_dir():
         raise ValueError("benchmarks are part of a checkout of the project, not of an installed package: there is no folder benchmarks/")
-    known = sorted(file.stem for file in folder.glob("*.py") if "\ndef run(" in file.read_text(encoding="utf-8"))
-    unknown = sorted(set(given.names) - set(known))
-    if unknown or not known:
-        raise ValueError(f"benchmarks are files of {folder.name}/ beside the package: got {unknown}, there are {known}")
     sys.path.insert(0, str(folder))
-    import floors  # the benchmarks' own, found on the path just set
-    import harness
+    import harness  # the benchmarks' own, found on the path just set
 
-    if given.report:
-        harness.check_report(given.report, given.quick)
-    results = {"machine": [harness.machine(given.quick)], "floors": []}
-    for name in given.names or known:
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        results["floors"].append({"before": name, **floors.measured(given.quick)})
-        results[name] = importlib.import_module(name).run(given.quick)
-        if given.report:  # after each one: a run that is broken off has lost little
-            data = given.report.with_suffix(".json")
-            whole = harness.joined(results, data)
-            given.report.write_text("# Measured\n\n" + harness.report(whole, given.quick), encoding="utf-8")
-            data.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(results, indent=1) if given.json else harness.report(results, given.quick))
-    return 0
+    return harness.main(given.names, given.quick, given.json, given.report)
 
 
 def _add_lab(parser: argparse.ArgumentParser) -> None:
