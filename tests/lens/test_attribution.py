@@ -11,7 +11,7 @@ from variants import VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
 from zamba_lab import lens
-from zamba_lab.lens.attribution import KEEP
+from zamba_lab.lens.attribution import names_for_frozen_mixer
 from zamba_lab.ops import kernels
 from zamba_lab.ops.conv import causal_conv
 
@@ -21,7 +21,7 @@ every_mamba = pytest.mark.parametrize("model, ids", CASES.values(), ids=CASES.ke
 
 
 def traced(model, ids):
-    return lens.run(model, ids, keep=[*KEEP, "embed"] + ["invocation.*.link_out"] * bool(model.config.n_invocations))
+    return lens.run(model, ids, keep=[*names_for_frozen_mixer(model), "*.mamba.projected"])
 
 
 def without_biases(model):
@@ -194,3 +194,15 @@ def test_a_link_that_stays_in_the_stream_is_refused():
     ):
         with pytest.raises(ValueError, match="speak through a mixer only: it has link_into='stream'"):
             ask(make_model(config), random_ids(config))
+
+
+@pytest.mark.parametrize("variant", ["base", "mamba1", "biases", "conv of one tap"])
+@torch.no_grad()
+def test_the_frozen_mixer_and_the_mixers_matrix_are_one_linear_map(variant):
+    model, ids = CASES[variant]
+    trace = traced(model, ids)
+    for depth in (0, 2):
+        matrix = lens.mixer_matrix(model, ids, depth)
+        through, x = lens.frozen_mixer(model, trace, depth), torch.randn_like(matrix.u)
+        scale = matrix.u / (trace[f"layers.{depth}.resid_in"] + trace.values.get(f"layers.{depth}.shared.link_out", 0))
+        torch.testing.assert_close(through(x[None])[0], torch.einsum("blosd,bsd->blo", matrix.jacobian(), scale * x))

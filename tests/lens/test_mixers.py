@@ -47,14 +47,14 @@ def test_the_matrix_is_the_jacobian_of_the_mixer_with_its_steering_held(name):
 
 
 @pytest.mark.parametrize("name", [*SSM, TRAINED])
-def test_shares_and_listening_are_the_gradient_and_the_gradient_times_the_input(name):
+def test_shares_and_gradient_are_autograds_gradient_and_the_gradient_times_the_input(name):
     model, ids = case(name)
     found, at = lens.mixer_matrix(model, ids, 1), 5
     toward, u = rand(found.out), found.u.clone().requires_grad_()
     (gradient,) = torch.autograd.grad((frozen_mixer(model, ids, 1)(u) * toward)[:, at].sum(), u)
-    torch.testing.assert_close(found.listening(at, toward), gradient)
+    torch.testing.assert_close(found.gradient(at, toward), gradient)
     torch.testing.assert_close(found.shares(toward)[:, :, at].sum(1), (gradient * found.u).sum(-1))
-    torch.testing.assert_close(found.listening(at), found.listening(at, found.along()))
+    torch.testing.assert_close(found.gradient(at), found.gradient(at, found.along()))
 
 
 @pytest.mark.parametrize("name", [*SSM, TRAINED])
@@ -105,7 +105,7 @@ def test_the_first_taps_of_a_text_shorter_than_the_convolution():
     found = lens.mixer_matrix(model, ids[:, :2], 1)
     assert found.error < 1e-9 and found.channels().shape[-2:] == (2, 2)
     torch.testing.assert_close(found.shares().sum((1, 3)) + found.constant_share(), torch.ones(2, 2, dtype=torch.float64))
-    torch.testing.assert_close(found.listening(1), torch.einsum("bo,bosd->bsd", found.along()[:, 1], found.jacobian()[:, 1]))
+    torch.testing.assert_close(found.gradient(1), torch.einsum("bo,bosd->bsd", found.along()[:, 1], found.jacobian()[:, 1]))
 
 
 def test_int8_weights_and_narrow_types_give_matrices_too():
@@ -123,11 +123,12 @@ def test_a_layer_that_is_not_there_is_refused():
 def test_the_reference_itself_is_not_linear_where_nothing_is_held():
     """What the matrix leaves out is there: the mixer's true derivative is another."""
     model, ids = case("base")
-    trace = lens.run(model, ids, keep=["layers.1.mamba.input"])
-    u, empty = trace["layers.1.mamba.input"].requires_grad_(), zl.cache.LayerCache()
-    context = zl.blocks.Context(u)
-    out = model.layers[1].mamba(u, context, empty)[0]
+    point = "layers.1.mamba.input"
+    u = lens.run(model, ids, keep=[point])[point].requires_grad_()
+    trace = zl.Trace(keep=["layers.1.mamba.out"], edit={point: lambda own: u})
+    model(ids, trace=trace)
+    out = trace["layers.1.mamba.out"]
     toward = rand(out.detach())
     (true,) = torch.autograd.grad((out * toward)[:, 5].sum(), u)
-    assert not torch.allclose(true, lens.mixer_matrix(model, ids, 1).listening(5, toward), rtol=1e-2)
-    assert F.cosine_similarity(true.flatten(), lens.mixer_matrix(model, ids, 1).listening(5, toward).flatten(), dim=0) < 0.999
+    assert not torch.allclose(true, lens.mixer_matrix(model, ids, 1).gradient(5, toward), rtol=1e-2)
+    assert F.cosine_similarity(true.flatten(), lens.mixer_matrix(model, ids, 1).gradient(5, toward).flatten(), dim=0) < 0.999

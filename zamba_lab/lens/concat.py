@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zamba_lab.blocks.lora import adapted
 from zamba_lab.lens.passes import run
-from zamba_lab.lens.rollout import norm_factor
+from zamba_lab.lens.mixers import norm_factor
 from zamba_lab.lens.terms import require_index, require_invocations, widened
 from zamba_lab.model import Zamba
 from zamba_lab.ops.attention import attention_scores, turn

@@ -1,42 +1,73 @@
-"""One forward pass, looked into: what every lens starts from."""
+"""One forward pass, looked into: what every lens starts from, and what padding means to all of them.
+
+Every function here that is given ids takes `mask`, (b, l), 1 at tokens and 0 at padding, which may stand anywhere; None: no
+padding. Results at tokens are those of the text without padding. Results at padding mean nothing, and sums leave them out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from zamba_lab.model import Zamba
+from zamba_lab.ops.loss import token_nll
 from zamba_lab.trace import Trace
 
 
 @torch.no_grad()
-def run(model: Zamba, ids: Tensor, keep: Iterable[str] = (), edit: dict[str, Callable[[Tensor], Tensor]] | None = None) -> Trace:
+def run(
+    model: Zamba,
+    ids: Tensor,
+    keep: Iterable[str] = (),
+    edit: dict[str, Callable[[Tensor], Tensor]] | None = None,
+    mask: Tensor | None = None,
+) -> Trace:
     """Run the model on (b, l) ids without gradients and return the trace of the points named by `keep`."""
     trace = Trace(keep=keep, edit=edit)
-    model(ids, trace=trace)
+    model(ids, mask, trace)
     return trace
 
 
-def next_token_loss(model: Zamba, ids: Tensor, edit: dict[str, Callable[[Tensor], Tensor]] | None = None) -> Tensor:
+def next_token_loss(
+    model: Zamba, ids: Tensor, edit: dict[str, Callable[[Tensor], Tensor]] | None = None, mask: Tensor | None = None
+) -> Tensor:
     """-log p(token t + 1 | tokens 0..t) in nats, for each token but the first.
 
     Args:
         ids: (b, l), l >= 2.
         edit: trace edits in force during the pass, as `Trace` takes them.
 
-    Returns: (b, l - 1), float32 or wider: entry t belongs to token t + 1. Raises ValueError if l < 2.
+    Returns: (b, l - 1), float32 or wider: entry t belongs to position t + 1; NaN where that is padding or its row's first
+    token. Raises ValueError if l < 2.
     """
-    return token_losses(run(model, ids, keep=["logits"], edit=edit)["logits"], ids)
+    return token_losses(run(model, ids, keep=["logits"], edit=edit, mask=mask)["logits"], ids, mask)
 
 
-def token_losses(logits: Tensor, ids: Tensor) -> Tensor:
-    """The same from (b, l, v) logits that are at hand."""
+def token_losses(logits: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`next_token_loss` from (b, l, v) logits. A token is predicted from the last token before it, padding skipped."""
     if ids.ndim != 2 or ids.shape[1] < 2:
         raise ValueError(f"a next-token loss needs ids of shape (batch, length >= 2): got {tuple(ids.shape)}")
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = F.cross_entropy(rearrange(logits[:, :-1], "b l v -> (b l) v"), ids[:, 1:].flatten(), reduction="none")
-    return rearrange(losses, "(b l) -> b l", b=len(ids))
+    if mask is None:
+        return token_nll(logits[:, :-1], ids[:, 1:])
+    positions = torch.arange(ids.shape[1], device=ids.device)
+    previous = torch.where(mask.bool(), positions, 0).cummax(1).values[:, :-1]
+    rows = torch.arange(len(ids), device=ids.device)[:, None]
+    return token_nll(logits[rows, previous], ids[:, 1:]).masked_fill(~predicted(mask), torch.nan)
+
+
+def predicted(mask: Tensor) -> Tensor:
+    """Which positions but the first hold a token with another before it: (b, l) -> (b, l - 1) bool."""
+    mask = mask.bool()
+    return mask[:, 1:] & (mask.cumsum(1) > 0)[:, :-1]
+
+
+def token_positions(mask: Tensor) -> Tensor:
+    """Each token's number among its row's tokens, (b, l)."""
+    return (mask.bool().cumsum(1) - 1).clamp(min=0)
+
+
+def tokens_first(mask: Tensor) -> Tensor:
+    """The positions of each row, (b, l): its tokens in their order, then its padding."""
+    return mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from zamba_lab.config import ZambaConfig
 from zamba_lab.model import Zamba
-from zamba_lab.ops.scan import scan_step
-from zamba_lab.ops.ssd import ssd_step
+from zamba_lab.ops.scan import scan_step, selective_scan
+from zamba_lab.ops.ssd import ssd, ssd_step
 from zamba_lab.trace import Trace
 
 STEP = {"mamba1": scan_step, "mamba2": ssd_step}
@@ -72,6 +72,12 @@ class Terms:
         """The step sizes summed up to each token, itself included. Wide: decays come from differences of these sums."""
         return torch.cumsum(self.dt.to(self.dt.dtype if self.dt.device.type == "mps" else torch.float64), dim=1)
 
+    def scan(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The SSM applied to any (b, l, h, p) inputs: y without the D skip, of the same shape, and the last state (b, h, p, n)."""
+        if self.A.shape[1:] == (1, 1):
+            return ssd(x, self.dt[..., 0], self.A[:, 0, 0], self.B, self.C)
+        return selective_scan(x, self.dt, self.A, self.B, self.C)
+
 
 def terms(model: Zamba, trace: Trace, depth: int) -> Terms:
     """The terms of one layer from a trace that kept `names_of_inputs([depth])`. Raises ValueError if it has no SSM."""
@@ -85,7 +91,7 @@ def terms(model: Zamba, trace: Trace, depth: int) -> Terms:
     return Terms(x, dt, A, B, C)
 
 
-def ssm_rows(found: Terms, positions: slice) -> Tensor:
+def ssm_rows(ssm: Terms, positions: slice) -> Tensor:
     """Rows of the lower-triangular matrix M that the SSM applies to each channel: y_t = sum_s M_ts x_s, without D.
 
         M_ts = sum_n C_tn exp(A_n (dt_{s+1} + ... + dt_t)) B_sn dt_s        s <= t, else 0
@@ -97,15 +103,15 @@ def ssm_rows(found: Terms, positions: slice) -> Tensor:
 
     Returns: (b, h, p or 1, l, s), l over `positions`, s over all tokens.
     """
-    l = found.x.shape[1]
-    rows = torch.arange(l, device=found.x.device)[positions]
-    time = rearrange(found.time, "b l h p -> b h p l")
+    l = ssm.x.shape[1]
+    rows = torch.arange(l, device=ssm.x.device)[positions]
+    time = rearrange(ssm.time, "b l h p -> b h p l")
     elapsed = time[..., rows, None] - time[..., None, :]  # (b, h, p, l, s)
     hidden = torch.arange(l, device=rows.device) > rows[:, None]
-    elapsed = elapsed.masked_fill(hidden, torch.inf).to(found.x.dtype)  # exp(-inf) is 0
+    elapsed = elapsed.masked_fill(hidden, torch.inf).to(ssm.x.dtype)  # exp(-inf) is 0
     M = 0
-    pieces = found.A.shape[-1]  # one rate for all of n, or n rates
-    for A, B, C in zip(found.A.unbind(-1), found.B.chunk(pieces, -1), found.C.chunk(pieces, -1)):
+    pieces = ssm.A.shape[-1]  # one rate for all of n, or n rates
+    for A, B, C in zip(ssm.A.unbind(-1), ssm.B.chunk(pieces, -1), ssm.C.chunk(pieces, -1)):
         matches = torch.einsum("blhn,bshn->bhls", C[:, rows], B)
         M = M + matches[:, :, None] * torch.exp(A[:, :, None, None] * elapsed)
-    return M * rearrange(found.dt, "b s h p -> b h p 1 s")
+    return M * rearrange(ssm.dt, "b s h p -> b h p 1 s")
