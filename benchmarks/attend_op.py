@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from zamba_lab.ops.attention import visible_keys
-from zamba_lab.ops.kernels import attend, memory, unit
+from zamba_lab.native import attend, memory, unit
 
 NATIVE, TORCH = "native", "torch"
 TINY = [("tiny", 2, 33, 70, 32)]

@@ -16,7 +16,7 @@ from harness import OURS, median, percent, repeats, time_row
 from prefill import at_published_shapes
 
 import zamba_lab as zl
-from zamba_lab.ops.kernels import direct
+from zamba_lab.native import direct
 
 TOKENS, LARGE = 8, 8 << 20
 OTHERS = {"mamba": "Mamba mixers: convolution, scan and its states, gate, norm", "attend": "attention, keys and values", "norm": "norms"}

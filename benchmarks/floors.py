@@ -9,7 +9,7 @@ import torch
 from harness import interleaved
 
 from zamba_lab.config import ZambaConfig, cost
-from zamba_lab.ops.kernels import memory
+from zamba_lab.native import memory
 from zamba_lab.ops.linear import linear
 
 GEMM = (512, 2560, 10448)  # 512 tokens through the first product of a Zamba2-2.7B mixer
@@ -71,7 +71,7 @@ def products_alone(c: ZambaConfig, tokens: int, dtype: torch.dtype, ours: bool =
 
     ours: by the lab's own products where it has one, which on a matrix unit is faster than torch's. Inputs and outputs are buffers
     that are there; the weights are slices of one large buffer taken in turn, so that they come from memory as a model's do. All lie
-    in large pages where there are such (`kernels.memory`).
+    in large pages where there are such (`native.memory`).
     """
     like = torch.empty(0, dtype=dtype)
     shapes = [(tokens, *pair) for pair in products(c)] + [(1, c.d_model, c.vocab_size)]

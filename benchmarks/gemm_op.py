@@ -13,7 +13,7 @@ from harness import interleaved, ratio_row, repeats
 from pairs import must_agree
 from torch import Tensor
 
-from zamba_lab.ops.kernels import gemm, memory, unit
+from zamba_lab.native import gemm, memory, unit
 
 NATIVE, TORCH = "native", "torch"
 TINY = [("tiny", 40, 70, 90, 3)]

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import torch
 
-from zamba_lab.ops import kernels
+from zamba_lab import native
 
 HERE = Path(__file__).resolve().parent
 OURS, NATIVE, PURE = "ours", "native", "pure torch"
@@ -109,16 +109,16 @@ def factor(ratio: float) -> str:
 @cache
 def native() -> bool:
     """Whether the native kernels work here; a line says so if not."""
-    if not kernels.available():
-        print(f"rows of the native ops are left out: {kernels.why_not()}", file=sys.stderr)
-    return kernels.available()
+    if not native.available():
+        print(f"rows of the native ops are left out: {native.why_not()}", file=sys.stderr)
+    return native.available()
 
 
 def variants(run: Callable[[], object]) -> dict[str, Callable[[], object]]:
     """`run` with the native kernels and without; only the latter where there are none."""
 
     def pure():
-        with kernels.off():
+        with native.off():
             return run()
 
     return {NATIVE: run, PURE: pure} if native() else {PURE: pure}

@@ -15,7 +15,7 @@ import time
 import torch
 from harness import interleaved, ratio_row, repeats
 
-from zamba_lab.ops import kernels
+from zamba_lab import native
 from zamba_lab.ops.ssd import ssd, ssd_chunked
 
 LANES = 16
@@ -77,7 +77,7 @@ def contenders(sizes: tuple[int, ...], backend: str) -> tuple[dict, dict]:
 def build_seconds() -> list[float]:
     """Seconds until the kernels can be used in a fresh process that has imported them: compiled, then from the cache."""
     code = (
-        "import time; from zamba_lab.ops import kernels; start = time.perf_counter(); assert kernels.available(); "
+        "import time; from zamba_lab import native; start = time.perf_counter(); assert native.available(); "
         "print(time.perf_counter() - start)"
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -89,8 +89,8 @@ def build_seconds() -> list[float]:
 
 
 def run(quick: bool = False) -> list[dict[str, str]]:
-    if not kernels.available():
-        return [{"work": f"no native kernels here: {kernels.why_not()}"}]
+    if not native.available():
+        return [{"work": f"no native kernels here: {native.why_not()}"}]
     b, l, h, p, n = sizes = (1, 32, 2, 16, 8) if quick else (1, 2048, 80, 64, 64)
     todo, first = contenders(sizes, "eager" if quick else "inductor")
     times = interleaved(todo, repeats(9, quick))

@@ -1,4 +1,4 @@
-"""Reading weights from large pages of memory (`kernels.memory.empty`) and from pages of the usual size, an ordinary tensor.
+"""Reading weights from large pages of memory (`native.memory.empty`) and from pages of the usual size, an ordinary tensor.
 
 A token's matrix-vector products at the shapes of a mixer's two projections, one after the other over 1 GiB of weights, so that
 none comes from a cache. Large pages are asked for with madvise; how much of the buffer the system gave them is told
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from harness import interleaved, median, percent, ratio_row, repeats
 
-from zamba_lab.ops.kernels import available, gemv, memory
+from zamba_lab.native import available, gemv, memory
 
 SHAPES = {
     "zamba2-2.7b, in": (10448, 2560),

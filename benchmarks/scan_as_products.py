@@ -47,7 +47,7 @@ def products(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int)
 
 def on_vectors(op: Callable[[], Tensor]) -> Tensor:
     """The native kernel as it is without a matrix unit."""
-    with mock.patch.object(sys.modules["zamba_lab.ops.kernels.ssd"], "matrix_unit", lambda: 0):
+    with mock.patch.object(sys.modules["zamba_lab.native.ssd"], "matrix_unit", lambda: 0):
         return op()
 
 

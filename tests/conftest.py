@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from zamba_lab.ops import kernels
+from zamba_lab import native
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub; notebook kernels inherit it
 
@@ -19,7 +19,7 @@ settings.load_profile("zamba_lab")
 # Warns once, here, where it is not an error: without a compiler the kernels' tests are skipped, and all others run.
 with warnings.catch_warnings():
     warnings.simplefilter("default")
-    kernels.available()
+    native.available()
 
 BROWSER_TESTS = Path(__file__).parent / "browser"
 NO_CHROMIUM = "NO CHROMIUM: the browser tests did not run. On Debian: apt-get install chromium"

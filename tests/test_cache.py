@@ -8,8 +8,8 @@ import torch
 from variants import VARIANTS, make_model, random_ids
 
 from zamba_lab.cache import LayerCache
-from zamba_lab.ops import kernels
-from zamba_lab.ops.kernels import memory
+from zamba_lab import native
+from zamba_lab.native import memory
 
 CACHED = ["base", "mamba1", "one kv head, wide head", "no rope", "transformer, grouped queries, no rope", "pure mamba2"]
 with_and_without_gradients = pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_state_that_anybody_looks_at_is_not_written_again(look, monkeypatch):
     assert all(torch.equal(t, old) for t, old in zip(seen, before))
 
 
-@pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
+@pytest.mark.skipif(not native.available(), reason=f"no native kernels: {native.why_not()}")
 @torch.no_grad()
 def test_decoding_goes_round_in_the_same_memory(monkeypatch):
     monkeypatch.setattr(memory, "LEAST", 1)
@@ -190,14 +190,14 @@ def converted(cache, dtype):
 
 
 @pytest.mark.parametrize("variant", CACHED)
-@pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
+@pytest.mark.parametrize("with_native", [True, False], ids=["native", "pure"])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad], ids=lambda mode: mode.__name__)
 @pytest.mark.parametrize(
     "was, now", [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32), (torch.float64, torch.float32)], ids=str
 )
-def test_a_cache_of_another_type_goes_on_as_if_it_had_been_converted(variant, native, mode, was, now):
+def test_a_cache_of_another_type_goes_on_as_if_it_had_been_converted(variant, with_native, mode, was, now):
     model, ids = make_model(VARIANTS[variant]), random_ids(VARIANTS[variant])
-    with mode(), nullcontext() if native else kernels.off():
+    with mode(), nullcontext() if with_native else native.off():
         _, cache = decode(model.to(was), ids[:, :7], None)
         given = cache.map(lambda t: t.to(was))  # states too
         for lengths in ([1, 1, 1], [3, 1, 1]):
@@ -236,12 +236,12 @@ OTHER_SIZES = {
 
 @pytest.mark.parametrize("changes, message", OTHER_SIZES.values(), ids=OTHER_SIZES.keys())
 @pytest.mark.parametrize("mixer", ["mamba1", "mamba2"])
-@pytest.mark.parametrize("native", [True, False], ids=["native", "pure"])
+@pytest.mark.parametrize("with_native", [True, False], ids=["native", "pure"])
 @with_and_without_gradients
-def test_a_cache_of_another_models_sizes_is_refused(mixer, changes, message, native, mode):
+def test_a_cache_of_another_models_sizes_is_refused(mixer, changes, message, with_native, mode):
     config = replace(VARIANTS["base"], mixer=mixer)
     model, other, ids = make_model(config), make_model(replace(config, **changes)), random_ids(config)
-    with mode(), nullcontext() if native else kernels.off():
+    with mode(), nullcontext() if with_native else native.off():
         _, cache = other.extend(ids[:, :9])
         decode(model, ids[:, :12], None)  # recorded
         for end in (10, 14):
@@ -249,11 +249,11 @@ def test_a_cache_of_another_models_sizes_is_refused(mixer, changes, message, nat
                 model.extend(ids[:, 9:end], cache)
 
 
-@pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
+@pytest.mark.skipif(not native.available(), reason=f"no native kernels: {native.why_not()}")
 @pytest.mark.parametrize("shape", [(2, 3, 5), (1, 3, 6), (2, 2, 6)])
 def test_the_convolution_refuses_a_state_of_another_size(shape):
     with pytest.raises(ValueError, match=r"conv state .* \(2, 3, 6\).* got"):
-        kernels.conv_silu(torch.ones(2, 4, 6), torch.ones(6, 4), None, torch.ones(shape))
+        native.conv_silu(torch.ones(2, 4, 6), torch.ones(6, 4), None, torch.ones(shape))
 
 
 @pytest.mark.parametrize("edit", [lambda t: 2 * t, lambda t: t.flip(0)], ids=["other values", "other order"])

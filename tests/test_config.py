@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from variants import BASE, PURE, VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
-from zamba_lab.ops import kernels
+from zamba_lab import native
 
 PUBLISHED = {
     "zamba-7b-v1": 7_232_490_496,
@@ -41,7 +41,7 @@ def test_flops_equal_what_torch_counts_plus_the_scan(variant):
     """torch counts matrix products; the step's element-wise state update, read and convolution are added by hand."""
     config, context = VARIANTS[variant], 12
     model, ids = make_model(config), random_ids(config, b=1, l=context)
-    with torch.no_grad(), kernels.off():
+    with torch.no_grad(), native.off():
         _, cache = model.extend(ids[:, :-1])
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the fused one is not counted
             model.extend(ids[:, -1:], cache)
@@ -54,7 +54,7 @@ def test_flops_equal_what_torch_counts_plus_the_scan(variant):
     assert config.flops_per_token(context) == counted + uncounted
 
 
-@pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
+@pytest.mark.skipif(not native.available(), reason=f"no native kernels: {native.why_not()}")
 @pytest.mark.parametrize("mixer", ["mamba2", "mamba1"])
 def test_flops_of_the_native_kernels_are_those_of_the_formula(mixer):
     config = replace(BASE, mixer=mixer, hybrid_layers=(), n_shared_blocks=0)

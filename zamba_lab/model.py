@@ -32,7 +32,7 @@ from zamba_lab.cache import Cache, LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.blocks.init import initialise
 from zamba_lab.ops.attention import angles, visible_keys
-from zamba_lab.ops.kernels import direct
+from zamba_lab.native import direct
 from zamba_lab.ops.loss import in_pieces, loss_in_pieces, summed_loss
 from zamba_lab.trace import OFF, unless_idle
 

@@ -12,7 +12,7 @@ from zamba_lab.ablate import Match, match
 from zamba_lab.ablate.axes import changed
 from zamba_lab.ablate.matching import quantity, table
 from zamba_lab.model import Zamba
-from zamba_lab.ops import kernels
+from zamba_lab import native
 
 ARMS = {
     "mamba1": ("mixer", "mamba1"),
@@ -41,7 +41,7 @@ def test_matched_flops_agree_within_two_percent_by_torchs_counter(arm):
     counts = []
     for config in (found.config, WIDE):
         model, ids = Zamba(config), torch.zeros(1, 8, dtype=torch.int64)
-        with torch.no_grad(), kernels.off():
+        with torch.no_grad(), native.off():
             _, cache = model.extend(ids[:, :-1])
             with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
                 model.extend(ids[:, -1:], cache)

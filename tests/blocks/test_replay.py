@@ -13,13 +13,13 @@ from variants import VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
 from zamba_lab.blocks import replay
-from zamba_lab.ops import kernels
-from zamba_lab.ops.kernels import direct
-from zamba_lab.ops.kernels.step import norm_step, plus_step
-from zamba_lab.ops.kernels.tape import NotTaped, Tape
+from zamba_lab import native
+from zamba_lab.native import direct
+from zamba_lab.native.step import norm_step, plus_step
+from zamba_lab.native.tape import NotTaped, Tape
 from zamba_lab.trace import OFF
 
-pytestmark = pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
+pytestmark = pytest.mark.skipif(not native.available(), reason=f"no native kernels: {native.why_not()}")
 
 BASE = VARIANTS["base"]
 # variants of ablations only, for whose mixers no native step was written

@@ -11,8 +11,8 @@ from variants import VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
 from zamba_lab import lens
+from zamba_lab import native
 from zamba_lab.lens.attribution import names_for_frozen_mixer
-from zamba_lab.ops import kernels
 from zamba_lab.ops.conv import causal_conv
 
 MAMBAS = {name: config for name, config in VARIANTS.items() if config.mixer != "attention" and config.link_into == "mixer"}
@@ -143,7 +143,7 @@ def held(monkeypatch):
         monkeypatch.setattr(f"zamba_lab.blocks.{mixer}.conv_silu", conv_silu_held)
     monkeypatch.setattr("zamba_lab.blocks.norm.rms_norm", norm_held)
     monkeypatch.setattr("zamba_lab.blocks.mamba2.gated_rms_norm", lambda y, z, *more: norm_held(y * silu(z), *more))
-    with kernels.off():
+    with native.off():
         yield
 
 

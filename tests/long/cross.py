@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from zamba_lab.ops.kernels import build
+from zamba_lab.native import build
 
 COMPILERS = (["aarch64-linux-gnu-gcc"], ["clang", "--target=aarch64-linux-gnu"])
 PROCESSORS = ("-march=armv8-a", "-mcpu=neoverse-n1", "-mcpu=neoverse-v1")

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch  # noqa: F401  before the kernels, as everywhere
 
-from zamba_lab.ops.kernels import build
+from zamba_lab.native import build
 
 HERE = Path(__file__).parents[1]
 OTHERS = ("ops/test_finite.py", "ops/test_gate.py", "ops/test_attention.py", "blocks/test_replay.py")
 TESTS = sorted(
     str(file)
-    for file in [*(HERE / "ops").glob("test_kernels*.py"), *(HERE / name for name in OTHERS)]
-    if file.stem not in ("test_kernels_build", "test_kernels_gpu")
+    for file in [*(HERE / "native").glob("test_*.py"), *(HERE / name for name in OTHERS)]
+    if file.stem not in ("test_build", "test_gpu")
 )
 # Tiles in plain C: a sanitizer does not see what a matrix unit reads.
 SANITIZE = "-O1 -g -DPLAIN_TILES -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"

@@ -2,9 +2,9 @@ from functools import partial
 
 import pytest
 import torch
-from ops.test_kernels import assert_same, assert_same_bits, draw
+from native.test_native import assert_same, assert_same_bits, draw
 
-from zamba_lab.ops import kernels
+from zamba_lab import native
 from zamba_lab.ops.attention import angles, attend, attention_probs, attention_scores, turn, visible_keys, weigh
 
 
@@ -59,7 +59,7 @@ def test_rotation_turns_each_pair_by_its_angle_and_scores_depend_on_distance_onl
     torch.testing.assert_close(here, there)
 
 
-native = pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
+needs_native = pytest.mark.skipif(not native.available(), reason=f"no native kernels: {native.why_not()}")
 LAYOUTS = {
     "as projected": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
     "plain": lambda x: x,
@@ -69,19 +69,19 @@ LAYOUTS = {
 
 
 def pure(*arguments):
-    with kernels.off():
+    with native.off():
         return (turn(*arguments),)
 
 
-@native
+@needs_native
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 @pytest.mark.parametrize("b, h, l, p, tables", [(2, 3, 37, 6, 1), (1, 1, 1, 2, 1), (3, 4, 5, 70, 3), (2, 1, 9, 32, 2)])
 def test_the_native_rotation_equals_torchs_with_gradients(layout, b, h, l, p, tables):
     cos, sin = angles(torch.arange(l)[None] + torch.arange(tables)[:, None], torch.float64, p, 100.0)
-    assert_same(lambda x: (kernels.turn(x, cos, sin),), lambda x: pure(x, cos, sin), [layout(draw(b, h, l, p))], 1e-14)
+    assert_same(lambda x: (native.turn(x, cos, sin),), lambda x: pure(x, cos, sin), [layout(draw(b, h, l, p))], 1e-14)
 
 
-@native
+@needs_native
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 3e-7), (torch.bfloat16, 6e-3)])
 def test_the_native_rotation_in_other_types_rounds_once(dtype, tolerance):
     x, (cos, sin) = draw(2, 3, 40, 16).to(dtype), angles(torch.arange(40)[None], dtype, 16, 100.0)
@@ -90,7 +90,7 @@ def test_the_native_rotation_in_other_types_rounds_once(dtype, tolerance):
     assert turn(x, cos, sin).dtype == dtype
 
 
-@native
+@needs_native
 def test_the_native_rotation_keeps_torchs_contract(monkeypatch):
     x, (cos, sin) = draw(2, 3, 9, 6).requires_grad_(), angles(torch.arange(9)[None], torch.float64, 6, 100.0)
     torch.library.opcheck(

@@ -3,20 +3,20 @@
 import pytest
 import torch
 
-from zamba_lab.ops import kernels
+from zamba_lab import native
 from zamba_lab.ops.finite import all_finite
 
 TYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
-@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("with_native", [True, False])
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("n", [1, 63, 600_001])
-def test_one_number_that_is_not_finite_is_found(n, dtype, native):
-    if native:
+def test_one_number_that_is_not_finite_is_found(n, dtype, with_native):
+    if with_native:
         run(n, dtype)
     else:
-        with kernels.off():
+        with native.off():
             run(n, dtype)
 
 

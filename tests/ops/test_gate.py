@@ -4,12 +4,12 @@ from functools import partial
 
 import pytest
 import torch
-from ops.test_kernels import assert_same, assert_same_bits, draw
+from native.test_native import assert_same, assert_same_bits, draw
 
-from zamba_lab.ops import kernels
+from zamba_lab import native
 from zamba_lab.ops.gate import ACTIVATION, gated
 
-native = pytest.mark.skipif(not kernels.available(), reason=f"no native kernels: {kernels.why_not()}")
+native = pytest.mark.skipif(not native.available(), reason=f"no native kernels: {native.why_not()}")
 
 
 def defined(both, activation):
@@ -21,7 +21,7 @@ def defined(both, activation):
 @pytest.mark.parametrize("activation", ACTIVATION)
 @pytest.mark.parametrize("shape", [(9, 2), (2, 37, 34), (3, 1, 5, 258), (40, 64)], ids=str)
 def test_the_native_gate_equals_the_definition_with_gradients(activation, shape):
-    form = partial(kernels.gated, kind=list(ACTIVATION).index(activation))
+    form = partial(native.gated, kind=list(ACTIVATION).index(activation))
     assert_same(lambda x: (form(x),), lambda x: (defined(x, activation),), [3 * draw(*shape)], 1e-12)
     apart = draw(*reversed(shape)).permute(*reversed(range(len(shape))))  # no rows at all: copied
     assert_same(lambda x: (form(x),), lambda x: (defined(x, activation),), [apart], 1e-12)
@@ -64,7 +64,7 @@ def test_what_is_no_number_stays_none(activation):
 
 @native
 def test_the_same_bits_on_any_number_of_threads(monkeypatch):
-    assert_same_bits(monkeypatch, lambda x: (kernels.gated(x, 0),), [draw(3, 50, 36)])
+    assert_same_bits(monkeypatch, lambda x: (native.gated(x, 0),), [draw(3, 50, 36)])
 
 
 @native
@@ -80,7 +80,7 @@ def test_the_operator_keeps_torch_s_contract_and_compiles():
 @pytest.mark.parametrize("activation", ACTIVATION)
 def test_where_no_kernel_serves_torch_answers(activation):
     both = draw(2, 20, 34)
-    with kernels.off():
+    with native.off():
         assert torch.equal(gated(both, activation), defined(both, activation))
     assert torch.equal(gated(both[:0], activation), defined(both[:0], activation))
     assert gated(both.to("meta"), activation).shape == (2, 20, 17)

@@ -5,7 +5,7 @@ import torch
 
 from zamba_lab.ops.gate import gated
 from zamba_lab.ops.join import concat, plus
-from zamba_lab.ops.kernels import build, memory
+from zamba_lab.native import build, memory
 
 
 def draw(*shape, dtype=torch.float32):

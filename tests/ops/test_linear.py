@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from zamba_lab.ops import linear as ops
-from zamba_lab.ops.kernels import build, memory
+from zamba_lab.native import build, memory
 
 needs_kernels = pytest.mark.skipif(not build.available(), reason="the native kernels cannot be built here")
 

@@ -10,7 +10,7 @@ import torch
 import zamba_lab.recipes.plan as plans
 from train.tiny import TINY, tiny_model
 from zamba_lab.config import ZambaConfig
-from zamba_lab.ops import kernels
+from zamba_lab import native
 from zamba_lab.train import TrainConfig
 from zamba_lab.train.batches import pieces_at
 from zamba_lab.train.mixture import Mixture
@@ -53,13 +53,13 @@ def test_units_are_the_modules_that_are_wrapped(config):
     assert units["rest"] == [count(model) - sum(units["layers"]) - sum(units["blocks"])]
 
 
-@pytest.mark.skipif(not kernels.available(), reason="what is kept is counted for the native operators")
+@pytest.mark.skipif(not native.available(), reason="what is kept is counted for the native operators")
 @pytest.mark.parametrize("depths, rank", [((), 0), ((1,), 0), ((1,), 4), ((0, 1, 2), 4)])
 def test_activations_are_what_autograd_keeps(monkeypatch, depths, rank):
     """Counted by storage, each once, weights left out; positions' angles and a token's ids are the small rest. Gate and rotation
     are torch's, as on the GPUs that the plan is for: the native gate keeps a quarter less of the MLP."""
     for module in ("gate", "attention"):
-        monkeypatch.setattr(f"zamba_lab.ops.{module}.kernels", SimpleNamespace(serves=lambda *_: False))
+        monkeypatch.setattr(f"zamba_lab.ops.{module}.native", SimpleNamespace(serves=lambda *_: False))
     config = ZambaConfig(
         vocab_size=40,
         d_model=64,

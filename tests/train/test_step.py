@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from train.tiny import periodic, tiny_model, with_documents
-from zamba_lab.ops import kernels
+from zamba_lab import native
 from zamba_lab.train import Mixture, TrainConfig
 from zamba_lab.train.batches import by_documents, pieces_at
 from zamba_lab.train.optimiser import adamw, decayed
@@ -43,13 +43,13 @@ def test_pieces_give_the_loss_and_gradient_of_the_joined_batch(accumulate):
 
 
 @pytest.mark.parametrize("changes", KINDS)
-@pytest.mark.parametrize("native", [True, False])
-def test_each_document_of_a_window_is_as_if_it_were_alone(changes, native):
+@pytest.mark.parametrize("with_native", [True, False])
+def test_each_document_of_a_window_is_as_if_it_were_alone(changes, with_native):
     """State, convolution and attention: every logit, and the gradient of the sum of all losses."""
     model = tiny_model(**changes).double()
     ids, targets = DATA.batch(1, CONFIG)
     alone, logits = 0.0, []
-    with kernels.off() if not native else torch.enable_grad():
+    with native.off() if not with_native else torch.enable_grad():
         for row, aims in zip(ids, targets):
             starts = [0, *[k for k in range(1, len(row)) if row[k] == 1], len(row)]
             for a, b in zip(starts, starts[1:]):
@@ -78,10 +78,10 @@ def test_without_cutting_documents_do_see_each_other():
 
 
 @pytest.mark.parametrize("changes", KINDS)
-@pytest.mark.parametrize("native", [True, False])
-def test_checkpointing_changes_no_value_and_no_gradient(changes, native):
+@pytest.mark.parametrize("with_native", [True, False])
+def test_checkpointing_changes_no_value_and_no_gradient(changes, with_native):
     model = tiny_model(**changes).double()
-    with kernels.off() if not native else torch.enable_grad():
+    with native.off() if not with_native else torch.enable_grad():
         plain = gradients(model, pieces_at(DATA, 0, CONFIG, 1))
         model.checkpointing(True)
         equal(gradients(model, pieces_at(DATA, 0, CONFIG, 1)), plain, rtol=0, atol=0)

@@ -9,7 +9,7 @@ from zamba_lab.blocks.lora import adapted
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops.attention import attend, attention_probs, attention_scores, turn, weigh
-from zamba_lab.ops.kernels.step import attend_step
+from zamba_lab.native.step import attend_step
 from zamba_lab.trace import OFF
 
 

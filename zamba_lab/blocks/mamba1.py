@@ -12,9 +12,9 @@ from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.mixer import Mixer, step_size, taps
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
-from zamba_lab.ops import kernels
+from zamba_lab import native
 from zamba_lab.ops.conv import conv_silu
-from zamba_lab.ops.kernels.step import mamba1_step
+from zamba_lab.native.step import mamba1_step
 from zamba_lab.ops.scan import scan_recurrence, scan_step, selective_scan
 from zamba_lab.trace import OFF
 
@@ -74,5 +74,5 @@ class Mamba1(Mixer):
     def native(self, xz: Tensor, ctx: Context, trace) -> Callable | None:
         if ctx.step:
             return mamba1_step
-        whole = trace is OFF and ctx.mask is None and xz.shape[1] > 1 and self.config.d_conv <= kernels.MOST_TAPS
-        return kernels.mamba1 if whole and kernels.serves(xz, taps(self), self.x_proj, self.dt_proj) else None
+        whole = trace is OFF and ctx.mask is None and xz.shape[1] > 1 and self.config.d_conv <= native.MOST_TAPS
+        return native.mamba1 if whole and native.serves(xz, taps(self), self.x_proj, self.dt_proj) else None

@@ -11,9 +11,9 @@ from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.mixer import Mixer, step_size, taps
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
-from zamba_lab.ops import kernels
+from zamba_lab import native
 from zamba_lab.ops.conv import conv_silu
-from zamba_lab.ops.kernels.step import mamba2_step
+from zamba_lab.native.step import mamba2_step
 from zamba_lab.ops.norm import gated_rms_norm
 from zamba_lab.ops.ssd import ssd, ssd_recurrence, ssd_step
 from zamba_lab.trace import OFF
@@ -80,5 +80,5 @@ class Mamba2(Mixer):
             return None
         if ctx.step:
             return mamba2_step
-        whole = trace is OFF and ctx.mask is None and c.d_conv <= kernels.MOST_TAPS
-        return kernels.mamba2 if whole and kernels.serves(zxBCdt, taps(self), self.norm_weight) else None
+        whole = trace is OFF and ctx.mask is None and c.d_conv <= native.MOST_TAPS
+        return native.mamba2 if whole and native.serves(zxBCdt, taps(self), self.norm_weight) else None

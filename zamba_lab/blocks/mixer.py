@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zamba_lab.blocks.context import Context
 from zamba_lab.cache import LayerCache
-from zamba_lab.ops.kernels.call import carried
+from zamba_lab.native.call import carried
 from zamba_lab.ops.ssd import skip
 from zamba_lab.trace import OFF
 
@@ -19,7 +19,7 @@ class Mixer(nn.Module):
     """out_proj(SSM(in_proj(u))). `Mamba1` and `Mamba2` list the parameters and say what stands between the projections:
 
     spelt_out   operation by operation, each number with its trace point
-    native      which function of `ops.kernels` computes the same in one call here, if any;  fused  calls it
+    native      which function of `native` computes the same in one call here, if any;  fused  calls it
     forms       the SSM in steps with all states, as one step, and at once: functions of `ops`
     """
 

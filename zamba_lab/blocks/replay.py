@@ -18,8 +18,8 @@ from torch.nn.modules import module as every_module
 
 from zamba_lab.blocks.context import Context
 from zamba_lab.cache import Cache, LayerCache
-from zamba_lab.ops.kernels import direct, memory
-from zamba_lab.ops.kernels.tape import Calls, NotTaped, Tape
+from zamba_lab.native import direct, memory
+from zamba_lab.native.tape import Calls, NotTaped, Tape
 
 Walk = Callable[[Context, Cache], tuple[Tensor, list[LayerCache]]]
 

@@ -5,16 +5,16 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
-from zamba_lab.ops import kernels
-from zamba_lab.ops.kernels import gpu
+from zamba_lab import native
+from zamba_lab.native import gpu
 
 
 def conv_silu(
     x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """silu(causal_conv(...)), by a kernel where one serves: in one pass, rounded once. Arguments and results as there."""
-    if mask is None and weight.shape[1] <= kernels.MOST_TAPS and kernels.serves(x, weight, bias, state):
-        return kernels.conv_silu(x, weight, bias, state)
+    if mask is None and weight.shape[1] <= native.MOST_TAPS and native.serves(x, weight, bias, state):
+        return native.conv_silu(x, weight, bias, state)
     if mask is None and gpu.serves_conv(x, weight, bias, state):
         return gpu.conv_silu(x, weight, bias, state)
     y, state = causal_conv(x, weight, bias, state, mask)

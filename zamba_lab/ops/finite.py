@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from zamba_lab.ops.kernels import finite
+from zamba_lab.native import finite
 
 
 def all_finite(t: Tensor) -> bool:

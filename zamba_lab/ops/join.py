@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from zamba_lab.ops.kernels import direct, memory
-from zamba_lab.ops.kernels.step import join_step, plus_step
+from zamba_lab.native import direct, memory
+from zamba_lab.native.step import join_step, plus_step
 
 
 def plus(a: Tensor, b: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zamba_lab.ops.kernels import direct, gemm, gemv, memory
+from zamba_lab.native import direct, gemm, gemv, memory
 
 MANY = 128  # rows from which turning W into float32 is repaid (benchmarks/prefill.py)
 LARGE = 1 << 20  # elements of a W that is worth it

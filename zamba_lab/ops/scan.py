@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor
 
-from zamba_lab.ops import kernels
-from zamba_lab.ops.kernels import gpu
+from zamba_lab import native
+from zamba_lab.native import gpu
 from zamba_lab.ops.ssd import edit_latest, skip, start_state
 
 
@@ -32,11 +32,11 @@ def selective_scan(
     D: (h, p) the skip, y + D x, or None. chunk_size means nothing to the kernels. Returns: y (b, l, h, p), the last state
     (b, h, p, n).
     """
-    if kernels.serves(x, B, C):
+    if native.serves(x, B, C):
         wide = torch.promote_types(x.dtype, torch.float32)
         dt, A, D, state = (None if t is None else t.to(wide) for t in (dt, A, D, state))
         keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, dt, A, B, C, D, state))
-        return kernels.selective_scan(x, dt, A, B, C, D, state, keep)[:2]
+        return native.selective_scan(x, dt, A, B, C, D, state, keep)[:2]
     if state is None and gpu.serves("selective_scan", x, B, C):
         return gpu.selective_scan(x, dt, A, B, C, D)
     y, state = scan_chunked(x, dt, A, B, C, state, chunk_size)

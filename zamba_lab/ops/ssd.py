@@ -16,8 +16,8 @@ import torch
 from einops import einsum, rearrange
 from torch import Tensor
 
-from zamba_lab.ops import kernels
-from zamba_lab.ops.kernels import gpu
+from zamba_lab import native
+from zamba_lab.native import gpu
 
 
 def ssd(
@@ -28,10 +28,10 @@ def ssd(
     D: (h,) the skip, y + D x, or None. The native kernel has chunks of its own, 32 tokens; chunk_size means nothing
     to it. Returns: y (b, l, h, p), the last state (b, h, p, n).
     """
-    if kernels.serves(x, B, C):
+    if native.serves(x, B, C):
         wide = torch.promote_types(x.dtype, torch.float32)
         dt, A, D, state = (None if t is None else t.to(wide) for t in (dt, A, D, state))
-        return kernels.ssd(x, dt, A, B, C, D, state)
+        return native.ssd(x, dt, A, B, C, D, state)
     if gpu.serves("ssd", x, B, C):
         return gpu.ssd(x, dt, A, B, C, D, state, chunk_size)
     y, state = ssd_chunked(x, dt, A, B, C, state, chunk_size)
