@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -8,8 +9,9 @@ import transformers
 from variants import BASE, make_model
 
 import zamba_lab as zl
+from zamba_lab import corpora
 from zamba_lab.cli import main
-from zamba_lab.train.heldout import document_bits, xz_bits
+from zamba_lab.evaluate import document_bits, xz_bits
 
 
 def test_info_of_a_preset_builds_nothing_and_says_what_it_costs(capsys):
@@ -99,8 +101,9 @@ def test_eval_gives_the_code_length_of_each_file_and_of_all(capsys, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert main(["eval", "zamba2-nano", str(tmp_path), "--json"]) == 0
-    first, second, whole = json.loads(capsys.readouterr().out)
-    assert [first["text"], second["text"]] == [str(tmp_path / "a.py"), str(tmp_path / "b/c.txt")]
+    first, second, empty, whole = json.loads(capsys.readouterr().out)
+    assert [score["text"] for score in (first, second, empty)] == [str(tmp_path / name) for name in texts]
+    assert empty | {"text": ""} == {"text": "", "bytes": 0, "tokens": 0, "bits_per_byte": None, "xz_bits_per_byte": None}
     model, written = zl.load("zamba2-nano"), [texts["a.py"], texts["b/c.txt"]]
     bits, sizes = document_bits(model, written, model.tokenizer), [len(text) for text in written]
     assert [first["bits_per_byte"], second["bits_per_byte"]] == pytest.approx((bits / sizes).tolist())
@@ -109,6 +112,52 @@ def test_eval_gives_the_code_length_of_each_file_and_of_all(capsys, tmp_path):
     assert main(["eval", "zamba2-nano", str(tmp_path / "a.py")]) == 0
     head, line = capsys.readouterr().out.splitlines()
     assert line.split()[0] == f"{first['bits_per_byte']:.3f}" and head.split()[0] == "bits/byte"
+
+
+def test_eval_reads_what_a_corpus_reads(capsys, tmp_path):
+    """The same files, the same bytes: line ends as they are, no byte order mark, no hidden files, linked folders."""
+    folder, beside = tmp_path / "texts", tmp_path / "beside"
+    files = {"a.txt": b"one\r\ntwo\r\n", "bom.txt": b"\xef\xbb\xbfthree\r", "empty.txt": b"", ".env": b"SECRET=1", ".DS_Store": b"\x00\xff"}
+    for name, content in (files | {".ipynb_checkpoints/a.txt": b"four"}).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    beside.mkdir()
+    (beside / "five.txt").write_bytes(b"five\n")
+    (folder / "link").symlink_to(beside, target_is_directory=True)
+    assert main(["eval", "zamba2-nano", str(folder), "--json"]) == 0
+    *scores, whole = json.loads(capsys.readouterr().out)
+    read = dict(corpora.Folder(folder).read())
+    corpus = corpora.build(corpora.Folder(folder), tmp_path / "corpus", tokenizer=zl.load("zamba2-nano").tokenizer)
+    assert [score["text"] for score in scores] == [str(tmp_path / path) for path in read]
+    assert [score["bytes"] for score in scores] == [10, 6, 0, 5]
+    splits = corpus.manifest["splits"].values()
+    assert whole["bytes"] == sum(split["bytes"] for split in splits)
+    assert whole["tokens"] == sum(split["tokens"] - (split["tokens"] > 0) for split in splits)
+    assert main(["eval", "zamba2-nano", str(folder / ".env"), str(folder / "empty.txt")]) == 0  # named by the caller
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[2:3]] == [["-", "-", "0"]]
+
+
+@pytest.mark.parametrize("prompt", ["ab\ud800", "\udc89PNG"])
+def test_a_prompt_that_is_no_text_is_a_sentence(capsys, prompt):
+    assert main(["generate", "zamba2-nano", prompt]) == 2
+    error = capsys.readouterr().err
+    assert "half of a surrogate pair" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii:surrogateescape"])
+def test_standard_input_that_is_no_text_is_a_sentence(encoding):
+    command = [sys.executable, "-m", "zamba_lab", "generate", "zamba2-nano", "-", "-n", "2"]
+    done = subprocess.run(command, input=b"\x89PNG\r\n\xff", capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stdout) == (2, b"") and done.stderr.startswith(b"zamba-lab: 'utf-8' codec can't decode byte 0x89")
+    good = subprocess.run(command, input=b"\xef\xbb\xbfdef ", capture_output=True)
+    assert good.returncode == 0 and good.stdout
+
+
+def test_what_the_system_refuses_is_a_sentence(capsys, tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert main(["corpus", str(tmp_path / "file" / "out"), "stdlib"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("zamba-lab: ") and "Not a directory" in error and "Traceback" not in error
 
 
 def test_eval_refuses_what_is_no_text(capsys, tmp_path):

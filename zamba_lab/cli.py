@@ -13,7 +13,8 @@ from zamba_lab.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it did what was asked. A broken rule, or a library that is missing, is a sentence and status 2."""
+    """Run one command; 0 if it did what was asked. A broken rule, a missing library, or a file that cannot be read or written
+    is a sentence and status 2."""
     parser = argparse.ArgumentParser(prog="zamba-lab", description="The lab for hybrid SSM/attention language models.")
     parser.add_argument("--version", action="version", version=f"zamba-lab {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -35,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = given.run(given)
         sys.stdout.flush()
         return status
-    except (ValueError, ModuleNotFoundError) as error:
+    except BrokenPipeError:  # `| head` has read enough
+        return 141
+    except (ValueError, ModuleNotFoundError, OSError) as error:
         print(f"zamba-lab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `| head` has read enough
-        return 141
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
@@ -113,13 +114,14 @@ def _generate(given: argparse.Namespace) -> int:
 
     from zamba_lab.checkpoints import load
     from zamba_lab.generation import stream
+    from zamba_lab.tokenizer.texts import decode
 
     model = load(given.source)
     if model.tokenizer is None:
         raise ValueError(
             f"generating from text needs a tokenizer.json or tokenizer.model beside the weights: {given.source} has none that can be read"
         )
-    prompt = sys.stdin.read() if given.prompt == "-" else given.prompt
+    prompt = decode(sys.stdin.buffer.read()) if given.prompt == "-" else given.prompt
     eos = model.config.eos_token_id
     tokens = stream(
         model,
@@ -196,7 +198,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
 
 def _eval(given: argparse.Namespace) -> int:
     from zamba_lab.checkpoints import load
-    from zamba_lab.train.heldout import score_files
+    from zamba_lab.evaluate import score_files
 
     scores = score_files(load(given.source), given.texts, given.window, given.stride, progress=sys.stderr.isatty())
     if given.json:
@@ -204,7 +206,8 @@ def _eval(given: argparse.Namespace) -> int:
         return 0
     print(f"{'bits/byte':>9} {'xz -9':>7} {'bytes':>11} {'tokens':>10}  text")
     for score in scores:
-        print(f"{score.bits_per_byte:9.3f} {score.xz_bits_per_byte:7.3f} {score.bytes:11,} {score.tokens:10,}  {score.text}")
+        bits, xz = (("-" if value is None else f"{value:.3f}") for value in score[3:])
+        print(f"{bits:>9} {xz:>7} {score.bytes:11,} {score.tokens:10,}  {score.text}")
     return 0
 
 

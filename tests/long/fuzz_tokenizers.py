@@ -101,7 +101,7 @@ def mutated(jsons: list[dict], model: bytes, random: Random) -> tuple[str, bytes
         if random.random() < 0.25:
             del holder[key]
         elif random.random() < 0.75:
-            holder[key] = random.choice(VALUES)
+            holder[key] = json.loads(json.dumps(random.choice(VALUES)))
         else:
             holder[key] = json.loads(json.dumps(random.choice(list(random.choice(jsons).values()))))
     data = bytearray(json.dumps(tree).encode())

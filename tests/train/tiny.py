@@ -46,3 +46,26 @@ def with_documents(n: int, mean: int = 9, seed: int = 0) -> np.ndarray:
 def random_packed(n: int, seed: int = 0) -> Packed:
     """Random ids, as if each were two bytes of text."""
     return Packed(np.random.default_rng(seed).integers(0, TINY.vocab_size, n).astype(np.uint16), 2 * n)
+
+
+class Uniform(torch.nn.Module):
+    """Every token is as likely as every other."""
+
+    def __init__(self, vocab_size: int):
+        super().__init__()
+        self.vocab_size = vocab_size
+
+    def forward(self, ids):
+        return torch.zeros(*ids.shape, self.vocab_size)
+
+
+class Elsewhere(Uniform):
+    """A model whose weights are on another device than the text: it refuses what is not brought there."""
+
+    def __init__(self, vocab_size: int):
+        super().__init__(vocab_size)
+        self.weight = torch.nn.Parameter(torch.empty(1, device="meta"))
+
+    def forward(self, ids):
+        assert ids.device == self.weight.device
+        return super().forward(ids)  # as numbers that can be looked at

@@ -28,7 +28,7 @@ from zamba_lab.config.presets import SHIPPED
 from zamba_lab.corpora import Document
 from zamba_lab.model import Zamba
 from zamba_lab.train.config import TrainConfig, annealing
-from zamba_lab.train.heldout import document_bits, xz_bits, xz_bits_per_document
+from zamba_lab.evaluate import document_bits, xz_bits, xz_bits_per_document
 from zamba_lab.train.loop import train
 from zamba_lab.train.metrics import read_metrics
 from zamba_lab.train.mixture import Mixture

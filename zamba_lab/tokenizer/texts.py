@@ -39,7 +39,7 @@ def text_files(folder: str | Path, pattern: str = "**/*") -> list[Path]:
 
 
 def decode(content: bytes) -> str:
-    """The text of a file's bytes. Raises UnicodeDecodeError, a ValueError, if they are not UTF-8."""
+    """The text of a file's bytes. Raises UnicodeDecodeError, which is a ValueError, if they are not UTF-8."""
     return content.decode("utf-8-sig")
 
 

@@ -9,7 +9,7 @@ Read in this order:
     state.py         what a checkpoint holds;  files.py how it gets to the disk and back
     checks.py        what must hold before the first step;  holding.py the folder's lock and Ctrl-C
     metrics.py       the rows as parquet;  writers.py TensorBoard and others
-    heldout.py       bits per byte, of a model and of xz
+    heldout.py       bits per byte while it trains; of documents, and of xz: zamba_lab.evaluate
     team.py          one process;  several.py many (DDP, FSDP2)
     command.py       `zamba-lab train`
 
@@ -38,10 +38,7 @@ _HOME = {
     "from_torchrun": "several",
     "save_sharded": "several",
     "load_sharded": "several",
-    "document_bits": "heldout",
     "packed_bits_per_byte": "heldout",
-    "xz_bits": "heldout",
-    "xz_bits_per_document": "heldout",
 }
 __all__ = list(_HOME)
 
