@@ -37,7 +37,7 @@ def both(shared: Linear, adapter: Lora) -> Tensor:
 def joined(weight: Tensor, up: Linear, x: Tensor) -> Tensor:
     y = linear(x, weight)
     wide, narrow = y.split([up.out_features, up.in_features], -1)
-    return up(narrow, wide)
+    return wide + up(narrow)
 
 
 def inference(name: str, c: zl.ZambaConfig, dtype: torch.dtype, rows: int, n: int) -> dict:

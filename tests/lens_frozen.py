@@ -9,7 +9,6 @@ from torch import Tensor
 import zamba_lab as zl
 from zamba_lab import lens
 from zamba_lab.blocks.mamba2 import GATED_NORM_EPS
-from zamba_lab.blocks.mixer import taps
 from zamba_lab.ops.conv import causal_conv
 from zamba_lab.ops.gate import ACTIVATION
 from zamba_lab.ops.scan import scan_recurrence
@@ -31,7 +30,7 @@ def frozen_mixer(model: zl.Zamba, ids: Tensor, depth: int) -> Callable[[Tensor],
 
     def forward(u: Tensor) -> Tensor:
         start = c.d_inner if c.mixer == "mamba2" else 0
-        a, _ = causal_conv(m.in_proj(u)[..., start : start + c.d_inner], taps(m)[: c.d_inner], bias)
+        a, _ = causal_conv(m.in_proj(u)[..., start : start + c.d_inner], m.conv_kernel[: c.d_inner], bias)
         x = (a * torch.sigmoid(a).detach()).unflatten(-1, (c.ssm_heads, c.headdim))
         y = skip(recurrence(x, dt, -torch.exp(m.A_log), B, C)[0], x, m.D)
         return m.out_proj(y.flatten(2) * gate)

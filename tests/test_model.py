@@ -146,7 +146,7 @@ def test_a_long_prompt_is_taken_in_pieces(monkeypatch, l):
     whole, cache = model.extend(ids)
     monkeypatch.setattr("zamba_lab.model.PREFILL", 4)
     passes = []
-    monkeypatch.setattr(model, "_begin", lambda x0, *rest, begin=model._begin: passes.append(x0.shape[1]) or begin(x0, *rest))
+    monkeypatch.setattr(model, "walk", lambda ids, *rest, walk=model.walk, **more: passes.append(ids.shape[1]) or walk(ids, *rest, **more))
     with torch.no_grad():
         logits, pieces = model.extend(ids, last_only=True)
     assert passes[-1] == 4 and max(passes) == 4 and sum(passes) == l
@@ -174,7 +174,9 @@ def test_a_padded_prompt_is_taken_in_pieces_if_its_last_tokens_are_in_one(monkey
         after, _ = model.extend(ids[:, :1], cache)
         monkeypatch.setattr("zamba_lab.model.PREFILL", 4)
         passes = []
-        monkeypatch.setattr(model, "_begin", lambda x0, *rest, begin=model._begin: passes.append(x0.shape[1]) or begin(x0, *rest))
+        monkeypatch.setattr(
+            model, "walk", lambda ids, *rest, walk=model.walk, **more: passes.append(ids.shape[1]) or walk(ids, *rest, **more)
+        )
         logits, pieces = model.extend(ids, mask=mask, last_only=True)
         assert max(passes) == largest and sum(passes) == 13
         torch.testing.assert_close(logits, whole)

@@ -1,13 +1,17 @@
 """Recording and editing activations by name. A trace is an argument of every forward, never a hook.
 
 A shared block runs many times a pass, so a module path does not say *which* time. Here the caller says it:
-`trace.at("layers.12")` is the same trace, standing at depth 12; inside, `trace("z", z)` records
+`trace.at("layers.12")` is the same trace for the names below depth 12; inside, `trace("z", z)` records
 `layers.12.z`, applies its edit if there is one, and returns what the computation goes on with.
+
+Every point is a tensor of its own: an edit gets a copy, so what it writes in place reaches nothing but its own point,
+and what is kept is a node of its own on the graph of gradients, which the computation goes on from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
@@ -19,11 +23,10 @@ WILD = frozenset("*?[")  # what makes a name a pattern
 
 
 class _Off:
-    """The trace that records nothing: each call hands its tensor back."""
+    """The trace that records nothing: each call returns its tensor."""
 
-    def start(self) -> None: ...
-
-    def finish(self) -> None: ...
+    def one_pass(self) -> AbstractContextManager:
+        return nullcontext()
 
     def at(self, path: str, alias: str | None = None) -> _Off:
         return self
@@ -33,6 +36,9 @@ class _Off:
 
     def editor(self, name: str) -> Edit | None:
         return None
+
+    def record(self, name: str, value: Tensor) -> Tensor:
+        return value
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         return value
@@ -50,7 +56,7 @@ def unless_idle(trace):
 
 
 class Trace:
-    """Keep and change activations of one pass, by name (the table of names is in the README).
+    """Keep and change activations of one pass, by name (the README has the table of names).
 
         trace = Trace(keep=["layers.*.mamba.dt"], edit={"invocation.2.link_out": torch.zeros_like})
         model(ids, trace=trace)
@@ -63,45 +69,55 @@ class Trace:
     Args:
         keep: names or patterns to record.
         edit: name or pattern -> function of the activation, returning a tensor of the same shape. Several
-            matching edits run in the order given.
+            matching edits run in the order given. A function may write in place to what it is given.
 
-    A trace serves one pass at a time: a new pass overwrites what has the same name. A pattern that matched no
-    point of the pass raises `ValueError` at its end, so that a misspelt name is not taken for "no effect".
+    A trace holds one pass: the next one begins by forgetting it, and a pass that fails leaves nothing. A pattern that
+    matched no point of the pass raises `ValueError` at its end, so that a misspelt name is not read as "no effect".
     """
 
     def __init__(self, keep: Iterable[str] = (), edit: dict[str, Edit] | None = None):
         self.keep = (keep,) if isinstance(keep, str) else tuple(keep)
         self.edit = dict(edit or {})
+        self._wild = {p for p in (*self.keep, *self.edit) if not WILD.isdisjoint(p)}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the last pass."""
         self.values: dict[str, Tensor] = {}
         self._alias: dict[str, str] = {}
-        self._unmatched: set[str] = set()
-        self._points: set[str] = set()  # every name the pass has come by
-        self._wild = {p for p in (*self.keep, *self.edit) if not WILD.isdisjoint(p)}
+        self._unmatched: set[str] = {*self.keep, *self.edit}
+        self._points: set[str] = set()  # every name the pass has met
 
-    def start(self) -> None:
-        """Begin a pass: forget which patterns have matched."""
-        self._unmatched, self._points = {*self.keep, *self.edit}, set()
+    @contextmanager
+    def one_pass(self) -> Iterator[None]:
+        """Around a pass. A pattern that matched nothing is an error at its end that lists the nearest points."""
+        self.clear()
+        try:
+            yield
+            if self._unmatched:
+                near = "; ".join(f"{name!r}, nearest are {nearest(name, self._points)}" for name in sorted(self._unmatched))
+                raise ValueError(
+                    f"no trace point of this pass matches {near}. Points are named like "
+                    "'layers.6.mamba.dt', 'layers.6.shared.attn_probs' or 'invocation.2.attn_probs'"
+                )
+        except BaseException:
+            self.clear()
+            raise
 
-    def finish(self) -> None:
-        """End a pass: a pattern that matched nothing is an error that lists the points nearest to it."""
-        if self._unmatched:
-            near = "; ".join(f"{name!r}, nearest are {nearest(name, self._points)}" for name in sorted(self._unmatched))
-            raise ValueError(
-                f"no trace point of this pass matches {near}. Points are named like "
-                "'layers.6.mamba.dt', 'layers.6.shared.attn_probs' or 'invocation.2.attn_probs'"
-            )
-
-    def at(self, path: str, alias: str | None = None) -> _Place:
-        return _Place(self, path, alias)
+    def at(self, path: str, alias: str | None = None) -> _Scope:
+        return _Scope(self, path, alias)
 
     def wants(self, name: str) -> bool:
-        return _Place(self).wants(name)
+        return _Scope(self).wants(name)
 
     def editor(self, name: str) -> Edit | None:
-        return _Place(self).editor(name)
+        return _Scope(self).editor(name)
+
+    def record(self, name: str, value: Tensor) -> Tensor:
+        return _Scope(self).record(name, value)
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
-        return _Place(self)(name, value)
+        return _Scope(self)(name, value)
 
     def __getitem__(self, name: str) -> Tensor:
         name = self._alias.get(name, name)
@@ -124,19 +140,19 @@ class Trace:
         return f"Trace(keep={list(self.keep)}, edit={list(self.edit)}, {len(self.values)} recorded)"
 
 
-class _Place:
-    """A trace standing at one place of the model, under one or two names."""
+class _Scope:
+    """A trace for the names below a path, or below two paths that name the same part of the model."""
 
     def __init__(self, trace: Trace, path: str = "", alias: str | None = None):
         self.trace = trace
         self.paths = (path,) if alias is None else (path, alias)
 
-    def at(self, path: str, alias: str | None = None) -> _Place:
-        first, *others = (f"{p}.{path}" if p else path for p in self.paths)
-        return _Place(self.trace, first, alias or (others[0] if others else None))
+    def at(self, path: str, alias: str | None = None) -> _Scope:
+        first, *others = self._names(path)
+        return _Scope(self.trace, first, alias or (others[0] if others else None))
 
     def _names(self, name: str) -> list[str]:
-        return [f"{p}.{name}" if p else name for p in self.paths]
+        return [f"{path}.{name}" if path else name for path in self.paths]
 
     def _matching(self, name: str, patterns: Collection[str]) -> list[str]:
         if not patterns:
@@ -144,32 +160,31 @@ class _Place:
         names = self._names(name)
         self.trace._points.update(names)
         wild = self.trace._wild  # most patterns are names, and comparing is quick
-        found = [p for p in patterns if p in names or p in wild and any(fnmatchcase(full, p) for full in names)]
-        self.trace._unmatched.difference_update(found)
-        return found
+        matches = [p for p in patterns if p in names or p in wild and any(fnmatchcase(full, p) for full in names)]
+        self.trace._unmatched.difference_update(matches)
+        return matches
 
     def wants(self, name: str) -> bool:
-        """Whether the point is kept or edited: for values that are dear to compute."""
+        """Whether the point is kept or edited: for values that are costly to compute."""
         return bool(self._matching(name, self.trace.keep) or self._matching(name, self.trace.edit))
 
     def editor(self, name: str) -> Edit | None:
         """The point's edits as one function, or None. For points whose edit must feed back, as the SSM state's."""
-        found = self._matching(name, self.trace.edit)
-        return partial(_apply, name, [self.trace.edit[p] for p in found]) if found else None
+        matches = self._matching(name, self.trace.edit)
+        return partial(_apply, name, [self.trace.edit[p] for p in matches]) if matches else None
 
-    def record(self, name: str, value: Tensor) -> None:
-        """Keep the value if asked for, without editing it."""
+    def record(self, name: str, value: Tensor) -> Tensor:
+        """Keep the value if asked for, without editing it. Returns what the computation is to go on with."""
         if self._matching(name, self.trace.keep):
+            value = value.view_as(value)  # a node of its own: the same tensor may be known under another name, too
             full, *aliases = self._names(name)
             self.trace.values[full] = value
             self.trace._alias.update(dict.fromkeys(aliases, full))
+        return value
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         edit = self.editor(name)
-        if edit is not None:
-            value = edit(value)
-        self.record(name, value)
-        return value
+        return self.record(name, value if edit is None else edit(value.clone()))
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:

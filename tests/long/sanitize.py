@@ -17,7 +17,7 @@ import torch  # noqa: F401  before the kernels, as everywhere
 from zamba_lab.native import build
 
 HERE = Path(__file__).parents[1]
-OTHERS = ("ops/test_finite.py", "ops/test_gate.py", "ops/test_attention.py", "blocks/test_replay.py")
+OTHERS = ("ops/test_finite.py", "ops/test_gate.py", "ops/test_attention.py")
 TESTS = sorted(
     str(file)
     for file in [*(HERE / "native").glob("test_*.py"), *(HERE / name for name in OTHERS)]

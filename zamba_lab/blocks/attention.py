@@ -9,7 +9,6 @@ from zamba_lab.blocks.lora import adapted
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops.attention import attend, attention_probs, attention_scores, turn, weigh
-from zamba_lab.native.step import attend_step
 from zamba_lab.trace import OFF
 
 
@@ -27,30 +26,17 @@ class Attention(nn.Module):
 
     def forward(self, u: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF) -> tuple[Tensor, LayerCache]:
         """u: (b, l, d_attn), normed. Returns the output (b, l, d) and all keys and values (b, h', s, p) so far."""
+        c = self.config
         q, k, v = (adapted(part, adapters, name, u, trace) for name, part in (("q", self.q), ("k", self.k), ("v", self.v)))
-        mixed, kv = (self.step if ctx.step else self.mix)(q, k, v, ctx, cache, trace)
-        return trace("attn_out", self.o(mixed)), kv
-
-    def step(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context, cache: LayerCache, trace) -> tuple[Tensor, LayerCache]:
-        """`mix` for one token, natively: its key and value are written behind those that are there."""
-        c = self.config
-        room, s = cache.take_positions(1, len(q), c.kv_heads, c.head_dim, like=k)
-        mixed = attend_step(q, k, v, ctx.turn, room.k, room.v, s, ctx.visible, c.attn_scale)
-        return mixed, LayerCache(k=room.k.narrow(2, 0, s), v=room.v.narrow(2, 0, s), room=room)
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context, cache: LayerCache, trace) -> tuple[Tensor, LayerCache]:
-        """From the projections, (b, l, h p), to what the heads read, (b, l, h p), and the keys and values."""
-        c = self.config
         q, k, v = (rearrange(part, "b l (h p) -> b h l p", p=c.head_dim) for part in (q, k, v))
-        if ctx.turn is not None:
-            q, k = turn(q, *ctx.turn), turn(k, *ctx.turn)
+        if ctx.rotary is not None:
+            q, k = turn(q, *ctx.rotary), turn(k, *ctx.rotary)
         q, k, v = trace("q", q), trace("k", k), trace("v", v)
-        kv = cache.with_kv(k, v, ctx.expected)
-        k, v = kv.k, kv.v
+        kv = cache.with_kv(k, v, ctx.final_length)
         if trace.wants("attn_scores") or trace.wants("attn_probs"):
-            scores = trace("attn_scores", attention_scores(q, k, c.attn_scale, ctx.visible))
-            mixed = weigh(trace("attn_probs", attention_probs(scores)), v)
+            scores = trace("attn_scores", attention_scores(q, kv.k, c.attn_scale, ctx.visible))
+            mixed = weigh(trace("attn_probs", attention_probs(scores)), kv.v)
         else:
-            mixed = attend(q, k, v, c.attn_scale, ctx.visible)
+            mixed = attend(q, kv.k, kv.v, c.attn_scale, ctx.visible)
         mixed = trace("attn_mixed", rearrange(mixed, "b h l p -> b l h p"))
-        return rearrange(mixed, "b l h p -> b l (h p)"), kv
+        return trace("attn_out", self.o(rearrange(mixed, "b l h p -> b l (h p)"))), kv

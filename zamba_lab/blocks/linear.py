@@ -7,17 +7,17 @@ from zamba_lab.ops.linear import dequantised, linear, linear_int8, quantised
 
 
 class Linear(nn.Linear):
-    """y = x W^T + bias, then + add (`ops.linear.linear`)."""
+    """y = x W^T + bias (`ops.linear.linear`)."""
 
-    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        return linear(x, self.weight, self.bias, add)
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
 
     def int8(self) -> "Int8Linear":
         return Int8Linear(self.weight, self.bias)
 
 
 class Embedding(nn.Embedding):
-    """Token embeddings, which a tied model reads the other way, too."""
+    """Token embeddings, which a tied model also reads the other way, as its head."""
 
     def logits(self, x: Tensor) -> Tensor:
         """x: (b, l, d) -> (b, l, v)."""
@@ -30,7 +30,7 @@ class Embedding(nn.Embedding):
 class Int8Matrix(nn.Module):
     """A matrix as int8 with a float32 scale for each row, as buffers: nothing to train.
 
-    Moving the module to another dtype (`model.float()`) changes what it gives, not what it holds.
+    Moving the module to another dtype (`model.float()`) changes the type of its results, not what it holds.
     """
 
     def __init__(self, weight: Tensor):
@@ -46,20 +46,22 @@ class Int8Matrix(nn.Module):
 
 
 class Int8Linear(Int8Matrix):
+    """y = x (scale W)^T + bias."""
+
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__(weight)
         self.bias = bias
 
-    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        return linear_int8(x, self.values, self.scale, self.bias, add)
+    def forward(self, x: Tensor) -> Tensor:
+        return linear_int8(x, self.values, self.scale, self.bias)
 
 
 class Int8Embedding(Int8Matrix):
-    """Rows are turned into x's type as they are looked up."""
+    """Token embeddings as int8: a row is converted when it is looked up."""
 
     def __init__(self, weight: Tensor):
         super().__init__(weight)
-        self.register_buffer("like", weight.new_empty(0))  # of the type that is given back
+        self.register_buffer("like", weight.new_empty(0))  # of the dtype of the results
 
     def forward(self, ids: Tensor) -> Tensor:
         return dequantised(self.values[ids], self.scale[ids], self.like.dtype)

@@ -3,8 +3,6 @@
 from torch import Tensor, nn
 
 from zamba_lab.blocks.linear import Linear
-from zamba_lab.blocks.watched import watched
-from zamba_lab.ops.linear import linear_adapted
 from zamba_lab.trace import OFF
 
 
@@ -20,28 +18,11 @@ class Lora(nn.Module):
         self.down = Linear(d_in, rank, bias=False)
         self.up = Linear(rank, d_out, bias=False)
 
-    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        return self.up(self.down(x), add)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.down(x))
 
 
-def adapted(linear: nn.Linear, adapters: nn.ModuleDict, name: str, x: Tensor, trace=OFF) -> Tensor:
-    """linear(x), plus what this invocation's adapter of that name adds if there is one."""
-    if name not in adapters:
-        return linear(x)
-    adapter = adapters[name]
-    if trace is OFF and _plain(linear, adapter):
-        return linear_adapted(x, linear.weight, linear.bias, adapter.down.weight, adapter.up.weight)
-    if trace is OFF:
-        return adapter(x, add=linear(x))
-    return linear(x) + trace(f"lora.{name}", adapter(x))
-
-
-def _plain(linear: nn.Module, adapter: nn.Module) -> bool:
-    """Whether both compute what they are here to, and nobody sees their results by themselves."""
-    return (
-        type(linear) is Linear
-        and type(adapter) is Lora
-        and type(adapter.down) is type(adapter.up) is Linear
-        and adapter.down.bias is adapter.up.bias is None
-        and not watched(linear, adapter, adapter.down, adapter.up)
-    )
+def adapted(linear: nn.Module, adapters: nn.ModuleDict, name: str, x: Tensor, trace=OFF) -> Tensor:
+    """linear(x), plus what this invocation's adapter of that name adds, if it has one. (b, l, in) -> (b, l, out)"""
+    y = linear(x)
+    return y + trace(f"lora.{name}", adapters[name](x)) if name in adapters else y

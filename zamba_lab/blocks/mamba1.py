@@ -1,7 +1,5 @@
 """The Mamba-1 mixer (Gu & Dao 2023), multi-head as in Zamba1: each head has its own B, C and step-size projection."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
@@ -9,13 +7,11 @@ from torch import Tensor, nn
 
 from zamba_lab.blocks.context import Context
 from zamba_lab.blocks.linear import Linear
-from zamba_lab.blocks.mixer import Mixer, step_size, taps
+from zamba_lab.blocks.mixer import Mixer, step_size
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
-from zamba_lab import native
 from zamba_lab.ops.conv import conv_silu
-from zamba_lab.native.step import mamba1_step
-from zamba_lab.ops.scan import scan_recurrence, scan_step, selective_scan
+from zamba_lab.ops.scan import scan_recurrence, selective_scan
 from zamba_lab.trace import OFF
 
 
@@ -25,7 +21,7 @@ class Mamba1(Mixer):
     The original Mamba is the case of one head. There is no norm before out_proj.
     """
 
-    forms = scan_recurrence, scan_step, selective_scan
+    parallel, recurrence = staticmethod(selective_scan), staticmethod(scan_recurrence)
 
     def __init__(self, config: ZambaConfig):
         super().__init__()
@@ -41,38 +37,18 @@ class Mamba1(Mixer):
         self.D = nn.Parameter(torch.empty(h, p))
         self.out_proj = Linear(c.d_inner, c.d_model, bias=c.proj_bias)
 
-    def spelt_out(self, xz: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
-        """From the input projection to the output projection, operation by operation. (b, l, 2e) -> (b, l, e)."""
+    def forward(self, u: Tensor, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, Tensor, Tensor]:
+        """u: (b, l, d), normed. Returns the output (b, l, d), the conv state (b, w-1, e) and the SSM state (b, h, p, n)."""
         c = self.config
-        x, z = trace("projected", xz).chunk(2, dim=-1)
-        x, conv = conv_silu(x, taps(self), self.conv_bias, cache.conv, ctx.mask)
+        x, z = trace("projected", self.in_proj(trace("input", u))).chunk(2, dim=-1)
+        conv, ssm = self.carried(cache, x)
+        x, conv = conv_silu(x, self.conv_kernel, self.conv_bias, conv, ctx.mask)
         z, x = trace("z", z), trace("x", rearrange(x, "b l (h p) -> b l h p", p=c.headdim))
         low, B, C = einsum(x, self.x_proj, "b l h p, h i p -> b l h i").split((c.dt_width, c.d_state, c.d_state), dim=-1)
         B, C = trace("B", B), trace("C", C)  # (b, l, h, n)
         raw = einsum(low, self.dt_proj, "b l h r, h p r -> b l h p")
         dt = trace("dt", step_size(raw, self.dt_bias, c.dt_min, ctx.mask))  # (b, l, h, p)
 
-        y, ssm = self.scan(x, dt, -torch.exp(self.A_log.to(dt.dtype)), B, C, cache.ssm, trace)
-        return rearrange(trace("y", y), "b l h p -> b l (h p)") * F.silu(z), conv, ssm
-
-    def fused(self, native: Callable, xz: Tensor, cache: LayerCache) -> tuple[Tensor, Tensor, Tensor]:
-        """`spelt_out` in one native call, for one token or for many, where nobody looks in and there is no padding."""
-        return native(
-            xz,
-            taps(self),
-            self.conv_bias,
-            self.x_proj,
-            self.dt_proj,
-            self.dt_bias,
-            self.A_log,
-            self.D,
-            cache.conv,
-            cache.ssm,
-            self.config.dt_min,
-        )
-
-    def native(self, xz: Tensor, ctx: Context, trace) -> Callable | None:
-        if ctx.step:
-            return mamba1_step
-        whole = trace is OFF and ctx.mask is None and xz.shape[1] > 1 and self.config.d_conv <= native.MOST_TAPS
-        return native.mamba1 if whole and native.serves(xz, taps(self), self.x_proj, self.dt_proj) else None
+        y, ssm = self.ssm(x, dt, B, C, ssm, trace)
+        y = rearrange(trace("y", y), "b l h p -> b l (h p)") * F.silu(z)
+        return trace("out", self.out_proj(y)), conv, ssm

@@ -1,9 +1,10 @@
 """The shared attention + MLP block, and what each of its invocations owns.
 
-A block's weights are used again and again down the depth. To each use belong only its adapters, its link matrix and
-its own keys and values (arXiv 2405.16712, figure 2; adapters and two alternating blocks: 2411.15242).
+A block's weights are used at several depths. Each invocation has only its adapters, its link matrix and its keys and
+values to itself (arXiv 2405.16712, figure 2; adapters and two alternating blocks: 2411.15242).
 """
 
+import torch
 from torch import Tensor, nn
 
 from zamba_lab.blocks.attention import Attention
@@ -14,7 +15,6 @@ from zamba_lab.blocks.mlp import GatedMLP
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
-from zamba_lab.ops.join import concat
 from zamba_lab.trace import OFF
 
 
@@ -34,11 +34,11 @@ class SharedBlock(nn.Module):
         self.attention = Attention(config)
         self.norm_mid = RMSNorm(config.d_model, config.norm_eps)
         self.mlp = GatedMLP(config)
-        self.join = concat if config.concat_embedding else stream_only
+        self.block_input = stream_and_embedding if config.concat_embedding else stream_only
 
     def forward(self, x: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF) -> tuple[Tensor, LayerCache]:
         """x: (b, l, d) the residual stream. Returns m (b, l, d) and the invocation's keys and values so far."""
-        u = self.norm_in(trace("input", self.join(x, ctx.x0)))
+        u = self.norm_in(trace("input", self.block_input(x, ctx.x0)))
         a, kv = self.attention(u, ctx, cache, adapters, trace)
         m = self.mlp(trace("mlp_in", self.norm_mid(a)), adapters, trace)
         return trace("mlp_out", m), kv
@@ -62,6 +62,11 @@ class Invocation(nn.Module):
         """Run the block for this depth. Returns t = link m, (b, l, d), and the keys and values so far."""
         m, kv = block(x, ctx, cache, self.adapters, trace)
         return trace("link_out", self.link(m)), kv
+
+
+def stream_and_embedding(x: Tensor, x0: Tensor) -> Tensor:
+    """[x, x0]: (b, l, d) each -> (b, l, 2d)."""
+    return torch.cat([x, x0], dim=-1)
 
 
 def stream_only(x: Tensor, x0: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def parts_of(model: Zamba, trace: Trace, invocation: int) -> ScoreParts:
     block, adapters = model.blocks_by_depth()[depth], model.layers[depth].invocation.adapters
     joined, scores = trace[f"invocation.{invocation}.input"], widened(trace[f"invocation.{invocation}.attn_scores"])
     positions = torch.arange(joined.shape[1], device=joined.device)[None]
-    angles = model.turn(positions, joined.dtype)
+    angles = model.rotary(positions, joined.dtype)
     halves = []
     for half in split(norm_factor(block.norm_in, widened(joined)) * joined):
         q, k = (

@@ -65,7 +65,7 @@ def drift(model: Zamba, ids: Tensor, block: int = 0, point: str = "mlp_out") -> 
     invocations, depths = uses(model.config, block)
     trace = run(model, ids, keep=["embed", *(f"layers.{depth}.resid_in" for depth in depths)])
     positions = torch.arange(ids.shape[1], device=ids.device)[None]
-    ctx = Context(trace["embed"], turn=model.turn(positions, trace["embed"].dtype))
+    ctx = Context(trace["embed"], rotary=model.rotary(positions, trace["embed"].dtype))
     rows = []
     for i in depths:
         row = []

@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from einops import einsum
 from torch import Tensor
 
-from zamba_lab.blocks.mixer import taps
 from zamba_lab.cache import Cache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.interventions import Edits, Intervention
@@ -110,7 +109,7 @@ def _beside(projected: Tensor, seen: dict[str, Tensor], mamba, window: Tensor) -
     c = mamba.config
     first = c.d_inner if c.mixer == "mamba2" else 0
     own = projected[..., first : first + c.conv_dim]
-    weight = taps(mamba)
+    weight = mamba.conv_kernel
     before = einsum(window, weight[:, :-1], "b i e, e i -> b e")[:, None]
     y = F.silu(before + own * weight[:, -1] + (0 if mamba.conv_bias is None else mamba.conv_bias))
     widths = (c.d_inner, (c.conv_dim - c.d_inner) // 2, (c.conv_dim - c.d_inner) // 2)

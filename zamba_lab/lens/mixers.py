@@ -198,8 +198,7 @@ def matrix_of(model: Zamba, trace: Trace, depth: int, mask: Tensor | None = None
     rows = slice(c.d_inner, 2 * c.d_inner) if c.mixer == "mamba2" else slice(0, c.d_inner)
     into, in_bias = weight_and_bias(mixer.in_proj)
     out_of, bias = weight_and_bias(mixer.out_proj)
-    one_tap = into.new_ones(c.d_inner, 1)  # of a mixer without a convolution: it changes nothing
-    taps = widened(mixer.conv_weight.detach())[: c.d_inner].flip(-1) if c.d_conv else one_tap
+    taps = widened(mixer.conv_kernel.detach())[: c.d_inner].flip(-1)
     conv_bias = into.new_zeros(c.d_inner) if mixer.conv_bias is None else widened(mixer.conv_bias.detach())[: c.d_inner]
     taps, into = rearrange(taps, "(h p) w -> h p w", **by_head), rearrange(into[rows], "(h p) d -> h p d", **by_head)
     in_bias, conv_bias = (rearrange(part, "(h p) -> 1 1 h p", **by_head) for part in (in_bias[rows], conv_bias))

@@ -13,6 +13,7 @@ def conv_silu(
     x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """silu(causal_conv(...)), by a kernel where one serves: in one pass, rounded once. Arguments and results as there."""
+    weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
     if mask is None and weight.shape[1] <= native.MOST_TAPS and native.serves(x, weight, bias, state):
         return native.conv_silu(x, weight, bias, state)
     if mask is None and gpu.serves_conv(x, weight, bias, state):

@@ -41,6 +41,7 @@ def gated_rms_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float, groups: int
 
     Returns: (b, l, e), y's dtype.
     """
+    weight = weight.to(y.dtype)
     if y.shape == z.shape and weight.shape == y.shape[-1:] and native.serves(y, z, weight):
         return native.rms_norm(y, z, weight, eps, groups, False)
     wide = torch.promote_types(y.dtype, torch.float32)
