@@ -39,7 +39,11 @@ def selective_scan(
         return native.selective_scan(x, dt, A, B, C, D, state, keep)[:2]
     if state is None and gpu.serves("selective_scan", x, B, C):
         return gpu.selective_scan(x, dt, A, B, C, D)
-    y, state = scan_chunked(x, dt, A, B, C, state, chunk_size)
+    if x.shape[1] == 1:
+        y, state = scan_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
+        y = y[:, None]
+    else:
+        y, state = scan_chunked(x, dt, A, B, C, state, chunk_size)
     return y if D is None else skip(y, x, D), state
 
 

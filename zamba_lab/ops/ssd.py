@@ -34,7 +34,11 @@ def ssd(
         return native.ssd(x, dt, A, B, C, D, state)
     if gpu.serves("ssd", x, B, C):
         return gpu.ssd(x, dt, A, B, C, D, state, chunk_size)
-    y, state = ssd_chunked(x, dt, A, B, C, state, chunk_size)
+    if x.shape[1] == 1:
+        y, state = ssd_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
+        y = y[:, None]
+    else:
+        y, state = ssd_chunked(x, dt, A, B, C, state, chunk_size)
     return y if D is None else skip(y, x, D), state
 
 
