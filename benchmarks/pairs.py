@@ -7,6 +7,7 @@ one, 256, unless it is set to ours.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -65,8 +66,9 @@ def peer(folder: str | Path) -> nn.Module:
 
 def extend_peer(model: nn.Module, ids: Tensor, cache=None) -> tuple[Tensor, object]:
     """The peer's `model.extend(ids, cache, last_only=True)`."""
-    output = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return output.logits, output.past_key_values
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"  # renamed in transformers 5.24
+    output = model(ids, use_cache=True, logits_to_keep=1, **{name: cache})
+    return output.logits, output[name]
 
 
 def quiet() -> None:

@@ -7,6 +7,7 @@ no clamp at all: `unclamp` removes it.
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from pathlib import Path
@@ -151,3 +152,10 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 def assert_same(ours: Tensor, theirs: Tensor, what: str) -> None:
     far = distance(ours, theirs)
     assert far <= 1, f"{what}: the largest difference is {far:.3g} tolerances ({TOLERANCE} of the largest value)"
+
+
+def cached(model: PreTrainedModel, ids: Tensor, past=None) -> tuple[Tensor, object]:
+    """The reference's logits of new tokens and the cache after them. transformers 5.24 calls `cache` what 5.23 calls `past_key_values`."""
+    new_name = "cache" in inspect.signature(model.forward).parameters
+    output = model(ids, use_cache=True, **{"cache" if new_name else "past_key_values": past})
+    return output.logits, output.past_key_values if output.get("past_key_values") is not None else output.cache

@@ -6,7 +6,7 @@ reference's pass over the whole prompt instead.
 
 import pytest
 import torch
-from parity.reference import Pair, assert_same, build, checkpoint, distance, prompt, reopen
+from parity.reference import Pair, assert_same, build, cached, checkpoint, distance, prompt, reopen
 
 from zamba_lab.checkpoints import load
 from zamba_lab.generation import generate
@@ -58,7 +58,7 @@ def test_every_depth_and_every_invocation(pair):
 @torch.no_grad()
 def test_cache_after_a_prompt(pair):
     ids = prompt(pair.theirs)
-    theirs = pair.theirs(ids, use_cache=True).past_key_values
+    theirs = cached(pair.theirs, ids)[1]
     cache = pair.ours.extend(ids)[1]
     for i, layer in enumerate(cache.layers):
         assert_same(layer.ssm, theirs.get_recurrent_state(i), f"SSM state of depth {i}")
@@ -72,11 +72,11 @@ def test_cache_after_a_prompt(pair):
 @torch.no_grad()
 def test_step_by_step_after_a_prompt(pair):
     ids = prompt(pair.theirs, l=24)
-    past, cache = pair.theirs(ids[:, :9], use_cache=True).past_key_values, pair.ours.extend(ids[:, :9])[1]
+    past, cache = cached(pair.theirs, ids[:, :9])[1], pair.ours.extend(ids[:, :9])[1]
     for t in range(9, 24):
-        theirs = pair.theirs(ids[:, t : t + 1], past_key_values=past, use_cache=True)
+        theirs, past = cached(pair.theirs, ids[:, t : t + 1], past)
         ours, cache = pair.ours.extend(ids[:, t : t + 1], cache)
-        assert_same(ours, theirs.logits, f"logits of token {t}")
+        assert_same(ours, theirs, f"logits of token {t}")
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity.reference import Pair, assert_same, build, checkpoint, distance, prompt, reopen
+from parity.reference import Pair, assert_same, build, cached, checkpoint, distance, prompt, reopen
 
 from zamba_lab.checkpoints import load
 from zamba_lab.generation import generate
@@ -84,7 +84,7 @@ def test_every_depth_and_every_invocation(pair):
 @torch.no_grad()
 def test_cache_after_a_prompt(pair):
     ids = prompt(pair.theirs)
-    theirs = pair.theirs(ids, use_cache=True).past_key_values
+    theirs = cached(pair.theirs, ids)[1]
     cache = pair.ours.extend(ids)[1]
     for i, layer in enumerate(cache.layers):
         assert_same(layer.ssm, theirs.get_recurrent_state(i), f"SSM state of depth {i}")
@@ -98,23 +98,23 @@ def test_cache_after_a_prompt(pair):
 @torch.no_grad()
 def test_step_by_step_after_a_prompt(pair):
     ids = prompt(pair.theirs, l=24)
-    past, cache = pair.theirs(ids[:, :9], use_cache=True).past_key_values, pair.ours.extend(ids[:, :9])[1]
+    past, cache = cached(pair.theirs, ids[:, :9])[1], pair.ours.extend(ids[:, :9])[1]
     for t in range(9, 24):
-        theirs = pair.theirs(ids[:, t : t + 1], past_key_values=past, use_cache=True)
+        theirs, past = cached(pair.theirs, ids[:, t : t + 1], past)
         ours, cache = pair.ours.extend(ids[:, t : t + 1], cache)
-        assert_same(ours, theirs.logits, f"logits of token {t}")
+        assert_same(ours, theirs, f"logits of token {t}")
     for i, layer in enumerate(cache.layers):
-        assert_same(layer.ssm, theirs.past_key_values.get_recurrent_state(i), f"SSM state of depth {i}")
+        assert_same(layer.ssm, past.get_recurrent_state(i), f"SSM state of depth {i}")
 
 
 @torch.no_grad()
 def test_prompt_in_pieces(pair):
     ids, past, cache, start = prompt(pair.theirs, l=60), None, None, 0
     for end in (5, 6, 38, 60):
-        theirs = pair.theirs(ids[:, start:end], past_key_values=past, use_cache=True)
+        theirs, past = cached(pair.theirs, ids[:, start:end], past)
         ours, cache = pair.ours.extend(ids[:, start:end], cache)
-        assert_same(ours, theirs.logits, f"logits of tokens {start}..{end}")
-        past, start = theirs.past_key_values, end
+        assert_same(ours, theirs, f"logits of tokens {start}..{end}")
+        start = end
 
 
 @torch.no_grad()
@@ -190,9 +190,9 @@ def test_dt_min_reproduces_the_clamp_of_the_reference(sleepy):
 def test_without_a_clamp_prompt_and_decoding_agree_where_the_reference_does_not(sleepy):
     theirs, ours = reopen(sleepy), load(sleepy)
     ids = prompt(theirs, l=24)
-    past, cache = theirs(ids[:, :8], use_cache=True).past_key_values, ours.extend(ids[:, :8])[1]
+    past, cache = cached(theirs, ids[:, :8])[1], ours.extend(ids[:, :8])[1]
     for t in range(8, 24):
-        step = theirs(ids[:, t : t + 1], past_key_values=past, use_cache=True).logits
+        step, past = cached(theirs, ids[:, t : t + 1], past)
         ours_step, cache = ours.extend(ids[:, t : t + 1], cache)
     assert_same(ours_step, ours(ids)[:, -1:], "ours step by step, against ours at once")
     assert distance(step, theirs(ids).logits[:, -1:]) > 100
