@@ -20,7 +20,7 @@ from zamba_lab.ablate.claims import label
 from zamba_lab.ablate.reporting import Report
 from zamba_lab.ablate.store import write as write_whole
 from zamba_lab.ablate.verdicts import margin_of
-from zamba_lab.viz import study as viz
+from zamba_lab import viz
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

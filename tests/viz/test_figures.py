@@ -10,8 +10,9 @@ import torch
 
 from zamba_lab import viz
 from zamba_lab.viz import theme
-from zamba_lab.viz.token_effect import WIDTH
-from zamba_lab.viz.tokens import MAX_TICKS, short, token_axis
+from zamba_lab.viz.labels import token_label
+from zamba_lab.viz.sequences import LETTERS
+from zamba_lab.viz.theme import MAX_TICKS, token_axis
 
 TOKENS = ["def", "·f", "(x", "):", "⏎", "<s>", "a_rather_long_name"]
 RNG = np.random.default_rng(0)
@@ -65,7 +66,8 @@ def test_heatmap_shows_each_value_at_its_token_and_row():
     fig = viz.heatmap(values, TOKENS, ["4", "5", "6"], "norms", row_label="depth", value_label="norm")
     (trace,) = fig.data
     np.testing.assert_array_equal(trace.z, values.double().numpy())
-    assert trace.y == ("4", "5", "6")
+    assert trace.y == (0, 1, 2) and fig.layout.yaxis.ticktext == ("4", "5", "6")
+    assert list(trace.customdata[2]) == ["depth 6"] * 7
     assert trace.x[1] == "token 1 «·f»"
     assert (trace.zmin, trace.zmax) == (0, float(values.max()))
     assert fig.layout.yaxis.title.text == "depth"
@@ -75,16 +77,16 @@ def test_signed_colours_are_centred_on_zero():
     values = [[-1.0, 3.0]]
     (trace,) = viz.heatmap(values, TOKENS[:2], ["0"], "signed", signed=True).data
     assert (trace.zmin, trace.zmax) == (-3, 3)
-    (trace,) = viz.token_effect([-1.0, 3.0], TOKENS[:2], "signed", "nats").data
-    assert (trace.zmin, trace.zmax) == (-3, 3)
-    assert trace.colorscale[2][0] == 0.5
+    marker = viz.token_effect([-1.0, 3.0], TOKENS[:2], "signed", "nats").data[0].marker
+    assert (marker.cmin, marker.cmax) == (-3, 3)
+    assert trace.colorscale[2][0] == marker.colorscale[2][0] == 0.5
 
 
 def test_attention_maps_share_one_colour_scale_and_hide_what_lies_ahead():
     maps = np.tril(RNG.uniform(size=(2, 7, 7)))
     fig = viz.attention_grid(maps, TOKENS, ["invocation 0", "invocation 2"], "maps")
-    assert [trace.coloraxis for trace in fig.data] == ["coloraxis", "coloraxis"]
-    assert fig.layout.coloraxis.cmax == pytest.approx(maps.max())
+    top = np.quantile(maps[:, np.tri(7, dtype=bool)], 0.97, method="higher")
+    assert [(trace.zmin, trace.zmax, trace.showscale) for trace in fig.data] == [(0, top, True), (0, top, False)]
     for probs, trace in zip(maps, fig.data):
         assert np.isnan(np.asarray(trace.z)[np.triu_indices(7, 1)]).all()
         np.testing.assert_allclose(np.asarray(trace.z)[np.tril_indices(7)], probs[np.tril_indices(7)], rtol=1e-6)
@@ -100,8 +102,8 @@ def test_maps_are_spread_evenly_over_rows_of_three_at_most(count, across, down):
 
 def test_signed_maps_diverge_from_zero():
     fig = viz.attention_grid([[[1.0, 0], [-4, 2]]], ["a", "b"], ["one"], "maps", value_label="share", signed=True)
-    axis = fig.layout.coloraxis
-    assert (axis.cmin, axis.cmax) == (-4, 4) and axis.colorbar.title.text == "share"
+    (trace,) = fig.data
+    assert (trace.zmin, trace.zmax) == (-4, 4) and trace.colorbar.title.text == "share"
 
 
 def test_half_life_ranges_show_percentiles_and_the_head_asked_for():
@@ -116,16 +118,24 @@ def test_half_life_ranges_show_percentiles_and_the_head_asked_for():
     assert fig.layout.yaxis.type == "log"
 
 
-def test_token_effect_reads_in_lines_and_leaves_the_unpredicted_white():
-    change = np.arange(WIDTH + 3.0)
+def test_token_effect_reads_in_lines_of_whole_tokens_and_leaves_the_unpredicted_white():
+    tokens = [f"token{i}" for i in range(40)]
+    change = np.arange(40.0)
     change[0] = np.nan
-    tokens = [f"t{i}" for i in range(WIDTH + 3)]
     (trace,) = viz.token_effect(change, tokens, "effect", "nats").data
-    assert list(trace.text[0]) == tokens[:WIDTH]
-    assert list(trace.text[1]) == [*tokens[WIDTH:], *[""] * (WIDTH - 3)]
-    assert trace.z[0][0] == 0 and "no prediction" in trace.customdata[0][0]
-    assert trace.z[1][2] == WIDTH + 2
-    assert np.isnan(trace.z[1][3])
+    assert list(trace.text) == tokens
+    ends = np.add(trace.base, trace.x)
+    lines = np.asarray(trace.y)
+    assert (ends <= LETTERS).all() and set(lines) == set(range(max(lines) + 1)) and (np.diff(lines) >= 0).all()
+    same = np.diff(lines) == 0  # no token begins before the one before it ends
+    assert (np.asarray(trace.base)[1:][same] > ends[:-1][same]).all() and (np.asarray(trace.x) >= [len(token) for token in tokens]).all()
+    assert trace.marker.color[0] == 0 and "no prediction" in trace.customdata[0]
+    assert trace.marker.color[5] == 5 and trace.customdata[5] == "token 5 «token5»<br>nats <b>+5.000</b>"
+
+
+def test_a_token_longer_than_a_line_of_text_is_cut_and_keeps_its_line():
+    (trace,) = viz.token_effect([1.0, 2.0], ["x" * 500, "y"], "effect", "nats").data
+    assert len(trace.text[0]) == 24 and list(trace.y) == [0, 0] and "x" * 80 in trace.customdata[0]
 
 
 def test_an_effect_of_nothing_can_be_drawn():
@@ -141,7 +151,7 @@ def test_effects_stand_above_their_controls_with_their_intervals():
     np.testing.assert_allclose(done.error_x.array, [0.2, 0.3])
     np.testing.assert_allclose(done.error_x.arrayminus, [0.1, 0.1])
     assert (np.asarray(done.y) < np.asarray(control.y)).all() and control.error_x.array[1] == 0
-    assert "interval +0.0000 to +0.2000" in control.text[0] and "interval" not in control.text[1]
+    assert "interval +0.0000 to +0.2000" in control.customdata[0] and "interval" not in control.customdata[1]
 
 
 def test_effects_of_two_texts_are_named_by_them():
@@ -168,13 +178,14 @@ def test_a_table_shows_every_number_at_its_row_and_column():
     fig = viz.table(values, ["r", "r"], ["c0", "c1", "c2"], "table", "input", "adapters", "distance")
     (trace,) = fig.data
     np.testing.assert_array_equal(trace.z, values)
-    assert trace.text[1][2] == f"{values[1, 2]:.3f}" and trace.customdata[1][2][0] == "input r<br>adapters c2"
+    assert trace.text[1][2] == f"{values[1, 2]:.3f}" and trace.customdata[1][2] == "input r<br>adapters c2"
     assert (trace.zmin, trace.zmax) == (0, values.max()) and trace.y == (0, 1)  # equal labels are two rows
     assert fig.layout.yaxis.autorange == "reversed" and fig.layout.xaxis.ticktext == ("c0", "c1", "c2")
     (wide,) = viz.table(np.zeros((1, 20)), ["r"], ["c"] * 20, "table", "a", "b", "c").data
     assert wide.texttemplate is None and wide.zmax == 1
-    (blank,) = viz.table([[np.nan, 2.0]], ["r"], ["c", "d"], "table", "a", "b", "c", top=3.0).data
-    assert list(blank.text[0]) == ["", "2.000"] and blank.zmax == 3
+    cells, words = viz.table([[np.nan, 2.0]], ["r"], ["c", "d"], "table", "a", "b", "c", top=3.0).data
+    assert cells.text[0][1] == "2.000" and cells.zmax == 3
+    assert words.text == ("nan",) and (words.x, words.y) == ((0,), (0,)) and words.customdata == ("a r<br>b c",)
 
 
 def test_a_signed_table_is_centred_on_zero_and_bold_where_the_interval_leaves_zero_out():
@@ -183,33 +194,38 @@ def test_a_signed_table_is_centred_on_zero_and_bold_where_the_interval_leaves_ze
     ).data
     assert (trace.zmin, trace.zmax) == (-0.5, 0.5)
     assert list(trace.text[0]) == ["<b>+0.500</b>", "-0.200"]
-    assert trace.customdata[0][1][1] == "<br>interval -0.400 to +0.100"
+    assert trace.customdata[0][1] == "memory ssm<br>depth 1<br>interval -0.400 to +0.100"
     (plain,) = viz.table([[0.0, 0.0]], ["kv"], ["0", "1"], "t", "memory", "depth", "nats", signed=True).data
-    assert list(plain.text[0]) == ["0", "0"] and plain.zmax == 1 and plain.customdata[0][0][1] == ""
+    assert list(plain.text[0]) == ["0", "0"] and plain.zmax == 1 and plain.customdata[0][0] == "memory kv<br>depth 0"
 
 
 def test_a_lens_map_says_each_sites_word_at_its_token():
     values = RNG.uniform(size=(2, 7))
-    (trace,) = viz.lens_map([TOKENS, TOKENS[::-1]], values, TOKENS, ["embed", "end"], "lens", "nats").data
-    assert trace.text[1][1] == "&lt;s&gt;" and trace.y == ("embed", "end")
-    assert trace.customdata[1][1] == "end after token 1 «·f»:<br>says «&lt;s&gt;»"
+    fig = viz.lens_map([TOKENS, TOKENS[::-1]], values, TOKENS, ["embed", "end"], "lens", "nats")
+    (trace,) = fig.data
+    assert trace.text[1][1] == "&lt;s&gt;" and fig.layout.yaxis.ticktext == ("embed", "end")
+    assert trace.x[1] == "token 1 «·f»" and trace.customdata[1][1] == "end: «&lt;s&gt;»"
     np.testing.assert_array_equal(trace.z, values)
     assert (trace.z > trace.zmax).mean() == pytest.approx(0.15, abs=0.08)
-    many = viz.lens_map([["a_long_word"] * 40], np.ones((1, 40)), ["t"] * 40, ["end"], "lens", "nats").data[0]
-    assert many.text[0][0] == "a_lo…" and "a_long_word" in many.customdata[0][0]
+    for count, text in ((20, "a_lo…"), (40, "a…"), (90, "")):  # never more than fits into a cell
+        many = viz.lens_map([["a_long_word"] * count], np.ones((1, count)), ["t"] * count, ["end"], "lens", "nats").data[0]
+        assert many.text[0][0] == text and "a_long_word" in many.customdata[0][0]
 
 
 def test_a_lens_map_says_from_which_value_on_its_colours_are_the_same_and_only_if_there_is_such_a_value():
     values = np.array([[0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 9.0], [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 8.0]])
-    for z, said in (
-        (values, "nats<br>3.25 and more: the same colour"),
-        (np.full((2, 7), 0.3), "nats"),
-        (0 * values, "nats"),
-        (np.eye(14, 7)[[0, 13]], "nats"),
-    ):
-        (trace,) = viz.lens_map([TOKENS, TOKENS], z, TOKENS, ["embed", "end"], "lens", "nats").data
-        assert trace.colorbar.title.text == said and bool((z > trace.zmax).any()) == (said != "nats")
-        assert "<br>3.25" not in trace.hovertemplate
+    for z, top in ((values, 8), (np.full((2, 7), 0.3), 0.3), (0 * values, 1), (np.eye(14, 7)[[0, 13]], 1)):
+        fig = viz.lens_map([TOKENS, TOKENS], z, TOKENS, ["embed", "end"], "lens", "nats", subtitle="the stream")
+        assert fig.data[0].zmax == top
+        said = "the stream. The strongest colour: 8 and more." if (z > top).any() else "the stream"
+        assert fig.layout.title.subtitle.text == said
+
+
+def test_attention_to_one_token_does_not_bleach_the_others():
+    maps = np.tril(RNG.uniform(0.01, 0.1, size=(1, 20, 20)))
+    maps[0, 0, 0] = 1.0
+    fig = viz.attention_grid(maps, list("abcdefghijklmnopqrst"), ["one"], "maps")
+    assert fig.data[0].zmax < 0.1 and f"The strongest colour: {fig.data[0].zmax:.3g} and more" in fig.layout.title.subtitle.text
 
 
 def test_depth_diagram_has_a_box_for_each_layer_and_invocation():
@@ -217,8 +233,8 @@ def test_depth_diagram_has_a_box_for_each_layer_and_invocation():
     boxes = [shape for shape in fig.layout.shapes if shape.type == "rect"]
     assert len(boxes) == 6 + 3
     assert [boxes[i].fillcolor for i in (6, 7, 8)] == [theme.SERIES[0], theme.SERIES[1], theme.SERIES[0]]
-    said = " ".join(trace.hovertext[0] for trace in fig.data if trace.hovertext)
-    assert "invocation 2: block A, through its own link into depth 5" in said
+    said = " ".join(fig.data[0].hovertext)
+    assert "invocation 2 of block A: through a link of its own into the layer at depth 5" in said
 
 
 def test_stacked_shares_put_parts_side_by_side_and_negative_ones_left():
@@ -256,13 +272,13 @@ def test_tokens_are_text_and_never_markup():
     assert fig.layout.xaxis.ticktext[5] == "&lt;s&gt;"
     assert fig.data[0].x[5] == "token 5 «&lt;s&gt;»"
     assert fig.layout.xaxis.ticktext[6] == "a_rather_l…"
-    assert short("):⏎············") == "):⏎·¹²"
+    assert token_label("):⏎············") == "):⏎·¹²"
 
 
 def test_long_sequences_get_fewer_labels():
     axis = token_axis([str(i) for i in range(10 * MAX_TICKS)])
     assert len(axis["tickvals"]) == MAX_TICKS
-    assert axis["ticktext"][1] == "10"
+    assert axis["ticktext"][1] == "10" and round(axis["tickvals"][1]) == 10
 
 
 @pytest.mark.parametrize(
@@ -278,14 +294,14 @@ def test_long_sequences_get_fewer_labels():
         (lambda: viz.effects(np.ones((1, 3)), np.ones((1, 3, 2)), ["a"], "t", "nats"), r"got \(1, 3\) and \(1, 3, 2\)"),
         (lambda: viz.effects(np.ones((1, 2)), np.ones((1, 2, 2)), ["a", "b"], "t", "nats"), "names needs one label"),
         (lambda: viz.table(np.ones((1, 2)), ["a"], ["b"], "t", "r", "c", "v"), "columns needs one label"),
-        (lambda: viz.table(np.ones((1, 1)), ["a"], ["b"], "t", "r", "c", "v", low=np.ones((1, 2))), "shape of values"),
+        (lambda: viz.table(np.ones((1, 1)), ["a"], ["b"], "t", "r", "c", "v", low=np.ones((1, 2))), "columns .* of low: got 1 labels, 2"),
         (lambda: viz.lens_map([TOKENS[:3]], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words of a site needs one label"),
         (lambda: viz.lens_map([], np.ones((1, 7)), TOKENS, ["a"], "t", "v"), "words needs one label"),
         (lambda: viz.bars([1.0], ["a", "b"], "t", "nats", "part"), "names needs one label"),
         (lambda: viz.table(np.ones((2, 2)), ["a"], ["b", "c"], "t", "r", "c", "v"), "rows needs one label"),
         (lambda: viz.stacked_shares(np.ones((2, 2)), ["a", "b"], ["c"], "t", "depth"), "parts needs one label"),
         (lambda: viz.principal_angles(np.ones((1, 3)), ["a"], np.ones((4, 2)), "t"), "chance must have the angles .* 2 and 3"),
-        (lambda: viz.agreement([1.0], [1.0], ["a"], [0, 1], "t", "x", "y", "g"), "groups needs one label"),
+        (lambda: viz.agreement([1.0], [1.0], ["a"], [0, 1], "t", "x", "y", "g"), "names needs one label for each entry of groups"),
         (lambda: viz.depth_diagram(4, (1, 2), (0,), "t"), "got 1 and 2"),
         (lambda: viz.curves({"a": ([1, 2], [1])}, "t", "x", "y"), r"'a' has \(2,\) and \(1,\)"),
     ],
@@ -295,17 +311,40 @@ def test_labels_that_do_not_fit_are_refused(call, message):
         call()
 
 
-def test_questions_mark_what_is_asked_and_whether_it_was_said():
+def test_questions_show_what_was_answered_and_a_legend_says_what_each_colour_means():
     tokens, answers = [f"t{i}" for i in range(20)], [None] * 17 + ["a", "b", None]
-    (plain,) = viz.questions(tokens, answers, "an example").data
-    (judged,) = viz.questions(tokens, answers, "an example", said=[None] * 17 + ["a", "c", None]).data
-    assert list(zip(plain.x, plain.y))[17] == (1, 1)
-    assert plain.text[17] == "t17<br><b>a</b>" and plain.text[16] == "t16"
-    assert len({plain.marker.color[i] for i in (16, 19)}) == 1 and plain.marker.color[17] == plain.marker.color[18]
-    assert len({judged.marker.color[i] for i in (16, 17, 18)}) == 3
-    assert judged.customdata[18].endswith("said c") and "said" not in judged.customdata[17]
+    plain = viz.questions(tokens, answers, "an example")
+    assert [trace.name for trace in plain.data] == ["read, nothing is asked", "asked; below it the right answer"]
+    asked = plain.data[1]
+    assert list(zip(asked.x, asked.y)) == [(1, 1), (2, 1)] and asked.text == ("t17<br><b>a</b>", "t18<br><b>b</b>")
+
+    judged = viz.questions(tokens, answers, "an example", said=[None] * 17 + ["a", "c", None])
+    read, right, wrong = judged.data
+    assert judged.layout.showlegend and len({trace.marker.color for trace in judged.data}) == 3
+    assert right.name.startswith("✓ right") and right.text == ("t17<br><b>a</b>",)
+    # what the model said stands in the wrong cell, not what it should have said
+    assert wrong.name.startswith("✗ wrong") and wrong.text == ("t18<br><b>c</b><br>(b)",)
+    assert "the right answer is <b>b</b>" in wrong.customdata[0] and "the model says <b>c</b>: wrong" in wrong.customdata[0]
     with pytest.raises(ValueError, match="answers needs one label for each entry"):
         viz.questions(tokens, answers[:3], "an example")
+
+
+def test_intervals_have_a_legend_of_their_verdicts():
+    fig = viz.intervals(
+        [0.1, -0.2, 0.3],
+        [0.0, -0.3, 0.2],
+        [0.2, -0.1, 0.4],
+        list("abc"),
+        ["no verdict (5 seeds)", "less", "more"],
+        "t",
+        "nats",
+        margin=0.05,
+    )
+    assert [trace.name for trace in fig.data] == ["no verdict", "less than the base", "more than the base"] and fig.layout.showlegend
+    assert len({trace.marker.color for trace in fig.data}) == 3
+    assert fig.layout.shapes[0].name == "too small to matter" and fig.layout.shapes[0].showlegend
+    with pytest.raises(ValueError, match="a verdict begins with one of .*: got 'perhaps'"):
+        viz.intervals([0.1], [0.0], [0.2], ["a"], ["perhaps"], "t", "nats")
 
 
 def test_of_many_learning_curves_only_the_first_has_a_colour_and_a_band():

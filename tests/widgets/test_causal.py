@@ -36,7 +36,7 @@ def test_intervention_panel_shows_the_effect_and_its_controls_and_computes_each_
         panel.controls[name].value = value
     assert calls == ["every invocation off", "every mixer off", "mixer 2 off", "mixer 2 from another text"]
     expected = real(MODEL, IDS, lens.zero("mixer", 2))
-    np.testing.assert_allclose(np.ravel(panel.figure.data[0].z)[1:9], expected.change[0], atol=1e-9)
+    np.testing.assert_allclose(panel.figure.data[0].marker.color[1:9], expected.change[0], atol=1e-9)
     assert f"{expected.control_change.mean():+.3f} from random" in panel.figure.layout.title.subtitle.text
 
 

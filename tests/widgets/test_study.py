@@ -28,9 +28,9 @@ def test_all_arms_are_shown_at_first_then_those_of_an_axis(found):
 
 def test_with_fewer_seeds_the_verdict_goes(found):
     panel = widgets.study_panel(found, axis="conv")
-    assert "<br>less" in panel.figure.data[0].text[0] and "6 seeds" in panel.figure.layout.title.subtitle.text
+    assert "<br>less" in panel.figure.data[0].customdata[0] and "6 seeds" in panel.figure.layout.title.subtitle.text
     panel.controls["seeds"].value = 4
-    assert "no verdict (5 seeds, 6 needed)" in panel.figure.data[0].text[0]
+    assert "no verdict (5 seeds, 6 needed)" in panel.figure.data[0].customdata[0]
 
 
 @pytest.mark.parametrize("view", ["accuracy", "loss", "learning curves", "recall against memory", "quality against work"])

@@ -1,23 +1,22 @@
 """Arrays and labels in, a plotly Figure out. Knows nothing of models; the caller shows the figure.
 
-Every figure has a title, named axes with units and hover text that says in words what a point is. The look is in
-`theme`; positions along a sequence carry their tokens' labels (`tokens`).
+Every figure has a title, named axes with units and hover text that says in words what a point is. Any label is shown letter
+for letter, numbers that are not finite are said, and signed colours have 0 in their middle (`labels`, `theme`).
+
+    maps.py          heatmap, attention_grid, table, lens_map
+    rows.py          bars, stacked_shares, effects, intervals
+    lines.py         curves, learning, principal_angles, half_life_ranges
+    points.py        agreement, trade_off
+    sequences.py     token_effect, questions
+    architecture.py  depth_diagram
 """
 
-from zamba_lab.viz.agreement import agreement
-from zamba_lab.viz.angles import principal_angles
 from zamba_lab.viz.architecture import depth_diagram
-from zamba_lab.viz.attention import attention_grid
-from zamba_lab.viz.bars import bars
-from zamba_lab.viz.curves import curves
-from zamba_lab.viz.decay import half_life_ranges
-from zamba_lab.viz.effects import effects
-from zamba_lab.viz.grid import lens_map, table
-from zamba_lab.viz.heatmap import heatmap
-from zamba_lab.viz.questions import questions
-from zamba_lab.viz.shares import stacked_shares
-from zamba_lab.viz.study import intervals, learning, trade_off
-from zamba_lab.viz.token_effect import token_effect
+from zamba_lab.viz.lines import curves, half_life_ranges, learning, principal_angles
+from zamba_lab.viz.maps import attention_grid, heatmap, lens_map, table
+from zamba_lab.viz.points import agreement, trade_off
+from zamba_lab.viz.rows import bars, effects, intervals, stacked_shares
+from zamba_lab.viz.sequences import questions, token_effect
 
 __all__ = [
     "agreement",

@@ -1,22 +1,38 @@
-"""The one look of all figures: fonts, colours, spacing. Change it here and it changes everywhere."""
+"""The one look of all figures: fonts, colours, axes, legends, titles. Change it here and it changes everywhere.
+
+Figures have no background of their own and their ink is mid-grey, so that they can be read on a light page and on a dark one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import plotly.graph_objects as go
 
-INK, QUIET, RULE, PAPER = "#1f2a37", "#64748b", "#e5e9ef", "#ffffff"
+from zamba_lab.viz.labels import positions, short, token_label, wrapped
+
+INK, QUIET, RULE, CLEAR = "#6b7785", "#7f8a97", "rgba(127,138,151,0.25)", "rgba(0,0,0,0)"
+DARK, LIGHT = "#1f2a37", "#ffffff"  # ink and paper of what has a background of its own
 FONT = "Inter, 'Segoe UI', 'Helvetica Neue', Helvetica, Arial, sans-serif"
 MONO = "'JetBrains Mono', 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 # Categories: the first two are the shared blocks A and B, wherever they appear.
 SERIES = ("#0d7f8c", "#e08a1e", "#7a5bb5", "#c2456b", "#4f7d3a", "#3d6fb6")
-ACCENT, FAINT = SERIES[0], "#b9c6d3"
+ACCENT, FAINT = SERIES[0], "#a9b6c3"
+BELOW, ABOVE = "#3d7cc0", "#c9524d"  # of 0, where the colour says the sign alone
 
 # Magnitudes: white is little, dark is much. Signed values: blue below 0, white at 0, red above.
 SEQUENTIAL = [[0.0, "#f7fafb"], [0.2, "#cfe6e6"], [0.4, "#8fc6c8"], [0.6, "#459ea8"], [0.8, "#146d83"], [1.0, "#0b3a55"]]
 DIVERGING = [[0.0, "#1d4e89"], [0.25, "#7fa9cf"], [0.5, "#f8f8f7"], [0.75, "#e79a7c"], [1.0, "#a4262c"]]
 
-AXIS = dict(
+GRID = dict(showgrid=True, gridcolor=RULE)
+ZERO = dict(**GRID, zeroline=True, zerolinecolor=QUIET)
+BARE = dict(showline=False, ticks="")
+MAX_TICKS = 96  # more token labels than that are thinned out evenly
+TITLE, SUBTITLE = 88, 126  # characters of their lines in 900 pixels
+
+_AXIS = dict(
     showgrid=False,
     zeroline=False,
     showline=True,
@@ -24,56 +40,119 @@ AXIS = dict(
     ticks="outside",
     ticklen=4,
     tickcolor=RULE,
-    tickfont=dict(size=11, color=QUIET),
+    tickfont=dict(size=11, color=INK),
     title=dict(font=dict(size=12.5, color=INK), standoff=12),
     automargin=True,
 )
-
 TEMPLATE = go.layout.Template(
     layout=dict(
         font=dict(family=FONT, size=13, color=INK),
         title=dict(
             font=dict(size=17, color=INK),
             subtitle=dict(font=dict(size=12.5, color=QUIET)),
-            x=0,
-            xref="container",
-            xanchor="left",
-            pad=dict(l=18),
-            y=1,
-            yref="container",
-            yanchor="top",
+            **dict(x=0, xref="container", xanchor="left", pad=dict(l=18), yref="container", yanchor="top"),
         ),
-        paper_bgcolor=PAPER,
-        plot_bgcolor=PAPER,
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
         colorway=SERIES,
-        xaxis=AXIS,
-        yaxis=AXIS,
-        margin=dict(l=72, r=24, t=84, b=64),
-        hoverlabel=dict(bgcolor=INK, bordercolor=INK, font=dict(family=FONT, size=12.5, color="#ffffff"), align="left"),
+        xaxis=_AXIS,
+        yaxis=_AXIS,
+        margin=dict(l=72, r=24, b=64),
+        hoverlabel=dict(bgcolor=DARK, bordercolor=DARK, font=dict(family=FONT, size=12.5, color=LIGHT), align="left", namelength=-1),
         colorscale=dict(sequential=SEQUENTIAL, diverging=DIVERGING),
-        modebar=dict(
-            bgcolor="rgba(0,0,0,0)", color=FAINT, activecolor=QUIET, remove=["lasso2d", "select2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]
-        ),
+        modebar=dict(bgcolor=CLEAR, color=FAINT, activecolor=QUIET, remove=["lasso2d", "select2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]),
         showlegend=False,
+        legend=dict(orientation="h", x=0, xanchor="left", yref="container", y=0, yanchor="bottom", font=dict(size=12), bgcolor=CLEAR),
     )
 )
 
 
-def titled(fig: go.Figure, title: str, subtitle: str = "", height: int = 380) -> go.Figure:
-    """Put the look, a title and a height on a figure; returns it."""
-    fig.update_layout(template=TEMPLATE, height=height)
+def titled(fig: go.Figure, title: str, subtitle: str, height: int, note: str = "", heading: int = 0, **layout) -> go.Figure:
+    """Put the look, a title and a height on a figure; returns it.
+
+    note: a sentence after the subtitle. heading: pixels that the figure needs between the subtitle and its axes.
+    """
+    subtitle = sentences(subtitle, note)
+    first, second = wrapped(title, TITLE), wrapped(subtitle, SUBTITLE)
+    more = 21 * first.count("<br>") + 16 * second.count("<br>")  # pixels of the lines after the first
+    height += more + heading
+    fig.update_layout(template=TEMPLATE, height=height, margin_t=84 + more + heading, **layout)
     # In pixels from the top edge, whatever the height: the title's place is a fraction of the container.
-    fig.update_layout(title=dict(text=f"<b>{title}</b>", subtitle=dict(text=subtitle), y=1 - 20 / height))
-    return fig
+    return fig.update_layout(title=dict(text=f"<b>{first}</b>", subtitle_text=second, y=1 - 20 / height))
 
 
-def color_bar(label: str, **more) -> dict:
+def sentences(*parts: str) -> str:
+    """The parts that say something, each but the last closed by a full stop if it is not."""
+    parts = [part for part in parts if part]
+    return " ".join([part if part[-1] in ".?!" else f"{part}." for part in parts[:-1]] + parts[-1:])
+
+
+def color_bar(label: str) -> dict:
     """A thin colour bar with its label along it."""
+    title = dict(text=wrapped(label, 40), side="right", font=dict(size=12, color=QUIET))
+    return dict(title=title, thickness=11, outlinewidth=0, tickfont=dict(size=11, color=QUIET), ticks="")
+
+
+def largest(values: np.ndarray, share: float = 1.0) -> float:
+    """The magnitude that this share of the finite values stay within; 1 if that is 0 or there are none."""
+    magnitudes = np.abs(values[np.isfinite(values)])
+    return float(np.quantile(magnitudes, share, method="higher")) or 1.0 if magnitudes.size else 1.0
+
+
+def color_scale(values: np.ndarray, label: str, signed: bool = False, top: float | None = None) -> dict:
+    """A heatmap's colours: from 0 to `top`, or from -top to top around 0; None: the largest finite magnitude."""
+    top = top or largest(values)
+    colors = dict(colorscale=DIVERGING if signed else SEQUENTIAL, colorbar=color_bar(label))
+    return dict(zmin=-top if signed else 0, zmax=top, hoverongaps=False, **colors)
+
+
+def beyond(values: np.ndarray, top: float) -> str:
+    """A sentence for values that the strongest colour does not tell apart, or ""."""
+    return f"The strongest colour: {top:.3g} and more." if (np.abs(values[np.isfinite(values)]) > top).any() else ""
+
+
+def label_axis(labels: Sequence[str], title: str, most: int = 36, **more) -> dict:
+    """Layout of an axis with one label at each of 0, 1, 2, ...; equal labels are separate entries."""
     return dict(
-        title=dict(text=label, side="right", font=dict(size=12, color=QUIET)),
-        thickness=11,
-        outlinewidth=0,
-        tickfont=dict(size=11, color=QUIET),
+        title_text=wrapped(title, 60),
+        tickmode="array",
+        tickvals=list(range(len(labels))),
+        ticktext=[short(label, most) for label in labels],
+        tickfont=dict(size=12, color=INK),
+        **(BARE | more),
+    )
+
+
+def token_axis(tokens: Sequence[str], size: float = 10.5, most: int = MAX_TICKS, **more) -> dict:
+    """Layout of an axis whose categories are `positions(tokens)`: its ticks, at most so many, say the token only."""
+    shown = range(0, len(tokens), max(1, -(-len(tokens) // most)))
+    # A hair beside their categories: where both are at one number, hover text has the tick's label for the category's name.
+    beside = max(0.01, len(tokens) / 5000)
+    return dict(
+        type="category",
+        categoryorder="array",
+        categoryarray=positions(tokens),
+        tickmode="array",
+        tickvals=[at + beside for at in shown],
+        ticktext=[token_label(tokens[at]) for at in shown],
+        tickfont=dict(family=MONO, size=size, color=INK),
         ticks="",
         **more,
     )
+
+
+def whiskers(means: np.ndarray, lows: np.ndarray, highs: np.ndarray, color: str) -> dict:
+    """Error bars from lows to highs; where an end is not finite, none."""
+    up, down = (np.where(np.isfinite(part), part, 0.0) for part in (highs - means, means - lows))
+    return dict(type="data", symmetric=False, array=up, arrayminus=down, color=color, thickness=1.8, width=4)
+
+
+def hover(label: str, number: str) -> str:
+    """A hover template: a label, then a number in bold, such as %{y:.3f}."""
+    return f"{wrapped(label)} <b>{number}</b>"
+
+
+def log_range(values: np.ndarray) -> list[float]:
+    """The ends of a logarithmic axis as powers of ten, a little beyond the values; NaN has no place on it."""
+    values = values[~np.isnan(values)] if not np.isnan(values).all() else np.ones(1)
+    return [float(np.log10(values.min())) - 0.15, float(np.log10(values.max())) + 0.15]
