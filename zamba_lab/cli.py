@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has read enough
         return 141
     except (ValueError, ModuleNotFoundError, OSError) as error:
-        print(f"zamba-lab: {error}", file=sys.stderr)
+        sentence = error.strerror if isinstance(error, OSError) and error.filename is None else None
+        print(f"zamba-lab: {sentence or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -94,7 +94,7 @@ def test_several_faults_are_all_named(folder):
         ("config", lambda folder: edit_config(folder, kv_channels=99)),
         ("files", lambda folder: (folder / "model.safetensors").unlink()),
         ("files", lambda folder: (folder / "model.safetensors").write_bytes(b"12345678")),
-        ("files", lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../b"}}')),
+        ("two models", lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../b"}}')),
         ("wrong shape", lambda folder: edit_config(folder, mamba_d_state=9)),
         ("layout", lambda folder: edit_config(folder, vocab_size=2**62)),
     ],

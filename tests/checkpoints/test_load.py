@@ -63,7 +63,7 @@ def test_a_single_weight_file_of_any_name(model, folder):
 def test_shards_are_read_through_their_index_and_other_files_are_not(model, tmp_path):
     save(model, tmp_path, max_shard_bytes=4000)
     (tmp_path / "model-00001-of-00099.safetensors").write_bytes(b"of another layout, beside it")
-    (tmp_path / "model.safetensors").write_bytes(b"stale")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"stale")
     assert same(load(tmp_path), model)
 
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, fields
 
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.json_values import take
+from zamba_lab.checkpoints.json_values import read_key
 from zamba_lab.checkpoints.published import (
     ACTIVATIONS,
     EOS,
@@ -36,20 +36,20 @@ def read_config(raw: dict) -> ZambaConfig:
     other, a model_type there is no code for.
     """
     raw = original_to_today(raw)
-    model_type = take(raw, "model_type", "str", default="")
+    model_type = read_key(raw, "model_type", "str", default="")
     if model_type == OWN:
         return _build(_own_fields(raw, besides=("model_type", "torch_dtype")))
     if model_type not in FORMATS:
         raise CheckpointError(f"model_type must be one of {', '.join([*FORMATS, OWN])}: got {model_type!r}")
     raw = _today(raw, model_type, FORMATS[model_type])
-    values = {name: take(raw, *key) for name, key in FORMATS[model_type].fields.items()}
+    values = {name: read_key(raw, *key) for name, key in FORMATS[model_type].fields.items()}
     ends = raw.get("eos_token_id", EOS[model_type])
     # Several ends are the tokenizer's business; ours is the first.
-    values["eos_token_id"] = ends[0] if isinstance(ends, list) and ends else take(raw, "eos_token_id", "int | None", EOS[model_type])
+    values["eos_token_id"] = ends[0] if isinstance(ends, list) and ends else read_key(raw, "eos_token_id", "int | None", EOS[model_type])
     values["init"] = "authors"  # how these models began; a fresh one of the same config begins so too
     config = _build(values | READERS[model_type](raw, values))
     _check_derived(raw, config, model_type)
-    own = _build({**asdict(config), **_own_fields(take(raw, OWN, "dict", default={}))})
+    own = _build({**asdict(config), **_own_fields(read_key(raw, OWN, "dict", default={}))})
     if changed := [name for name, value in meaning(own).items() if value != meaning(config)[name]]:
         raise CheckpointError(f"config.json: {OWN!r} may only hold what the other keys cannot say, but changes {changed}")
     return own
@@ -94,7 +94,7 @@ def original_to_today(raw: dict) -> dict:
     layer = ssm.pop("layer", "Mamba1")
     if not isinstance(layer, str) or layer not in ORIGINAL:
         raise CheckpointError(f"config.json: ssm_cfg.layer must be one of {', '.join(ORIGINAL)}: got {layer!r}")
-    vocab, multiple = take(raw, "vocab_size", "int"), take(raw, "pad_vocab_size_multiple", "int", default=8)
+    vocab, multiple = read_key(raw, "vocab_size", "int"), read_key(raw, "pad_vocab_size_multiple", "int", default=8)
     if multiple < 1:
         raise CheckpointError(f"config.json: pad_vocab_size_multiple must be 1 or more: got {multiple}")
     return {**ORIGINAL_DEFAULTS, **ORIGINAL[layer], **raw, **ssm, "vocab_size": vocab + -vocab % multiple}
@@ -127,18 +127,18 @@ def _own_fields(raw: dict, besides: tuple[str, ...] = ()) -> dict:
     kinds = {f.name: f.type for f in fields(ZambaConfig)}
     if unknown := sorted(set(raw) - set(kinds) - set(besides)):
         raise CheckpointError(f"config.json has keys that are no field of ZambaConfig: {unknown}")
-    return {name: take(raw, name, kinds[name]) for name in raw if name in kinds}
+    return {name: read_key(raw, name, kinds[name]) for name in raw if name in kinds}
 
 
 # --- the fields that take a few lines: (config in today's spelling, fields read so far) -> more fields --------------
 
 
 def _read_zamba2(raw: dict, values: dict) -> dict:
-    d, bias = values["d_model"], take(raw, "add_bias_linear", "bool", default=False)
+    d, bias = values["d_model"], read_key(raw, "add_bias_linear", "bool", default=False)
     hybrid = _hybrid_layers(raw, values["n_layers"])
-    rank = take(raw, "adapter_rank", "int", default=128)
+    rank = read_key(raw, "adapter_rank", "int", default=128)
     headdim = _headdim(raw, values, default_headdim=64)
-    f = take(raw, "intermediate_size", "int", default=take(raw, "ffn_hidden_size", "int", default=4 * d))
+    f = read_key(raw, "intermediate_size", "int", default=read_key(raw, "ffn_hidden_size", "int", default=4 * d))
     return {
         "mixer": "mamba2",
         **_read_attention(raw, values),
@@ -146,9 +146,9 @@ def _read_zamba2(raw: dict, values: dict) -> dict:
         "headdim": headdim,
         "d_mlp": f,
         # more blocks than invocations: the reference builds those that are used
-        "n_shared_blocks": min(take(raw, "num_mem_blocks", "int", default=1), len(hybrid)),
-        "lora_rank": rank if take(raw, "use_shared_mlp_adapter", "bool", default=True) else 0,
-        "lora_rank_qkv": rank if take(raw, "use_shared_attention_adapter", "bool", default=False) else 0,
+        "n_shared_blocks": min(read_key(raw, "num_mem_blocks", "int", default=1), len(hybrid)),
+        "lora_rank": rank if read_key(raw, "use_shared_mlp_adapter", "bool", default=True) else 0,
+        "lora_rank_qkv": rank if read_key(raw, "use_shared_attention_adapter", "bool", default=False) else 0,
         "proj_bias": bias,
         "mlp_bias": bias,
         **_read_rope(raw, values),
@@ -159,7 +159,7 @@ def _read_zamba2(raw: dict, values: dict) -> dict:
 def _read_zamba(raw: dict, values: dict) -> dict:
     d, n_layers = values["d_model"], values["n_layers"]
     if raw.get("layers_block_type") is None:
-        period, offset = take(raw, "attn_layer_period", "int", 6), take(raw, "attn_layer_offset", "int", 4)
+        period, offset = read_key(raw, "attn_layer_period", "int", 6), read_key(raw, "attn_layer_offset", "int", 4)
         if period < 1 or n_layers > 10_000:
             raise CheckpointError(
                 "config.json: where layers_block_type is absent, attn_layer_period must be 1 or more "
@@ -168,7 +168,7 @@ def _read_zamba(raw: dict, values: dict) -> dict:
         hybrid = tuple(i for i in range(2, n_layers) if i == 2 or (i - 3) % period == offset)
     else:
         hybrid = _hybrid_layers(raw, n_layers)
-    dim = take(raw, "attention_head_dim", "int", default=None)
+    dim = read_key(raw, "attention_head_dim", "int", default=None)
     usual = values["attn_heads"] and 2 * d // values["attn_heads"]
     return {
         "mixer": "mamba1",
@@ -179,7 +179,7 @@ def _read_zamba(raw: dict, values: dict) -> dict:
         "attn_head_dim": None if dim == usual else dim,
         "rope_theta": None,
         "lora_rank": 0,
-        "d_mlp": take(raw, "intermediate_size", "int", default=4 * d),
+        "d_mlp": read_key(raw, "intermediate_size", "int", default=4 * d),
         "n_shared_blocks": min(1, len(hybrid)),
     }
 
@@ -201,17 +201,17 @@ READERS = {"zamba2": _read_zamba2, "zamba": _read_zamba, "mamba": _read_mamba, "
 
 
 def _read_attention(raw: dict, values: dict) -> dict:
-    act = take(raw, "hidden_act", "str", default="gelu")
+    act = read_key(raw, "hidden_act", "str", default="gelu")
     if act not in ACTIVATIONS:
         raise CheckpointError(f"config.json: hidden_act must be one of {', '.join(ACTIVATIONS)}: got {act!r}")
-    kv_heads = take(raw, "num_key_value_heads", "int", default=values["attn_heads"])
+    kv_heads = read_key(raw, "num_key_value_heads", "int", default=values["attn_heads"])
     return {"activation": ACTIVATIONS[act], "attn_kv_heads": None if kv_heads == values["attn_heads"] else kv_heads}
 
 
 def _hybrid_layers(raw: dict, n_layers: int) -> tuple[int, ...]:
     if raw.get("layers_block_type") is None:
-        return take(raw, "hybrid_layer_ids", "tuple[int, ...]")
-    kinds = take(raw, "layers_block_type", "list[str]")
+        return read_key(raw, "hybrid_layer_ids", "tuple[int, ...]")
+    kinds = read_key(raw, "layers_block_type", "list[str]")
     if unknown := sorted(set(kinds) - {*MAMBA_LAYER, *HYBRID_LAYER}):
         raise CheckpointError(f"config.json: layers_block_type must hold {', '.join((*MAMBA_LAYER, *HYBRID_LAYER))}: got {unknown[:5]}")
     if len(kinds) != n_layers:
@@ -223,29 +223,29 @@ def _hybrid_layers(raw: dict, n_layers: int) -> tuple[int, ...]:
 
 def _headdim(raw: dict, values: dict, default_headdim: int = 0, default_heads: int | None = None) -> int:
     d_inner = values["expand"] * values["d_model"]
-    heads = take(raw, "n_mamba_heads", "int", default=default_heads)
+    heads = read_key(raw, "n_mamba_heads", "int", default=default_heads)
     if heads is None:
-        return take(raw, "mamba_headdim", "int", default=default_headdim)
+        return read_key(raw, "mamba_headdim", "int", default=default_headdim)
     if heads < 1 or d_inner % heads:
         raise CheckpointError(f"config.json: n_mamba_heads must divide mamba_expand * hidden_size: got {heads}, {d_inner}")
     return d_inner // heads
 
 
 def _read_rank(raw: dict, key: str, d_model: int) -> int | None:
-    rank = None if raw.get(key, "auto") == "auto" else take(raw, key, "int | None")
+    rank = None if raw.get(key, "auto") == "auto" else read_key(raw, key, "int | None")
     return None if rank == math.ceil(d_model / 16) else rank
 
 
 def _read_rope(raw: dict, values: dict) -> dict:
     """rope_theta in either spelling. The authors' long-context form scales it; the reference library only says so."""
-    rope = take(raw, "rope_parameters", "dict", default={})
+    rope = read_key(raw, "rope_parameters", "dict", default={})
     usual = {"rope_type": "default", "rope_theta": rope.get("rope_theta"), "partial_rotary_factor": 1.0}
     if {**usual, **rope} != usual:
         raise CheckpointError(f"config.json: there is code only for rope_parameters of rope_type 'default', got {rope}")
-    theta = take(rope, "rope_theta", "float", default=take(raw, "rope_theta", "float", default=10000.0))
+    theta = read_key(rope, "rope_theta", "float", default=read_key(raw, "rope_theta", "float", default=10000.0))
     dim = values["attn_heads"] and 2 * values["d_model"] // values["attn_heads"]
-    long = take(raw, "use_long_context", "bool", default=False)
-    if not take(raw, "use_mem_rope", "bool", default=False):
+    long = read_key(raw, "use_long_context", "bool", default=False)
+    if not read_key(raw, "use_mem_rope", "bool", default=False):
         theta = None
     elif long and dim > 2:
         theta *= 8 ** (dim / (dim - 2))
@@ -260,7 +260,7 @@ def _read_dt_min(raw: dict) -> float:
     upper = limit[1] if isinstance(limit, list) and len(limit) == 2 else 0
     if upper not in (math.inf, "Infinity", {"__float__": "Infinity"}):
         raise CheckpointError(f"config.json: time_step_limit must be null or [lower, Infinity]: got {limit}")
-    return take({"lower": limit[0]}, "lower", "float")
+    return read_key({"lower": limit[0]}, "lower", "float")
 
 
 # --- keys that repeat what others say -----------------------------------------------------------------------------

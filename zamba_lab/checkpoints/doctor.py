@@ -10,9 +10,10 @@ import torch
 
 from zamba_lab.checkpoints.config_read import original_to_today, read_config
 from zamba_lab.checkpoints.errors import SHOWN, CheckpointError
-from zamba_lab.checkpoints.files import PROGRESS_ABOVE, Weights, weight_files
+from zamba_lab.checkpoints.files import INDEX, PROGRESS_ABOVE, WEIGHTS, Weights, weight_files
+from zamba_lab.checkpoints.folder import planted_links, read_whole, stopped_save
 from zamba_lab.checkpoints.layouts import choose
-from zamba_lab.checkpoints.load import locate, read_raw
+from zamba_lab.checkpoints.load import FORGET_ABOVE, TOKENIZER_HASH, locate, read_raw, read_tokenizer
 from zamba_lab.checkpoints.plan import Plan, make_plan
 from zamba_lab.checkpoints.published import OWN
 from zamba_lab.config import ZambaConfig
@@ -78,9 +79,22 @@ class Report:
 
 
 def doctor(source: str | Path) -> Report:
-    """Examine a checkpoint; `source` as in `load`. Raises CheckpointError only if there is nothing to examine."""
-    report = Report(str(source))
+    """Examine a checkpoint; `source` as in `load`. Nothing on the disk is changed.
+
+    Raises CheckpointError only if there is nothing to examine, or another process keeps saving into the folder.
+    """
     folder, files = locate(source)
+    if unfinished := stopped_save(folder):
+        report = Report(str(source))
+        report.add("unfinished save", unfinished)
+        return report
+    return read_whole(folder, lambda: _examined(str(source), folder, files))
+
+
+def _examined(source: str, folder: Path, files: dict[Path, None] | None) -> Report:
+    report = Report(source)
+    if links := planted_links(folder):
+        report.add("link", "a link or a file where only a save has a folder of its own: see what it is and remove it", links)
     try:
         raw = original_to_today(read_raw(folder))
         config = read_config(raw)
@@ -91,9 +105,28 @@ def doctor(source: str | Path) -> Report:
     try:
         with Weights(files or weight_files(folder)) as weights:
             _examine(report, raw, config, weights)
+            _compare_tokenizer(report, folder, weights.metadata.get(TOKENIZER_HASH))
     except CheckpointError as error:
         report.add("files", str(error).splitlines()[0], [*error.missing, *error.left_over])
+    if not files and len(sets := [name for name in WEIGHTS if (folder / name).is_file()]) > 1:
+        what = f"{sets[0]} is read, as transformers does, and what lies beside it is not: is it of another model?"
+        if sets[1] == INDEX:
+            report.add("two models", what, sets[1:])
+        else:
+            report.remarks.append(f"{', '.join(sets[1:])}: {what}")
     return report
+
+
+def _compare_tokenizer(report: Report, folder: Path, stored_hash: str | None) -> None:
+    try:
+        tokenizer = read_tokenizer(folder)
+    except ModuleNotFoundError as error:
+        report.remarks.append(f"tokenizer: not examined: {error}")
+    except CheckpointError as error:
+        report.add("tokenizer", str(error))
+    else:
+        if tokenizer is not None and stored_hash not in (None, tokenizer.pieces_hash):
+            report.add("tokenizer", "its pieces are not those that the weights were saved with: its ids would mean other text")
 
 
 def _describe(report: Report, raw: dict, c: ZambaConfig) -> None:
@@ -195,11 +228,12 @@ def _taken(keys: list[str], raw: dict, c: ZambaConfig) -> str:
 def _examine(report: Report, raw: dict, config: ZambaConfig, weights: Weights) -> None:
     """The names and shapes, then the numbers."""
     try:
-        plan = make_plan(choose(raw["model_type"], weights.headers), config, weights.headers)
+        plan = make_plan(choose(raw["model_type"], weights), config, weights.headers)
     except CheckpointError as error:
         report.add("layout", str(error))
         return
     report.layout = plan.layout.name
+    report.remarks += [f"names: {note}" for note in weights.notes]
     report.dtypes = dict(Counter(header.dtype for header in weights.headers.values()))
     for fault, what, names in (
         ("missing", "parameters that no stored tensor fills", plan.missing),
@@ -219,6 +253,7 @@ def _examine(report: Report, raw: dict, config: ZambaConfig, weights: Weights) -
 def _look_at_numbers(report: Report, plan: Plan, weights: Weights) -> None:
     found: dict[str, list[str]] = {"NaN": [], "infinite": [], "all zero": [], "copies differ": []}
     usable = [names for _, there in plan.steps for names in there if names and not set(names) & set(plan.wrong_dtype)]
+    read = 0
     for first, *copies in _with_bar(usable, report):
         tensor = weights.peek(first)
         low, high = torch.aminmax(tensor)
@@ -233,7 +268,10 @@ def _look_at_numbers(report: Report, plan: Plan, weights: Weights) -> None:
             copy = weights.peek(name)
             if copy.dtype != tensor.dtype or not torch.equal(copy, tensor):
                 found["copies differ"].append(f"{name} from {first}")
-        weights.forget()
+        read += sum(weights.nbytes(name) for name in (first, *copies))
+        if read > FORGET_ABOVE:
+            weights.forget()
+            read = 0
     what = {
         "NaN": "tensors that hold NaN",
         "infinite": "tensors that hold infinite numbers",

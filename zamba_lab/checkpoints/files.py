@@ -1,15 +1,12 @@
-"""The weight files of a checkpoint: which there are, what their headers say, and their tensors, memory-mapped.
+"""The weight files of a checkpoint: which are read, what their headers say, and their tensors, memory-mapped.
 
-Files are chosen by the index if there is one and never by a pattern: some repositories hold two layouts side by side.
-Safetensors come first; a pickled file is read if there is nothing else, and only tensors are ever unpickled.
+What a small file could make a reader allocate is bounded before it is allocated: config.json, an index and the header or
+pickle that describes tensors have at most MAX_DESCRIPTION bytes, and a tensor no more numbers than its file stores.
 """
 
 from __future__ import annotations
 
-import os
-import pickle
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +15,30 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.json_values import read_object, take
+from zamba_lab.checkpoints.json_values import MAX_DESCRIPTION, read_key, read_object
+from zamba_lab.checkpoints.pickled import DTYPES, PICKLED_SUFFIXES, Pickled
 
-CONFIG, SINGLE, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
-TOKENIZERS = (TOKENIZER, "tokenizer.model")  # the first that there is, is the model's
+CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-PICKLED_SUFFIXES = (".bin", ".pt", ".pth")
-STAGED, COMMITTED, MOVING = ".saving", ".saved", ".moving"  # the stages of a save, as hidden folders
-WRITTEN = re.compile(r"config\.json|model\.safetensors(\.index\.json)?|model-\d{5}-of-\d{5}\.safetensors")
+WEIGHTS = (SINGLE, INDEX, PICKLED, PICKLED_INDEX)  # in transformers' order: the first that is there is read
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # the first that is there is the model's
+# What else lies beside a tokenizer, for other readers: the special tokens, whether <s> is added, the chat template.
+COMPANIONS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
 PROGRESS_ABOVE = 10**9  # bytes worth a progress bar
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# What tools put into parameters' names, and which. None of our layouts has such a part in a name.
+WRAPPERS = {
+    "_orig_mod": "torch.compile",
+    "module": "DataParallel or DistributedDataParallel",
+    "_fsdp_wrapped_module": "FullyShardedDataParallel",
+    "_checkpoint_wrapped_module": "activation checkpointing",
+}
 
 
 @dataclass(frozen=True)
@@ -39,11 +50,12 @@ class Header:
 
 
 class Weights:
-    """Tensors of one or many open files, by name. Close it after use (it is a context manager).
+    """Tensors of one or several files by name; a context manager.
 
-    `headers` are known at once and cost nothing. `read` maps a tensor into memory, without copying it and without
-    touching it: pages come in when they are used. `peek` does so through a mapping of its own, which `forget` gives up
-    with all the pages that were looked at. What was handed out stays valid.
+    `headers` are read at the start. `read` maps a tensor into memory without copying or touching it: pages are read when
+    they are used. `peek` does so through a mapping of its own, which `forget` gives up with all pages that were read.
+    Tensors stay valid afterwards. Names are without WRAPPERS; `notes` are sentences on what was left out or put in.
+    `metadata` joins that of all files.
     """
 
     def __init__(self, files: dict[Path, set[str] | None]):
@@ -52,19 +64,33 @@ class Weights:
         Raises CheckpointError if a file cannot be opened, or holds other tensors than it should.
         """
         self.headers: dict[str, Header] = {}
-        self._path: dict[str, Path] = {}
+        self.notes: list[str] = []
+        self.metadata: dict[str, str] = {}
+        self._stored: dict[str, tuple[Path, str]] = {}
         self._lasting: dict[Path, object] = {}
         self._passing: dict[Path, object] = {}
+        wrappers: set[str] = set()
         for path, expected in files.items():
             opened = open_file(path)
-            names = set(opened.keys())
-            if expected is not None and names != expected:
+            stored_names = set(opened.keys())
+            if expected is not None and stored_names != expected:
                 index = PICKLED_INDEX if path.suffix in PICKLED_SUFFIXES else INDEX
-                raise CheckpointError(f"{path.name} does not hold what {index} says", missing=expected - names, left_over=names - expected)
-            for name in names:
-                part = opened.get_slice(name)
+                raise CheckpointError(
+                    f"{path.name} does not hold what {index} says", missing=expected - stored_names, left_over=stored_names - expected
+                )
+            self.metadata |= opened.metadata() or {}
+            for stored_name in stored_names:
+                name = unwrapped(stored_name)
+                wrappers |= set(stored_name.split(".")) & WRAPPERS.keys()
+                if name in self.headers:
+                    raise CheckpointError(
+                        f"{stored_name} and {self._stored[name][1]} differ only in what {_makers(wrappers)} puts into names"
+                    )
+                part = opened.get_slice(stored_name)
                 self.headers[name] = Header(tuple(part.get_shape()), str(part.get_dtype()))
-                self._path[name] = path
+                self._stored[name] = path, stored_name
+        if wrappers:
+            self.notes.append(f"the names hold {', '.join(sorted(wrappers))}, which {_makers(wrappers)} puts in: read without")
 
     def read(self, name: str) -> Tensor:
         return self._from(self._lasting, name)
@@ -75,11 +101,17 @@ class Weights:
     def forget(self) -> None:
         self._passing.clear()
 
+    def put_before(self, prefix: str) -> None:
+        """Put what a model without its head leaves out before every name."""
+        self.notes.append(f"the names are those of a model without its head: read with {prefix!r} before them")
+        self.headers = {prefix + name: header for name, header in self.headers.items()}
+        self._stored = {prefix + name: place for name, place in self._stored.items()}
+
     def _from(self, handles: dict, name: str) -> Tensor:
-        path = self._path[name]
+        path, stored_name = self._stored[name]
         if path not in handles:
             handles[path] = open_file(path)
-        return handles[path].get_tensor(name)
+        return handles[path].get_tensor(stored_name)
 
     def nbytes(self, name: str) -> int:
         header = self.headers[name]
@@ -93,47 +125,30 @@ class Weights:
         self._passing.clear()
 
 
-class Pickled:
-    """A file of `torch.save` that holds a dict of tensors, with the methods of an open safetensors file."""
+def unwrapped(name: str) -> str:
+    """A parameter's name without the parts that WRAPPERS put in."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
-    def __init__(self, path: Path):
-        held = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
-        if not isinstance(held, dict) or not all(isinstance(t, Tensor) and isinstance(n, str) for n, t in held.items()):
-            raise TypeError("it holds something else than tensors by their names")
-        self._held = held
 
-    def keys(self) -> list[str]:
-        return list(self._held)
-
-    def get_tensor(self, name: str) -> Tensor:
-        return self._held[name]
-
-    def get_slice(self, name: str) -> Pickled.Slice:
-        return Pickled.Slice(self._held[name])
-
-    @dataclass(frozen=True)
-    class Slice:
-        """What there is to know of a tensor without reading it."""
-
-        tensor: Tensor
-
-        def get_shape(self) -> tuple[int, ...]:
-            return tuple(self.tensor.shape)
-
-        def get_dtype(self) -> str:
-            return next((word for word, dtype in DTYPES.items() if dtype == self.tensor.dtype), str(self.tensor.dtype))
+def _makers(wrappers: set[str]) -> str:
+    return " and ".join(WRAPPERS[part] for part in sorted(wrappers))
 
 
 def open_file(path: Path):
-    """An open weight file: keys(), get_slice(name), get_tensor(name). CheckpointError if it is not one."""
+    """An open weight file: keys(), get_slice(name), get_tensor(name), metadata(). CheckpointError if it is not one."""
     if not path.is_file():
         raise CheckpointError(f"the weight file {path.name} is missing: there is no file {str(path)!r}")
+    pickled = path.suffix in PICKLED_SUFFIXES
     try:
-        if path.suffix in PICKLED_SUFFIXES:
+        if pickled:
             return Pickled(path)
+        with path.open("rb") as file:
+            if MAX_DESCRIPTION < (size := int.from_bytes(file.read(8), "little")) < path.stat().st_size:
+                raise ValueError(f"its header of {size:,} bytes is over the bound of {MAX_DESCRIPTION:,}")
         return safe_open(path, framework="pt")
-    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        kind = "file of pickled tensors" if path.suffix in PICKLED_SUFFIXES else "safetensors file"
+    # A damaged pickle raises whatever its last instruction trips over: KeyError, RecursionError, BadZipFile, ...
+    except Exception if pickled else (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        kind = "file of pickled tensors" if pickled else "safetensors file"
         raise CheckpointError(
             f"{str(path)!r}, {path.stat().st_size} bytes, is not a whole {kind}: truncated, or "
             f"something else ({(str(error).splitlines() or [type(error).__name__])[0]})"
@@ -141,26 +156,19 @@ def open_file(path: Path):
 
 
 def weight_files(folder: Path) -> dict[Path, set[str] | None]:
-    """The weight files of a folder as `Weights` takes them.
-
-    With an index: the files that it names. Else model.safetensors, or the only safetensors file there is. Else what is
-    pickled, by its index or as pytorch_model.bin.
-    """
-    if (folder / INDEX).is_file():
-        return {folder / shard: names for shard, names in read_index(folder / INDEX).items()}
-    if (folder / SINGLE).is_file():
-        return {folder / SINGLE: None}
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return {found[0]: None}
-    if not found and (folder / PICKLED_INDEX).is_file():
-        return {folder / shard: names for shard, names in read_index(folder / PICKLED_INDEX).items()}
-    if not found and (folder / PICKLED).is_file():
-        return {folder / PICKLED: None}
-    if found:
+    """The weight files of a folder as `Weights` takes them: those that transformers would read, or a lone safetensors file."""
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            if name in (INDEX, PICKLED_INDEX):
+                return {folder / shard: names for shard, names in read_index(folder / name).items()}
+            return {folder / name: None}
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return {files[0]: None}
+    if files:
         raise CheckpointError(
-            f"{str(folder)!r} holds {len(found)} safetensors files and no {INDEX} that says which to "
-            f"read: {[path.name for path in found][:8]}"
+            f"{str(folder)!r} holds {len(files)} safetensors files and no {INDEX} that says which to "
+            f"read: {[path.name for path in files][:8]}"
         )
     names = sorted(path.name for path in folder.iterdir())
     raise CheckpointError(f"{str(folder)!r} is not a checkpoint: it holds neither {SINGLE} nor {INDEX}, but {names[:8]}")
@@ -170,31 +178,10 @@ def read_index(path: Path) -> dict[str, set[str]]:
     """The tensors of each file that an index names. File names are bare: an index cannot point out of its folder."""
     shards: dict[str, set[str]] = {}
     suffix = "bin" if path.name == PICKLED_INDEX else "safetensors"
-    for name, shard in take(read_object(path), "weight_map", "dict").items():
-        if not isinstance(shard, str) or not re.fullmatch(rf"[\w.-]+\.{suffix}", shard):
-            raise CheckpointError(f"{path.name} must name {suffix} files of its own folder: for {name!r} it names {shard!r}")
+    for name, shard in read_key(read_object(path), "weight_map", "dict").items():
+        if not isinstance(shard, str) or not re.fullmatch(rf"[\w.-]{{1,200}}\.{suffix}", shard, re.ASCII):
+            raise CheckpointError(f"{path.name} must name {suffix} files of its own folder: for {name[:200]!r} it names {shard!r:.220}")
         shards.setdefault(shard, set()).add(name)
     if not shards:
         raise CheckpointError(f"{path.name} names no tensors: {str(path)!r}")
     return shards
-
-
-def settle(folder: Path) -> None:
-    """Finish a save that had written everything: drop the old checkpoint's files, move the new ones up. Mostly a no-op.
-
-    Each step can be repeated, so that a process killed anywhere leaves what the next one finishes.
-    """
-    try:
-        if (folder / COMMITTED).is_dir():
-            new = {path.name for path in (folder / COMMITTED).iterdir()}
-            for path in folder.iterdir():
-                old = WRITTEN.fullmatch(path.name) or path.name in TOKENIZERS and new & set(TOKENIZERS)
-                if old and path.name not in new:
-                    path.unlink()
-            os.replace(folder / COMMITTED, folder / MOVING)
-        if (folder / MOVING).is_dir():
-            for path in sorted((folder / MOVING).iterdir()):
-                os.replace(path, folder / path.name)
-            (folder / MOVING).rmdir()
-    except OSError as error:
-        raise CheckpointError(f"a save into {str(folder)!r} was stopped half-way and cannot be finished: {error}") from error

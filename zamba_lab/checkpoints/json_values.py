@@ -10,21 +10,34 @@ from pathlib import Path
 from zamba_lab.checkpoints.errors import CheckpointError
 
 REQUIRED = object()
+MAX_DESCRIPTION = 2**23  # bytes of a config.json, an index, a weight file's header: the largest published ones have 2^20
+MAX_DEPTH = 16  # of lists and objects inside one another
 
 
 def read_object(path: Path) -> dict:
-    """The JSON object that a file holds."""
+    """The JSON object that a file of at most MAX_DESCRIPTION bytes holds."""
     if not path.is_file():
         raise CheckpointError(f"a checkpoint needs {path.name}: there is no file {str(path)!r}")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_DESCRIPTION + 1)
+        if len(content) > MAX_DESCRIPTION:
+            raise ValueError(f"it has more than {MAX_DESCRIPTION:,} bytes")
+        value = json.loads(content.decode("utf-8"))
+        if _deeper_than(MAX_DEPTH, value):
+            raise ValueError(f"it nests deeper than {MAX_DEPTH}")
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path.name} must hold JSON: {str(path)!r} does not ({error})") from error
     except OSError as error:
         raise CheckpointError(f"{str(path)!r} cannot be read ({error})") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path.name} must hold a JSON object: {str(path)!r} holds {_brief(value)}")
+        raise CheckpointError(f"{path.name} must hold a JSON object: {str(path)!r} holds {brief(value)}")
     return value
+
+
+def _deeper_than(depth: int, value) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not depth or any(_deeper_than(depth - 1, one) for one in inner if isinstance(one, dict | list))
 
 
 def _is_int(value) -> bool:
@@ -45,12 +58,12 @@ KINDS: dict[str, Callable] = {
     "bool": lambda value: isinstance(value, bool),
     "str": lambda value: isinstance(value, str),
     "tuple[int, ...]": _is_ints,
-    "list[str]": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    "list[str]": lambda value: isinstance(value, list) and all(isinstance(word, str) for word in value),
     "dict": lambda value: isinstance(value, dict),
 }
 
 
-def take(raw: dict, key: str, kind: str, default=REQUIRED):
+def read_key(raw: dict, key: str, kind: str, default=REQUIRED):
     """raw[key], checked to be of the kind (a key of KINDS, perhaps with "| None"); the default where it is absent.
 
     Where the kind does not allow null, null means absent.
@@ -61,13 +74,14 @@ def take(raw: dict, key: str, kind: str, default=REQUIRED):
         return None
     if value is None:
         if default is REQUIRED:
-            raise CheckpointError(f"config.json must have {key!r}: its keys are {sorted(raw)}")
+            raise CheckpointError(f"config.json must have {key!r}: its keys are {brief(sorted(raw))}")
         return default
     if not KINDS[plain](value):
-        raise CheckpointError(f"config.json: {key!r} must be of kind {kind}, got {_brief(value)}")
+        raise CheckpointError(f"config.json: {key!r} must be of kind {kind}, got {brief(value)}")
     return {"float": float, "tuple[int, ...]": tuple}.get(plain, lambda same: same)(value)
 
 
-def _brief(value) -> str:
+def brief(value) -> str:
+    """A value's kind and the beginning of it, for a message."""
     text = "that is too large" if isinstance(value, int) and not -(2**63) < value < 2**63 else repr(value)
-    return f"{type(value).__name__} {text[:80]}{'...' if len(text) > 80 else ''}"
+    return f"{type(value).__name__} {text[:300]}{'...' if len(text) > 300 else ''}"

@@ -9,10 +9,9 @@ NATIVE                          our own names: variants that none of the above c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from zamba_lab.checkpoints.binding import Layout
 from zamba_lab.checkpoints.errors import CheckpointError
+from zamba_lab.checkpoints.files import Weights
 from zamba_lab.checkpoints.transforms import CONV, INTERLEAVED, ONE_HEAD, QKV_BY_HEAD, STACKED
 
 # --- pieces that several layouts share ----------------------------------------------------------------------------
@@ -241,13 +240,21 @@ BY_MODEL_TYPE: dict[str, dict[str, Layout]] = {
 }
 
 
-def choose(model_type: str, stored: Iterable[str]) -> Layout:
-    """The layout that the stored names show; the current one first, where files of two layouts lie side by side."""
-    names, layouts = tuple(stored), BY_MODEL_TYPE[model_type]
+def choose(model_type: str, weights: Weights) -> Layout:
+    """The layout that the stored names show; the current one first, where files of two layouts lie side by side.
+
+    Names of a model saved without its head get the prefix they lack.
+    """
+    layouts = BY_MODEL_TYPE[model_type]
     for start, layout in layouts.items():
-        if any(name.startswith(start) for name in names):
+        if any(name.startswith(start) for name in weights.headers):
+            return layout
+    for start, layout in layouts.items():
+        prefix, _, bare = start.partition(".")
+        if bare and any(name.startswith(bare) for name in weights.headers):
+            weights.put_before(prefix + ".")
             return layout
     raise CheckpointError(
         f"model_type {model_type!r} is stored under names that start with {' or '.join(layouts)}: "
-        f"none of the {len(names)} stored tensors does; the first are {sorted(names)[:5]}"
+        f"none of the {len(weights.headers)} stored tensors does; the first are {sorted(weights.headers)[:5]}"
     )

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,9 +21,10 @@ from torch import Tensor
 from zamba_lab.checkpoints.binding import Binding
 from zamba_lab.checkpoints.config_read import original_to_today, read_config
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.files import CONFIG, DTYPES, PICKLED_SUFFIXES, PROGRESS_ABOVE, TOKENIZERS, Weights, settle, weight_files
+from zamba_lab.checkpoints.files import COMPANIONS, CONFIG, DTYPES, PICKLED_SUFFIXES, PROGRESS_ABOVE, TOKENIZERS, Weights, weight_files
+from zamba_lab.checkpoints.folder import read_whole
 from zamba_lab.checkpoints.hub import fetch, is_hub_id
-from zamba_lab.checkpoints.json_values import read_object
+from zamba_lab.checkpoints.json_values import MAX_DESCRIPTION, read_object
 from zamba_lab.checkpoints.layouts import choose
 from zamba_lab.checkpoints.plan import Plan, make_plan
 from zamba_lab.config import ZambaConfig
@@ -30,6 +32,10 @@ from zamba_lab.config.presets import SHIPPED, presets
 from zamba_lab.model import Zamba
 from zamba_lab.ops.finite import all_finite
 
+if TYPE_CHECKING:
+    from zamba_lab.tokenizer import Tokenizer
+
+TOKENIZER_HASH = "tokenizer_sha256"  # the key of a weight file's metadata
 FORGET_ABOVE = 10**8  # bytes looked at before their memory is given up
 # The mixers compute with these in float32 or wider whatever they are stored in.
 ANY_DTYPE = (".A_log", ".D", ".dt_bias")
@@ -38,7 +44,7 @@ ANY_DTYPE = (".A_log", ".D", ".dt_bias")
 def load(
     source: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu", dt_min: float = 0.0, check: bool = True
 ) -> Zamba:
-    """Open a trained model.
+    """Open a trained model. Nothing on the disk is changed by it.
 
     Args:
         source: a preset with shipped weights ("zamba2-nano"), a folder, a single weight file with its config.json
@@ -49,29 +55,63 @@ def load(
         dt_min: lower clamp on the step size. 0.0 is what the authors trained with and leaves what the checkpoint says,
             which for published ones is the same; 0.001 reproduces readers that clamp.
         check: look for NaN and infinite numbers, which reads every weight. False trusts them: names, shapes and copies
-            are held to the config as ever, and what is not converted is read from the file when it is first used.
+            are compared with the config as ever, and what is not converted is read from the file when it is first used.
 
-    Returns: the model, with `model.tokenizer` set if a tokenizer.json or, failing that, a tokenizer.model lies beside the
-    weights. Where reading that needs a library that is not installed, a warning says so and it is None.
-    Raises CheckpointError if the checkpoint is not whole or does not fit, and ValueError if an argument breaks a rule.
+    Returns: the model. `model.tokenizer` is the tokenizer.json or, failing that, the tokenizer.model beside the weights;
+    None, with a warning, where reading it needs a library that is not installed. `model.tokenizer_hash` is the hash of
+    the tokenizer it was saved with, or None (see `check_tokenizer`). A warning says if the tensors' names were wrapped.
+    Raises CheckpointError if the checkpoint is not whole or does not fit, if another process keeps saving into it or was
+    stopped while it did, and ValueError if an argument breaks a rule.
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be a floating torch.dtype or None: got {dtype!r}")
     device = _device(device)
     folder, files = locate(source)
+    model, notes = read_whole(folder, lambda: _load(folder, files, dtype, device, dt_min, check))
+    for note in notes:
+        warnings.warn(f"{source}: {note}", stacklevel=2)
+    return model
+
+
+def _load(
+    folder: Path, files: dict[Path, None] | None, dtype: torch.dtype | None, device: torch.device, dt_min: float, check: bool
+) -> tuple[Zamba, list[str]]:
     raw = read_raw(folder)
     config = read_config(raw)
     config = replace(config, dt_min=dt_min or config.dt_min)
     with _no_collection(), Weights(files or weight_files(folder)) as weights:
-        layout = choose(original_to_today(raw)["model_type"], weights.headers)
+        layout = choose(original_to_today(raw)["model_type"], weights)
         plan = make_plan(layout, config, weights.headers).check(str(folder))
         if device.type == "meta":
             plan.model.to(dtype or _widest(plan, weights))
         else:
             tensors = dict(read_tensors(plan, weights, dtype, device, check))
             plan.model.load_state_dict(tensors, assign=True)
-    plan.model.tokenizer = _tokenizer(folder)
-    return plan.model
+    model, notes = plan.model, weights.notes
+    try:
+        model.tokenizer = read_tokenizer(folder)
+    except ModuleNotFoundError as error:  # the weights are as good without it
+        notes = [*notes, f"loaded without its tokenizer: {error}"]
+    model.tokenizer_hash = weights.metadata.get(TOKENIZER_HASH)
+    check_tokenizer(model, model.tokenizer, f"the tokenizer in {str(folder)!r}")
+    return model, notes
+
+
+def check_tokenizer(model: Zamba, tokenizer: Tokenizer | None, what: str = "the data's tokenizer") -> None:
+    """Raise ValueError if a model's weights were made with other pieces than a tokenizer's: its ids would mean other text.
+
+    Call it wherever weights meet ids: training data, texts to score, prompts. Compared are SHA-256 hashes of all pieces in
+    the order of their ids, `Tokenizer.pieces_hash`; the model's is the one it was saved with or, failing that, the one of
+    `model.tokenizer`. Nothing is raised where one of the two has none.
+
+    Args: what: what the tokenizer is, for the message.
+    """
+    ours = getattr(model, "tokenizer_hash", None) or (model.tokenizer and model.tokenizer.pieces_hash)
+    if tokenizer is not None and ours and ours != tokenizer.pieces_hash:
+        raise CheckpointError(
+            f"{what} must have the pieces that the weights were made with, or its ids mean other text: their hashes are "
+            f"{tokenizer.pieces_hash[:12]} and {ours[:12]}, with {tokenizer.vocab_size:,} pieces and {model.config.vocab_size:,} rows of weights"
+        )
 
 
 @contextmanager
@@ -91,15 +131,16 @@ def load_config(source: str | Path) -> ZambaConfig:
     """The config of a checkpoint, or of a preset by its name, without touching weights. Errors as `load`."""
     if isinstance(source, str) and source in presets() and source not in SHIPPED:
         return ZambaConfig.preset(source)
-    return read_config(read_raw(locate(source)[0]))
+    folder, _ = locate(source)
+    return read_whole(folder, lambda: read_config(read_raw(folder)))
 
 
 def read_raw(folder: Path) -> dict:
     """The parsed config.json of a checkpoint's folder."""
-    settle(folder)
     if not (folder / CONFIG).is_file():
+        names = sorted(path.name for path in folder.iterdir())[:8]
         raise CheckpointError(
-            f"{str(folder)!r} is not a checkpoint: it has no {CONFIG}, but {sorted(path.name for path in folder.iterdir())[:8]}"
+            f"{str(folder)!r} is not a checkpoint: {f'it has no {CONFIG}, but {names}' if names else 'the folder is empty'}"
         )
     return read_object(folder / CONFIG)
 
@@ -221,15 +262,20 @@ def _with_progress(plan: Plan, weights: Weights) -> Iterator[tuple[Binding, list
             bar.update(size)
 
 
-def _tokenizer(folder: Path):
+def read_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer in a folder, with the files for other readers beside it; None if there is none.
+
+    Raises CheckpointError if it is damaged, and ModuleNotFoundError if reading it needs a library that is not installed.
+    """
     if not any((folder / name).is_file() for name in TOKENIZERS):
         return None
     from zamba_lab.tokenizer import Tokenizer
 
     try:
-        return Tokenizer.load(folder)
-    except ModuleNotFoundError as error:  # the weights are as good without it
-        warnings.warn(f"loaded without its tokenizer: {error}", stacklevel=3)
-        return None
+        tokenizer = Tokenizer.load(folder)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
+    names = (*COMPANIONS, *(name for name in TOKENIZERS if name != tokenizer.source))
+    there = [folder / name for name in names if (folder / name).is_file()]
+    tokenizer.companions = {path.name: path.read_bytes() for path in there if path.stat().st_size <= MAX_DESCRIPTION}
+    return tokenizer
