@@ -10,7 +10,7 @@ load.py  save.py  doctor.py  compare.py  files.py  hub.py
 from zamba_lab.checkpoints.compare import Parity, parity
 from zamba_lab.checkpoints.doctor import Report, doctor
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.load import load, load_config
+from zamba_lab.checkpoints.load import check_tokenizer, load, load_config
 from zamba_lab.checkpoints.save import save
 
-__all__ = ["CheckpointError", "Parity", "Report", "doctor", "load", "load_config", "parity", "save"]
+__all__ = ["CheckpointError", "Parity", "Report", "check_tokenizer", "doctor", "load", "load_config", "parity", "save"]

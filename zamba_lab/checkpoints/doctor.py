@@ -12,9 +12,8 @@ from zamba_lab.checkpoints.config_read import original_to_today, read_config
 from zamba_lab.checkpoints.errors import SHOWN, CheckpointError
 from zamba_lab.checkpoints.files import INDEX, PROGRESS_ABOVE, WEIGHTS, Weights, weight_files
 from zamba_lab.checkpoints.folder import planted_links, read_whole, stopped_save
-from zamba_lab.checkpoints.layouts import choose
-from zamba_lab.checkpoints.load import FORGET_ABOVE, TOKENIZER_HASH, locate, read_raw, read_tokenizer
-from zamba_lab.checkpoints.plan import Plan, make_plan
+from zamba_lab.checkpoints.load import FORGET_ABOVE, TOKENIZER_HASH, locate, plan_for, read_raw, read_tokenizer
+from zamba_lab.checkpoints.plan import Plan
 from zamba_lab.checkpoints.published import OWN
 from zamba_lab.config import ZambaConfig
 
@@ -228,7 +227,7 @@ def _taken(keys: list[str], raw: dict, c: ZambaConfig) -> str:
 def _examine(report: Report, raw: dict, config: ZambaConfig, weights: Weights) -> None:
     """The names and shapes, then the numbers."""
     try:
-        plan = make_plan(choose(raw["model_type"], weights), config, weights.headers)
+        plan = plan_for(raw["model_type"], config, weights)
     except CheckpointError as error:
         report.add("layout", str(error))
         return

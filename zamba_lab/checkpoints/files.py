@@ -102,7 +102,9 @@ class Weights:
         self._passing.clear()
 
     def put_before(self, prefix: str) -> None:
-        """Put what a model without its head leaves out before every name."""
+        """Put a prefix before every name: what those of a model without its head lack."""
+        if not prefix:
+            return
         self.notes.append(f"the names are those of a model without its head: read with {prefix!r} before them")
         self.headers = {prefix + name: header for name, header in self.headers.items()}
         self._stored = {prefix + name: place for name, place in self._stored.items()}

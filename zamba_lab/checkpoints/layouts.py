@@ -9,9 +9,10 @@ NATIVE                          our own names: variants that none of the above c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from zamba_lab.checkpoints.binding import Layout
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.files import Weights
 from zamba_lab.checkpoints.transforms import CONV, INTERLEAVED, ONE_HEAD, QKV_BY_HEAD, STACKED
 
 # --- pieces that several layouts share ----------------------------------------------------------------------------
@@ -240,21 +241,23 @@ BY_MODEL_TYPE: dict[str, dict[str, Layout]] = {
 }
 
 
-def choose(model_type: str, weights: Weights) -> Layout:
-    """The layout that the stored names show; the current one first, where files of two layouts lie side by side.
-
-    Names of a model saved without its head get the prefix they lack.
-    """
-    layouts = BY_MODEL_TYPE[model_type]
+def choose(model_type: str, names: Iterable[str]) -> Layout:
+    """The layout that the stored names show; the current one first, where files of two layouts lie side by side."""
+    names, layouts = tuple(names), BY_MODEL_TYPE[model_type]
     for start, layout in layouts.items():
-        if any(name.startswith(start) for name in weights.headers):
-            return layout
-    for start, layout in layouts.items():
-        prefix, _, bare = start.partition(".")
-        if bare and any(name.startswith(bare) for name in weights.headers):
-            weights.put_before(prefix + ".")
+        if any(name.startswith(start) for name in names):
             return layout
     raise CheckpointError(
         f"model_type {model_type!r} is stored under names that start with {' or '.join(layouts)}: "
-        f"none of the {len(weights.headers)} stored tensors does; the first are {sorted(weights.headers)[:5]}"
+        f"none of the {len(names)} stored tensors does; the first are {sorted(names)[:5]}"
     )
+
+
+def missing_prefix(model_type: str, names: Iterable[str]) -> str:
+    """What the names of a model that was saved without its head lack at the front: "model." or the like; mostly empty."""
+    names = tuple(names)
+    for start in BY_MODEL_TYPE[model_type]:
+        prefix, _, bare = start.partition(".")
+        if bare and any(name.startswith(bare) for name in names) and not any(name.startswith(prefix) for name in names):
+            return prefix + "."
+    return ""

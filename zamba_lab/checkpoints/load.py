@@ -25,7 +25,7 @@ from zamba_lab.checkpoints.files import COMPANIONS, CONFIG, DTYPES, PICKLED_SUFF
 from zamba_lab.checkpoints.folder import read_whole
 from zamba_lab.checkpoints.hub import fetch, is_hub_id
 from zamba_lab.checkpoints.json_values import MAX_DESCRIPTION, read_object
-from zamba_lab.checkpoints.layouts import choose
+from zamba_lab.checkpoints.layouts import choose, missing_prefix
 from zamba_lab.checkpoints.plan import Plan, make_plan
 from zamba_lab.config import ZambaConfig
 from zamba_lab.config.presets import SHIPPED, presets
@@ -80,8 +80,7 @@ def _load(
     config = read_config(raw)
     config = replace(config, dt_min=dt_min or config.dt_min)
     with _no_collection(), Weights(files or weight_files(folder)) as weights:
-        layout = choose(original_to_today(raw)["model_type"], weights)
-        plan = make_plan(layout, config, weights.headers).check(str(folder))
+        plan = plan_for(original_to_today(raw)["model_type"], config, weights).check(str(folder))
         if device.type == "meta":
             plan.model.to(dtype or _widest(plan, weights))
         else:
@@ -95,6 +94,12 @@ def _load(
     model.tokenizer_hash = weights.metadata.get(TOKENIZER_HASH)
     check_tokenizer(model, model.tokenizer, f"the tokenizer in {str(folder)!r}")
     return model, notes
+
+
+def plan_for(model_type: str, config: ZambaConfig, weights: Weights) -> Plan:
+    """The plan for the layout that the weights' names show, which get the prefix they lack. Errors as `make_plan`."""
+    weights.put_before(missing_prefix(model_type, weights.headers))
+    return make_plan(choose(model_type, weights.headers), config, weights.headers)
 
 
 def check_tokenizer(model: Zamba, tokenizer: Tokenizer | None, what: str = "the data's tokenizer") -> None:
