@@ -40,7 +40,6 @@ TOO_LONG_YET = {
     "ablate/reporting.py",
     "checkpoints/config_write.py:limits",
     "checkpoints/hub.py:_advice",
-    "corpora/pipeline.py:build",
     "native/mixer1.py:mamba1_backward",
     "native/mixer2.py:mamba2_backward",
     "native/ssd.py:backward",

@@ -301,7 +301,7 @@ def test_every_kind_labels_every_token(any_kind):
 def test_every_kind_is_saved_as_the_file_it_was(any_kind, tmp_path):
     file = any_kind.save(tmp_path)
     again = Tokenizer.load(tmp_path)
-    assert again.source == file.name == any_kind._vocabulary.file
+    assert again.source == file.name == any_kind.file
     assert [again.encode(text) for text in AWKWARD] == [any_kind.encode(text) for text in AWKWARD]
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from corpora_planted import document, truncated, vocabulary
 from zamba_lab import corpora
 from zamba_lab.config import ZambaConfig
 from zamba_lab.corpora import WEB, Folder, Rules, pipeline, shards, tokens
+
+sys.path.append(str(Path(__file__).parents[1] / "long"))
+import kill_corpus  # noqa: E402  found on the path just set
 
 SMALL = {"tokenizer": 300, "shard_size": 4000}
 
@@ -168,6 +172,82 @@ def test_killed_it_goes_on_to_the_same_bytes(uninterrupted, tmp_path):
     assert content(corpora.build(source, tmp_path / "corpus", **SMALL).folder) == expected
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="kills a process group by a signal")
+def test_killed_at_random_moments_or_out_of_room_it_ends_with_the_same_bytes(tmp_path):
+    """A bounded sample of tests/long/kill_corpus.py."""
+    kills, wrong = kill_corpus.run(2, seed=5, folder=tmp_path, most=2)
+    assert not wrong and kills >= 1, (kills, wrong)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of this kind")
+@pytest.mark.parametrize("room", [0, 500, 3000, 12_000])
+def test_a_full_disk_is_a_sentence_and_the_same_call_goes_on(uninterrupted, tmp_path, room, capsys):
+    import resource
+
+    source, expected = uninterrupted
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large; what is done is kept, the same call goes on") as error:
+            corpora.build(source, tmp_path / "corpus", **SMALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert isinstance(error.value.errno, int)
+    assert not list((tmp_path / "corpus").rglob("*.part"))
+    assert content(corpora.build(source, tmp_path / "corpus", **SMALL).folder) == expected
+
+
+def test_composed_and_decomposed_accents_are_the_same_text(texts, tmp_path):
+    accents = [text.replace("e", "\u00e9").replace("o", "\u00f6") for text in texts[:6]]
+    copies = [unicodedata.normalize("NFD", text) for text in accents]
+    assert not set(accents) & set(copies)
+    corpus = corpora.build(fill(tmp_path / "texts", accents + copies + ["\u00e9t\u00e9", "e\u0301te\u0301"]), tmp_path / "corpus", **SMALL)
+    assert corpus.manifest["stages"][-1]["documents"] == 7
+    assert corpus.manifest["stages"][-1]["dropped"]["near duplicate"]["examples"][0]["why"].startswith("similarity 1.000")
+    documents = [corpora.Document(name, text) for name, text in (("a", accents[0]), ("b", copies[0]), ("c", "\u00e9"), ("d", "e\u0301"))]
+    assert len(corpora.deduplicate(documents)) == 2
+
+
+def test_the_manifest_holds_the_hash_of_the_pieces(texts, tmp_path):
+    source, tokenizer = fill(tmp_path / "texts", texts[:5]), corpora.train_tokenizer(texts[:5], 300)
+    corpus = corpora.build(source, tmp_path / "corpus", tokenizer)
+    assert corpus.pieces_hash == corpus.manifest["tokenizer"]["pieces_hash"] == tokenizer.pieces_hash == corpus.tokenizer.pieces_hash
+    older = corpora.Corpus(corpus.folder, {**corpus.manifest, "tokenizer": {"vocab_size": 300, "bos_id": 1}})
+    assert older.pieces_hash == tokenizer.pieces_hash
+    other = corpora.build(source, tmp_path / "other", corpora.train_tokenizer(texts[5:], 300))
+    assert other.vocab_size == corpus.vocab_size and other.pieces_hash != corpus.pieces_hash
+
+
+def test_folders_of_one_last_name_make_one_corpus(texts, tmp_path):
+    for name, some in (("a", texts[:4]), ("b", texts[4:8])):
+        (tmp_path / name).mkdir()
+        fill(tmp_path / name / "texts", some)
+    corpus = corpora.build([str(tmp_path / "a" / "texts"), str(tmp_path / "b" / "texts")], tmp_path / "corpus", **SMALL)
+    assert corpus.manifest["stages"][-1]["documents_by_source"] == {"a/texts": 4, "b/texts": 4}
+    assert set(paths_and_texts(corpus)) == {f"{name}/texts/{k:03}.txt" for name in "ab" for k in range(4)}
+
+
+def test_a_folder_that_gave_nothing_can_be_filled_and_read_again(texts, tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "empty.txt").write_bytes(b"")
+    with pytest.raises(ValueError, match="gave 1, and the rules dropped them all"):
+        corpora.build(Folder(tmp_path / "texts"), tmp_path / "corpus", **SMALL)
+    assert [path.name for path in (tmp_path / "corpus").iterdir() if path.name != ".lock"] == []
+    (tmp_path / "texts" / "full.txt").write_text(texts[0])
+    assert list(paths_and_texts(corpora.build(Folder(tmp_path / "texts"), tmp_path / "corpus", **SMALL))) == ["texts/full.txt"]
+
+
+def test_a_file_system_without_locks_is_a_sentence(uninterrupted, tmp_path, monkeypatch):
+    import filelock
+
+    def acquire(self, *_, **__):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    with pytest.raises(ValueError, match="a file system with locks"):
+        corpora.build(uninterrupted[0], tmp_path / "corpus", **SMALL)
+
+
 def test_a_finished_corpus_is_opened_and_its_files_are_checked(uninterrupted, tmp_path, monkeypatch):
     source, _ = uninterrupted
     corpus = corpora.build(source, tmp_path / "corpus", **SMALL)
@@ -226,8 +306,6 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused_before_any_work(text
     corpora.fits(corpus, ZambaConfig(vocab_size=300))
     with pytest.raises(ValueError, match="vocab_size=280"):
         corpora.fits(corpus, config)
-    with pytest.raises(ValueError, match="the id 299, vocab_size=280"):
-        corpora.fits(np.array([1, 299]), config)
 
 
 def test_what_would_give_another_corpus_is_refused(uninterrupted, texts, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import platform
@@ -15,9 +16,10 @@ import numpy as np
 from zamba_lab.corpora import grams
 from zamba_lab.corpora.corpus import DOCUMENTS, MANIFEST, Corpus, file_hash, load
 from zamba_lab.corpora.duplicates import Duplicates
-from zamba_lab.corpora.shards import EXAMPLES, Shard, merge, note, place
+from zamba_lab.corpora.shards import EXAMPLES, Shard, merge, note, place, tokens_of
 from zamba_lab.corpora.sources import Source
 from zamba_lab.corpora.stdlib import SPLITS
+from zamba_lab.corpora.tokens import dtype_of
 from zamba_lab.tokenizer import Tokenizer
 from zamba_lab.writing import whole, write
 
@@ -29,28 +31,33 @@ def assemble(
     work: Path,
     sources: Sequence[Source],
     shards: list[Shard],
-    found: Duplicates,
+    duplicates: Duplicates,
     kept: list[np.ndarray],
     tokenizer: Tokenizer,
     recipe: dict,
 ) -> Corpus:
-    """Write the corpus's files, the manifest last of all; then the work is thrown away."""
+    """Write the corpus's files, the manifest last of all; then the work is removed."""
     splits = {split: _pack(folder, work, split, shards, tokenizer) for split in SPLITS}
     _list(folder, work, sources, shards)
-    vocabulary = next(file for name in ("tokenizer.json", "tokenizer.model") if (file := folder / name).is_file())
-    names = [vocabulary.name, DOCUMENTS, *(f"{split}.{what}.npy" for split in SPLITS for what in ("tokens", "starts"))]
+    names = [tokenizer.file, DOCUMENTS, *(f"{split}.{what}.npy" for split in SPLITS for what in ("tokens", "starts"))]
     manifest = {
         "python": platform.python_version(),
         "sources": [_described(one) for one in sources],
         "deduplication": {
             "gram": grams.GRAM,
+            "form": grams.FORM,
             "signature": grams.SIGNATURE,
             "bands": grams.BANDS,
             "threshold": recipe["threshold"],
             "chance to share a band": {f"{s:.2f}": round(grams.chance(s), 4) for s in (0.7, 0.8, 0.85, 0.9, 0.95)},
         },
-        "stages": stages(sources, shards, found, kept),
-        "tokenizer": {"file": vocabulary.name, "vocab_size": tokenizer.vocab_size, "bos_id": tokenizer.bos_id},
+        "stages": stages(sources, shards, duplicates, kept),
+        "tokenizer": {
+            "file": tokenizer.file,
+            "vocab_size": tokenizer.vocab_size,
+            "bos_id": tokenizer.bos_id,
+            "pieces_hash": tokenizer.pieces_hash,
+        },
         "splits": splits,
         "files": {name: file_hash(folder / name) for name in names},
     }
@@ -62,92 +69,78 @@ def assemble(
 
 
 def _pack(folder: Path, work: Path, split: str, shards: list[Shard], tokenizer: Tokenizer) -> dict:
-    """Write a split's tokens and starts; what they are. Tokens are copied a shard at a time."""
+    """Write a split's tokens and starts; how many documents, bytes and tokens. Tokens are copied a shard at a time."""
     lengths, n_bytes = [np.array([], dtype=np.int64)], 0
     for shard in shards:
-        with np.load(work / f"{shard.number:05}.tokens.npz") as arrays:
-            lengths.append(arrays[f"{split}.lengths"])
-            n_bytes += int(shard.sizes[arrays[f"{split}.documents"]].sum())
+        of_shard, documents = tokens_of(work, shard.number, split, "lengths", "documents")
+        lengths.append(of_shard)
+        n_bytes += int(shard.sizes[documents].sum())
     ends = np.cumsum(np.concatenate(lengths))
     total = int(ends[-1]) + 1 if len(ends) else 0  # one more `<s>`, which ends the last document
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
+    dtype = np.dtype(dtype_of(tokenizer))
     with whole(folder / f"{split}.tokens.npy") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (total,)}
-        )
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total,)}
+        np.lib.format.write_array_header_1_0(file, header)
         for shard in shards:
-            with np.load(work / f"{shard.number:05}.tokens.npz") as arrays:
-                file.write(arrays[f"{split}.tokens"].tobytes())
+            file.write(tokens_of(work, shard.number, split, "tokens")[0].tobytes())
         file.write(np.array([tokenizer.bos_id] * bool(total), dtype=dtype).tobytes())
-    np.save(folder / f"{split}.starts.npy", np.concatenate([[0], ends[:-1]]).astype(np.int64) if total else ends)
+    with whole(folder / f"{split}.starts.npy") as file:
+        np.save(file, np.concatenate([[0], ends[:-1]]).astype(np.int64) if total else ends)
     return {"documents": len(ends), "bytes": n_bytes, "tokens": total}
 
 
 def _list(folder: Path, work: Path, sources: Sequence[Source], shards: list[Shard]) -> None:
-    with open(folder / DOCUMENTS, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        rows = csv.writer(file, lineterminator="\n")
+    with whole(folder / DOCUMENTS) as file:
+        rows = csv.writer(codecs.getwriter("utf-8")(file, errors="backslashreplace"), lineterminator="\n")
         rows.writerow(["split", "source", "path", "bytes", "sha256"])
         for split in SPLITS:
             for shard in shards:
-                with np.load(work / f"{shard.number:05}.tokens.npz") as arrays:
-                    name = sources[shard.source].name
-                    rows.writerows(
-                        [split, name, shard.paths[k], shard.sizes[k], shard.hashes[k].tobytes().hex()] for k in arrays[f"{split}.documents"]
-                    )
+                for k in tokens_of(work, shard.number, split, "documents")[0]:
+                    name, digest = sources[shard.source].name, shard.hashes[k].tobytes().hex()
+                    rows.writerow([split, name, shard.paths[k], shard.sizes[k], digest])
 
 
-def stages(sources: Sequence[Source], shards: list[Shard], found: Duplicates, kept: list[np.ndarray]) -> list[dict]:
+def stages(sources: Sequence[Source], shards: list[Shard], duplicates: Duplicates, kept: list[np.ndarray]) -> list[dict]:
     """What each stage left, in documents and bytes, and what it dropped, with examples."""
     dropped: dict[str, dict] = {}
     for shard in shards:
         merge(dropped, shard.dropped)
-    read = [[sum(shard.read[what] for shard in shards if shard.source == at) for what in (0, 1)] for at in range(len(sources))]
-    good = [len(shard.paths) for shard in shards], [int(shard.sizes.sum()) for shard in shards]
-    left = [len(those) for those in kept], [int(shard.sizes[those].sum()) for shard, those in zip(shards, kept)]
-    exact, near = _duplicates_noted(shards, found)
-    unique = [sum(good[0]) - exact.get(EXACT, {}).get("documents", 0), sum(good[1]) - exact.get(EXACT, {}).get("bytes", 0)]
+    exact, near = _noted(shards, duplicates)
+    of_exact = exact.get(EXACT, {"documents": 0, "bytes": 0})
+    counts = {  # of each shard, after each stage
+        "read": [tuple(shard.read) for shard in shards],
+        "filter": [(len(shard.paths), int(shard.sizes.sum())) for shard in shards],
+        "near duplicates": [(len(numbers), int(shard.sizes[numbers].sum())) for shard, numbers in zip(shards, kept)],
+    }
 
-    def stage(name: str, documents: int, n_bytes: int, gone: dict, **more: object) -> dict:
-        return {"stage": name, "documents": documents, "bytes": n_bytes, "dropped": gone, **more}
+    def stage(name: str, gone: dict) -> dict:
+        documents, n_bytes = map(sum, zip(*counts[name]))
+        by_source = dict.fromkeys((one.name for one in sources), 0)
+        for shard, (count, _) in zip(shards, counts[name]):
+            by_source[sources[shard.source].name] += count
+        return {"stage": name, "documents": documents, "bytes": n_bytes, "dropped": gone, "documents_by_source": by_source}
 
-    def by_source(counts: list[int]) -> dict[str, int]:
-        return {one.name: sum(c for c, shard in zip(counts, shards) if shard.source == at) for at, one in enumerate(sources)}
-
-    return [
-        stage(
-            "read",
-            sum(r[0] for r in read),
-            sum(r[1] for r in read),
-            {},
-            documents_by_source={one.name: r[0] for one, r in zip(sources, read)},
-        ),
-        stage("filter", sum(good[0]), sum(good[1]), dropped, documents_by_source=by_source(good[0])),
-        stage("exact duplicates", *unique, exact),
-        stage("near duplicates", sum(left[0]), sum(left[1]), near, documents_by_source=by_source(left[0])),
-    ]
+    filtered = stage("filter", dropped)
+    unique = {name: filtered[name] - of_exact[name] for name in ("documents", "bytes")}
+    return [stage("read", {}), filtered, {"stage": "exact duplicates", **unique, "dropped": exact}, stage("near duplicates", near)]
 
 
-def _duplicates_noted(shards: list[Shard], found: Duplicates) -> tuple[dict, dict]:
+def _noted(shards: list[Shard], duplicates: Duplicates) -> tuple[dict, dict]:
+    """The exact and the near duplicates as dropped documents, counted, with examples."""
     exact: dict[str, dict] = {}
     near: dict[str, dict] = {}
-    for document, keeper in found.exact.items():
-        _note(exact, EXACT, place(shards, document), place(shards, keeper), "the same text as")
-    for document, (keeper, similarity) in found.near.items():
-        _note(near, NEAR, place(shards, document), place(shards, keeper), f"similarity {similarity:.3f}, linked to")
+    rows = [(exact, EXACT, document, keeper, "the same text as") for document, keeper in duplicates.exact.items()]
+    for document, (keeper, similarity) in duplicates.near.items():
+        rows.append((near, NEAR, document, keeper, f"similarity {similarity:.3f}, linked to"))
+    for gone, rule, document, keeper, how in rows:
+        (shard, k), (other, j) = place(shards, document), place(shards, keeper)
+        few = gone.get(rule, {}).get("documents", 0) < EXAMPLES
+        note(gone, rule, shard.paths[k], int(shard.sizes[k]), f"{how} {other.paths[j]}", shard.text(k) if few else "")
     return exact, near
-
-
-def _note(gone: dict, rule: str, document: tuple[Shard, int], keeper: tuple[Shard, int], how: str) -> None:
-    (shard, k), (other, j) = document, keeper
-    few = gone.get(rule, {}).get("documents", 0) < EXAMPLES
-    note(gone, rule, shard.paths[k], int(shard.sizes[k]), f"{how} {other.paths[j]}", shard.text(k) if few else "")
 
 
 def _described(one: Source) -> dict:
     """A source by its fields; of its rules those that bound something."""
     fields = asdict(one) if is_dataclass(one) else {"name": one.name}
-    return {
-        **fields,
-        "kind": type(one).__name__,
-        "rules": {name: bounds for name, bounds in vars(one.rules).items() if bounds != (None, None)},
-    }
+    rules = {name: bounds for name, bounds in vars(one.rules).items() if bounds != (None, None)}
+    return {**fields, "kind": type(one).__name__, "rules": rules}

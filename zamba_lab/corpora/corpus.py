@@ -30,7 +30,7 @@ MANIFEST, DOCUMENTS = "manifest.json", "documents.csv"
 
 @dataclass(frozen=True)
 class Corpus:
-    """A finished corpus. `packed("train")` is what a training loop takes; printing it says what came of each stage."""
+    """A finished corpus. `packed("train")` is what a training loop reads; printing it shows what each stage kept and dropped."""
 
     folder: Path
     manifest: dict
@@ -56,24 +56,25 @@ class Corpus:
     def vocab_size(self) -> int:
         return self.manifest["tokenizer"]["vocab_size"]
 
+    @property
+    def pieces_hash(self) -> str:
+        """`Tokenizer.pieces_hash` of the tokenizer that made the tokens, to compare with a model's."""
+        return self.manifest["tokenizer"].get("pieces_hash") or self.tokenizer.pieces_hash  # older manifests lack it
+
     def check(self) -> str:
         """An empty string if every file has the hash it was written with, or a sentence that names those that have not."""
-        wrong = [
-            name
-            for name, known in self.manifest["files"].items()
-            if not (self.folder / name).is_file() or file_hash(self.folder / name) != known
-        ]
+        files = {self.folder / name: known for name, known in self.manifest["files"].items()}
+        wrong = [file.name for file, known in files.items() if not file.is_file() or file_hash(file) != known]
         return f"the corpus {str(self.folder)!r} was changed after it was built: {', '.join(wrong)}" if wrong else ""
 
     def __str__(self) -> str:
         lines = [f"{'stage':24}{'documents':>12}{'MB':>12}"]
         for stage in self.manifest["stages"]:
             lines.append(f"{stage['stage']:24}{stage['documents']:>12,}{stage['bytes'] / 1e6:>12,.2f}")
-            lines += [f"  - {rule:20}{gone['documents']:>12,}{gone['bytes'] / 1e6:>12,.2f}" for rule, gone in stage["dropped"].items()]
-        lines += [
-            f"{split:24}{facts['documents']:>12,}{facts['bytes'] / 1e6:>12,.2f}{facts['tokens']:>16,} tokens"
-            for split, facts in self.manifest["splits"].items()
-        ]
+            for rule, counts in stage["dropped"].items():
+                lines.append(f"  - {rule:20}{counts['documents']:>12,}{counts['bytes'] / 1e6:>12,.2f}")
+        for split, facts in self.manifest["splits"].items():
+            lines.append(f"{split:24}{facts['documents']:>12,}{facts['bytes'] / 1e6:>12,.2f}{facts['tokens']:>16,} tokens")
         return "\n".join(lines)
 
     def _facts(self, split: str) -> dict:
@@ -81,7 +82,7 @@ class Corpus:
         if split not in SPLITS:
             raise ValueError(f"split must be one of {sorted(SPLITS)}: got {split!r}")
         if not facts[split]["documents"]:
-            counts = ", ".join(f"{name} {one['documents']}" for name, one in facts.items())
+            counts = ", ".join(f"{name} {of_split['documents']}" for name, of_split in facts.items())
             raise ValueError(
                 f"the split must have documents: {split!r} of {str(self.folder)!r} has none ({counts}); the hash "
                 "of a document's path decides its split, so more documents or other names change that"
@@ -105,21 +106,13 @@ def load(folder: str | Path) -> Corpus:
     return Corpus(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
 
 
-def fits(tokens: Tokenizer | Corpus | np.ndarray, config: ZambaConfig) -> None:
-    """Whether a model of this config can read the tokens, before any work is done.
-
-    tokens: a tokenizer, a corpus, or an array of ids, of which every one is looked at.
+def fits(tokens: Tokenizer | Corpus, config: ZambaConfig) -> None:
+    """Check that a model of this config can read a tokenizer's or a corpus's tokens, before any work is done.
 
     Raises:
-        ValueError: an id that the tokenizer can give, or that is there, has no row in the model's embedding; or the
-            tokenizer starts documents with another id than the config's `bos_token_id`.
+        ValueError: the tokenizer has an id that has no row in the model's embedding; or it starts documents with another id
+            than the config's `bos_token_id`.
     """
-    if isinstance(tokens, np.ndarray):
-        if len(tokens) and int(tokens.max()) >= config.vocab_size:
-            raise ValueError(
-                f"every token must be below the model's vocab_size: got the id {int(tokens.max())}, vocab_size={config.vocab_size}"
-            )
-        return
     if tokens.vocab_size > config.vocab_size:
         raise ValueError(
             f"a tokenizer must not have more tokens than the model: got {tokens.vocab_size} tokens, the config's "

@@ -3,46 +3,48 @@
     J(a, b) = |grams(a) & grams(b)| / |grams(a) | grams(b)|
     P(some band of a equals that of b) = 1 - (1 - J^16)^8        8 bands of 16 values each, as for Zyda-2
 
-Case and the length of blanks do not count: a gram is 25 characters of the text in lower case with one space between words.
+Case, the length of blanks and the way accents are composed do not count: a gram is 25 characters of the text in Unicode's form
+NFC and in lower case, with one space between words.
 
 A signature is 128 values, each of which agrees between two texts with probability J. They come from one permutation of the
-grams instead of 128 (Li, Owen & Zhang 2012): the hash of a gram picks one of 128 bins by its upper bits, and each bin
-keeps its least hash; a bin that no gram fell into, in a short text, takes the value of another (Shrivastava 2017). So a
-gram costs one hash, computed for 32,768 characters at a time with numpy. The libraries that compute MinHash take a list of
-grams as Python objects, and making that list is dearer than all that is done here; `benchmarks/corpus.py` holds them side
-by side.
+grams instead of 128 (Li, Owen & Zhang 2012): the upper bits of a gram's hash pick one of 128 bins, and each bin keeps its
+least hash; in a short text, a bin without a gram gets the value of another (Shrivastava 2017). So a gram costs one hash,
+computed for 32,768 characters at a time with numpy. The libraries that compute MinHash ask for a list of grams as Python objects,
+and making that list costs more than all that is done here; `benchmarks/corpus.py` compares them.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 GRAM = 25  # characters
+FORM = "NFC"  # of Unicode: composed and decomposed accents are the same
 SIGNATURE = 128  # values
 BANDS = 8
 ROWS = SIGNATURE // BANDS  # values in a band
-BLOCK = 1 << 15  # characters hashed at once: what is computed on stays in the cache
-EMPTY = np.uint64(2**64 - 1)  # of a bin that no gram fell into
+BLOCK = 1 << 15  # characters hashed together: few enough to stay in the processor's cache
+EMPTY = np.uint64(2**64 - 1)  # the value of a bin without a gram
 BASE = 0x9E3779B97F4A7C15  # odd; the hash of a gram is a polynomial in it, modulo 2^64
 
 
 def normal(text: str) -> str:
-    """The text as grams see it: lower case, single spaces, at least 25 characters."""
-    return " ".join(text.lower().split()).ljust(GRAM)
+    """The text as grams see it: NFC, lower case, single spaces, at least 25 characters."""
+    return " ".join(unicodedata.normalize(FORM, text).lower().split()).ljust(GRAM)
 
 
 def gram_hashes(text: str) -> np.ndarray:
     """One 64-bit hash for each gram of a text, in order, repeated where grams repeat; uint64."""
-    whole = normal(text)
-    return np.concatenate([_hashes(_codes(whole[at : at + BLOCK + GRAM - 1])) for at in range(0, len(whole) - GRAM + 1, BLOCK)])
+    text = normal(text)
+    return np.concatenate([_hashes(_codes(text[at : at + BLOCK + GRAM - 1])) for at in range(0, len(text) - GRAM + 1, BLOCK)])
 
 
 def distinct(hashes: np.ndarray) -> np.ndarray:
     """The sorted set of hashes. (numpy's `unique` does not sort, and is slower than its sort.)"""
-    found = np.sort(hashes)
-    return found[np.concatenate([[True], found[1:] != found[:-1]])]
+    ordered = np.sort(hashes)
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
 
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> float:
@@ -62,9 +64,9 @@ def signatures(texts: Iterable[str], count: int) -> np.ndarray:
     least = np.full(count * SIGNATURE, EMPTY)
     for block, owners in _blocks(texts):
         hashes = _hashes(block)
-        whole = owners[GRAM - 1 :] == owners[: len(hashes)]  # a gram lies within one text
-        hashes = hashes[whole]
-        bins = owners[: len(whole)][whole] * SIGNATURE + (hashes >> np.uint64(57)).astype(np.int64)
+        inside = owners[GRAM - 1 :] == owners[: len(hashes)]  # a gram lies within one text
+        hashes = hashes[inside]
+        bins = owners[: len(inside)][inside] * SIGNATURE + (hashes >> np.uint64(57)).astype(np.int64)
         np.minimum.at(least, bins, hashes)
     return _filled(least.reshape(count, SIGNATURE))
 
@@ -85,9 +87,9 @@ def _blocks(texts: Iterable[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Character codes of about BLOCK characters at a time, and the number of the text that each is from."""
     held, owners, size = [], [], 0
     for k, text in enumerate(texts):
-        whole = normal(text)
-        for at in range(0, len(whole) - GRAM + 1, BLOCK):  # pieces overlap: no gram is lost between them
-            held.append(whole[at : at + BLOCK + GRAM - 1])
+        text = normal(text)
+        for at in range(0, len(text) - GRAM + 1, BLOCK):  # pieces overlap: no gram is lost between them
+            held.append(text[at : at + BLOCK + GRAM - 1])
             owners.append(k)
             size += len(held[-1])
             if size >= BLOCK:
@@ -125,7 +127,7 @@ def _mixed(h: np.ndarray) -> np.ndarray:
     return h ^ (h >> np.uint64(31))
 
 
-# For each bin all bins in an order of its own: an empty one takes the value of the first that is not.
+# For each bin all bins in an order of its own: an empty one gets the value of the first that is not empty.
 DONORS = np.argsort(_mixed(np.arange(SIGNATURE**2, dtype=np.uint64)).reshape(SIGNATURE, SIGNATURE), axis=1)
 
 

@@ -1,8 +1,8 @@
 """The pipeline: source -> filter -> deduplicate -> tokenise -> pack, in the way of Zyda and Zyda-2, into a folder.
 
-What lies in the folder while it works is in `shards.py`, what is left at the end in `corpus.py`. Killed at any moment and
-called again with the same arguments, it goes on with the shards that are missing, and ends with the same bytes; so it does
-with any number of workers. Deduplication and packing are done by one process, the rest by all.
+What lies in the folder while it works is in `shards.py`, what is left at the end in `corpus.py`. Killed at any moment, or stopped by
+a full disk, and called again with the same arguments, it goes on with the shards that are missing, and ends with the same
+bytes; so it does with any number of workers. Deduplication and packing are done by one process, the rest by all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from zamba_lab.config import ZambaConfig
 
 RECIPE, READ, WORK = "recipe.json", "read.json", "work"
-VOCABULARY_TEXT = 50_000_000  # bytes of training text that a vocabulary is trained on
+VOCABULARY_TEXT = 50_000_000  # characters of training text that a vocabulary is trained on
 
 
 def build(
@@ -54,12 +55,12 @@ def build(
     """Make a corpus, or go on where making it was stopped, or open it if it is there.
 
     Args:
-        sources: one or several of `sources.py`, or their names as `source` takes them; of two documents that say the same
+        sources: one or several of `sources.py`, or their names as `source` reads them; of two documents that say the same
             the one of the earlier source stays, then the longer one.
         folder: for the corpus; about twice the text's size on disk while it is made.
         tokenizer: a tokenizer with a start token; or a number of tokens: a byte-level BPE is trained on what is kept.
-        config: of the model that is to read it, to be told at once if the tokenizer does not fit.
-        threshold: the similarity from which a document is a near duplicate, see `duplicates.py`.
+        config: of the model that is to read it; a tokenizer that does not fit it is refused before any work.
+        threshold: the similarity, in (0, 1], from which a document is a near duplicate, see `duplicates.py`.
         workers: processes. They start afresh, so a script that asks for more than one guards its calls with
             `if __name__ == "__main__"`.
         shard_size: bytes of text in a unit of work.
@@ -67,20 +68,37 @@ def build(
     Raises:
         ValueError: the tokenizer has no start token or does not fit the config; nothing was read, or nothing of it kept;
             the folder has a corpus of another recipe, or lies within one of the sources.
+        OSError: a file cannot be read or written, for want of room among others; what is done is kept.
     """
     sources = [sources] if isinstance(sources, str) or not isinstance(sources, Sequence) else sources
-    sources = distinct([source(one) if isinstance(one, str) else one for one in sources])
-    folder = Path(folder)
-    _check(sources, folder, tokenizer, config, threshold, workers, shard_size)
-    recipe = _recipe(sources, tokenizer, threshold, shard_size)
+    sources, folder = distinct([source(one) if isinstance(one, str) else one for one in sources]), Path(folder)
+    for name, value in (("workers", workers), ("shard_size", shard_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1: got {value}")
+    _check(sources, folder, tokenizer, config, threshold)
+    with _locked(folder):
+        return _build(sources, folder, tokenizer, _recipe(sources, tokenizer, threshold, shard_size), workers)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder, made if needed, for this process alone."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            return _build(sources, folder, tokenizer, recipe, workers)
+        lock.acquire()
     except Timeout as error:
         raise ValueError(f"one process at a time builds a corpus: another one is at work in {str(folder)!r}") from error
+    except NotImplementedError as error:
+        raise ValueError(f"a corpus is built on a file system with locks: that of {str(folder)!r} has none ({error})") from error
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror or error}; what is done is kept, the same call goes on", error.filename) from error
+    finally:
+        lock.release()
 
 
 def _build(sources: list[Source], folder: Path, tokenizer: Tokenizer | int, recipe: dict, workers: int) -> Corpus:
@@ -99,31 +117,23 @@ def _build(sources: list[Source], folder: Path, tokenizer: Tokenizer | int, reci
         return load(folder)
     work.mkdir(exist_ok=True)
     shards = all_shards(work, _read(sources, work, recipe["shard_size"], workers))
-    _check_kept(sources, shards)
-    found = _duplicates(shards, recipe["threshold"])
-    kept = _kept(shards, found)
+    if not any(shard.paths for shard in shards):
+        shutil.rmtree(work)
+        (folder / RECIPE).unlink()  # so that the same folder serves when there is something to read
+        raise ValueError(_nothing_kept(sources, shards))
+    duplicates = _duplicates(shards, recipe["threshold"])
+    kept = [np.array([k for k in range(len(shard.paths)) if shard.first + k not in duplicates], dtype=np.int64) for shard in shards]
     if isinstance(tokenizer, int):
-        tokenizer = _vocabulary(shards, kept, tokenizer)
-    tokenizer.save(folder)
+        tokenizer = train_tokenizer(_training_texts(shards, kept), tokenizer)
+    write(folder / tokenizer.file, tokenizer.to_bytes())
     _tokenise(shards, kept, work, folder, hashlib.sha256(tokenizer.to_bytes()).hexdigest(), workers)
-    return assemble(folder, work, sources, shards, found, kept, tokenizer, recipe)
+    return assemble(folder, work, sources, shards, duplicates, kept, tokenizer, recipe)
 
 
-def _check(
-    sources: list[Source],
-    folder: Path,
-    tokenizer: Tokenizer | int,
-    config: ZambaConfig | None,
-    threshold: float,
-    workers: int,
-    shard_size: int,
-) -> None:
+def _check(sources: list[Source], folder: Path, tokenizer: Tokenizer | int, config: ZambaConfig | None, threshold: float) -> None:
     names = [one.name for one in sources]
     if not sources or len(set(names)) < len(names):
         raise ValueError(f"a corpus needs sources, each with a name of its own: got {names}")
-    for name, value in (("workers", workers), ("shard_size", shard_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1: got {value}")
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold is a similarity and must be in (0, 1]: got {threshold}")
     for one in sources:
@@ -141,7 +151,7 @@ def _check(
 
 
 def _recipe(sources: list[Source], tokenizer: Tokenizer | int, threshold: float, shard_size: int) -> dict:
-    """All that decides the bytes of the result, as far as it can be told before reading."""
+    """All that decides the bytes of the result, as far as it is known before reading."""
     vocabulary = tokenizer if isinstance(tokenizer, int) else hashlib.sha256(tokenizer.to_bytes()).hexdigest()
     return {
         "sources": [[repr(one), one.fingerprint()] for one in sources],
@@ -149,7 +159,7 @@ def _recipe(sources: list[Source], tokenizer: Tokenizer | int, threshold: float,
         "threshold": threshold,
         "shard_size": shard_size,
         "unicode": unicodedata.unidata_version,
-        "grams": [grams.GRAM, grams.SIGNATURE, grams.BANDS],
+        "grams": [grams.GRAM, grams.SIGNATURE, grams.BANDS, grams.FORM],
     }
 
 
@@ -168,33 +178,26 @@ def _read(sources: list[Source], work: Path, size: int, workers: int) -> int:
         return json.loads((work / READ).read_bytes())["shards"]
     number = next(n for n in range(10**9) if not (work / f"{n:05}.json").is_file())
     last = Shard(work, number - 1) if number else None
-    place = (number, last.source, last.end) if last else ()
-    todo = (batch for batch in batches(sources, size, *place))
+    start = (number, last.source, last.end) if last else ()
     count = number
 
     def jobs() -> Iterator[tuple]:
         nonlocal count
-        for batch in todo:
+        for batch in batches(sources, size, *start):
             count = batch.number + 1
             if not (work / f"{batch.number:05}.json").is_file():  # a later one may have been done before an earlier one
                 yield work, batch, sources[batch.source].rules
 
-    with _bar("read and filter") as bar:
-        for n_bytes in _mapped(filter_batch, jobs(), workers):
-            bar.update(n_bytes)
+    _run("read and filter", filter_batch, jobs(), workers)
     write(work / READ, json.dumps({"shards": count}).encode())
     return count
 
 
-def _check_kept(sources: list[Source], shards: list[Shard]) -> None:
-    if any(shard.paths for shard in shards):
-        return
+def _nothing_kept(sources: list[Source], shards: list[Shard]) -> str:
     read = sum(shard.read[0] for shard in shards)
     rules = ", ".join(sorted({rule for shard in shards for rule in shard.dropped}))
-    raise ValueError(
-        f"a corpus needs at least one document: {', '.join(one.name for one in sources)} gave {read}"
-        + (f", and the rules dropped them all ({rules})" if read else "")
-    )
+    gave = f"a corpus needs at least one document: {', '.join(one.name for one in sources)} gave {read}"
+    return gave + (f", and the rules dropped them all ({rules})" if read else "")
 
 
 def _duplicates(shards: list[Shard], threshold: float) -> Duplicates:
@@ -211,41 +214,33 @@ def _duplicates(shards: list[Shard], threshold: float) -> Duplicates:
     return find_duplicates(hashes, np.concatenate([shard.keys for shard in shards]), order, text_of, threshold)
 
 
-def _kept(shards: list[Shard], found: Duplicates) -> list[np.ndarray]:
-    """For each shard the documents that stay, by their numbers in it."""
-    return [np.array([k for k in range(len(shard.paths)) if shard.first + k not in found], dtype=np.int64) for shard in shards]
-
-
-def _vocabulary(shards: list[Shard], kept: list[np.ndarray], size: int) -> Tokenizer:
-    """A vocabulary trained on the first megabytes of the training split."""
-
-    def texts() -> Iterator[str]:
-        held = 0
-        for shard, those in zip(shards, kept):
-            for text in shard.texts([k for k in those if split_of(shard.paths[k]) == "train"]):
-                yield text
-                held += len(text)
-                if held >= VOCABULARY_TEXT:
-                    return
-
-    return train_tokenizer(texts(), size)
+def _training_texts(shards: list[Shard], kept: list[np.ndarray]) -> Iterator[str]:
+    """The first VOCABULARY_TEXT characters of the training split, and the rest of the document they end in."""
+    n_characters = 0
+    for shard, numbers in zip(shards, kept):
+        for text in shard.texts([k for k in numbers if split_of(shard.paths[k]) == "train"]):
+            yield text
+            n_characters += len(text)
+            if n_characters >= VOCABULARY_TEXT:
+                return
 
 
 def _tokenise(shards: list[Shard], kept: list[np.ndarray], work: Path, folder: Path, digest: str, workers: int) -> None:
     jobs = (
-        (work, shard.number, those, folder, digest)
-        for shard, those in zip(shards, kept)
+        (work, shard.number, numbers, folder, digest)
+        for shard, numbers in zip(shards, kept)
         if not (work / f"{shard.number:05}.tokens.npz").is_file()
     )
-    with _bar("tokenise", total=sum(int(shard.sizes[those].sum()) for shard, those in zip(shards, kept))) as bar:
-        for n_bytes in _mapped(tokenise_shard, jobs, workers):
-            bar.update(n_bytes)
+    _run("tokenise", tokenise_shard, jobs, workers, total=sum(int(shard.sizes[numbers].sum()) for shard, numbers in zip(shards, kept)))
 
 
-def _bar(what: str, total: int | None = None):
+def _run(what: str, function: Callable[..., int], jobs: Iterable[tuple], workers: int, total: int | None = None) -> None:
+    """Do `function(*job)` for each job, which returns its bytes of text, under a progress bar."""
     from tqdm.auto import tqdm
 
-    return tqdm(desc=what, total=total, unit="B", unit_scale=True, delay=2)
+    with tqdm(desc=what, total=total, unit="B", unit_scale=True, delay=2) as bar:
+        for n_bytes in _mapped(function, jobs, workers):
+            bar.update(n_bytes)
 
 
 def _mapped(function: Callable, jobs: Iterable[tuple], workers: int) -> Iterator:
@@ -253,8 +248,8 @@ def _mapped(function: Callable, jobs: Iterable[tuple], workers: int) -> Iterator
     if workers == 1:
         yield from (function(*job) for job in jobs)
         return
-    alone = partial(os.putenv, "TOKENIZERS_PARALLELISM", "false")
-    pool, jobs = ProcessPoolExecutor(workers, get_context("spawn"), alone), iter(jobs)
+    one_thread = partial(os.putenv, "TOKENIZERS_PARALLELISM", "false")
+    pool, jobs = ProcessPoolExecutor(workers, get_context("spawn"), one_thread), iter(jobs)
     try:
         waiting = deque(pool.submit(function, *job) for job in islice(jobs, 2 * workers))
         while waiting:

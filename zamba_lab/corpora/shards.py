@@ -47,7 +47,10 @@ class Batch:
 
 
 def batches(sources: Sequence[Source], size: int, number: int = 0, source: int = 0, start: int = 0) -> Iterator[Batch]:
-    """All documents from a place on, in shards of at least `size` bytes or characters; each of one source."""
+    """All documents from a place on, in shards of at least `size` bytes or characters; each of one source.
+
+    number: of the first shard. source, start: the place of its first document.
+    """
     for at in range(source, len(sources)):
         rows, held, first = [], 0, start if at == source else 0
         for row in sources[at].read(first):
@@ -114,11 +117,11 @@ def note(dropped: dict, rule: str, path: str, n_bytes: int, why: str, text: str)
 
 def merge(dropped: dict, more: Mapping) -> None:
     """Add what another shard dropped."""
-    for rule, found in more.items():
+    for rule, counts in more.items():
         entry = dropped.setdefault(rule, {"documents": 0, "bytes": 0, "examples": []})
-        entry["documents"] += found["documents"]
-        entry["bytes"] += found["bytes"]
-        entry["examples"] = (entry["examples"] + found["examples"])[:EXAMPLES]
+        entry["documents"] += counts["documents"]
+        entry["bytes"] += counts["bytes"]
+        entry["examples"] = (entry["examples"] + counts["examples"])[:EXAMPLES]
 
 
 class Shard:
@@ -135,11 +138,13 @@ class Shard:
         self.sizes = np.diff(self.ends)  # bytes of each document
 
     def text(self, k: int) -> str:
+        """Document k, read without the others."""
         with open(self._text, "rb") as file:
             file.seek(self.ends[k])
             return file.read(self.ends[k + 1] - self.ends[k]).decode()
 
     def texts(self, wanted: Sequence[int]) -> Iterator[str]:
+        """Some documents; all are read."""
         content = self._text.read_bytes()
         for k in wanted:
             yield content[self.ends[k] : self.ends[k + 1]].decode()
@@ -184,6 +189,12 @@ def tokenise_shard(work: Path, number: int, kept: np.ndarray, folder: Path, dige
 @lru_cache(1)  # a process works on one corpus
 def _tokenizer(folder: Path, digest: str) -> Tokenizer:
     return Tokenizer.load(folder)
+
+
+def tokens_of(work: Path, number: int, split: str, *names: str) -> list[np.ndarray]:
+    """What `tokenise_shard` wrote of a split, by name: "tokens", the "lengths" of its documents, and "documents", their numbers."""
+    with np.load(work / f"{number:05}.tokens.npz") as arrays:
+        return [arrays[f"{split}.{name}"] for name in names]
 
 
 def write_arrays(file: Path, **arrays: np.ndarray) -> None:

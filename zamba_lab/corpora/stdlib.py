@@ -1,8 +1,7 @@
 """Real text that is on every machine: the running interpreter's standard library, as documents.
 
-Here live the text, the filter, the removal of duplicates and the split; tokens are made in `tokens.py`. No text is
-ever stored by the project: a manifest of paths and hashes says what was read, and `check` says where another Python
-version reads something else.
+The filter, the removal of duplicates and the split are here; tokens are made in `tokens.py`. The project stores no text: a
+manifest of paths and hashes records what was read, and `check` says where another Python version reads something else.
 
 Kept: `Lib/**/*.py` and the language reference that `help()` prints (`pydoc_data.topics`), one document a topic.
 Dropped, and why:
@@ -24,6 +23,7 @@ import os
 import platform
 import re
 import sysconfig
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ class Document:
 
 
 def split_of(path: str) -> str:
-    """The split that the hash of a document's path puts it in; no other document has a say."""
+    """The split of a document, from the hash of its path alone."""
     at = int(hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:8], 16) / 2**32
     for name, share in SPLITS.items():
         if at < share:
@@ -126,18 +126,19 @@ def strip_licence(source: str) -> str:
 def deduplicate(documents: Iterable[Document], share: float = 0.5, long_line: int = 25) -> list[Document]:
     """Drop each document of whose long lines more than `share` stand in a larger document that was kept.
 
-    The largest come first, so that a small file inside a large one is the one to go; an empty document goes too.
+    The largest come first, so that a small file inside a large one is the one to go; an empty document goes too. Lines are
+    compared in Unicode's form NFC.
     """
     seen_texts: set[str] = set()
     seen_lines: set[str] = set()
     kept = []
     for document in sorted(documents, key=lambda document: (-len(document.text), document.path)):
-        lines = {line.strip() for line in document.text.splitlines()}
-        lines = {line for line in lines if len(line) >= long_line}
+        text = unicodedata.normalize("NFC", document.text)
+        lines = {line for line in map(str.strip, text.splitlines()) if len(line) >= long_line}
         near = len(lines & seen_lines) > share * len(lines)
-        if document.text in seen_texts or near or not document.text.strip():
+        if text in seen_texts or near or not text.strip():
             continue
-        seen_texts.add(document.text)
+        seen_texts.add(text)
         seen_lines |= lines
         kept.append(document)
     return kept

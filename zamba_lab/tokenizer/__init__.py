@@ -93,9 +93,14 @@ class Tokenizer:
         """Write tokenizer.json or tokenizer.model, as was read, into a folder, which is made if needed; its path."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / self._vocabulary.file
+        file = folder / self.file
         file.write_bytes(self.to_bytes())
         return file
+
+    @property
+    def file(self) -> str:
+        """The name of its file: tokenizer.json or tokenizer.model."""
+        return self._vocabulary.file
 
     def to_bytes(self) -> bytes:
         """The tokenizer's file, as `save` writes it."""
