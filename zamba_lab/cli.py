@@ -12,9 +12,8 @@ from pathlib import Path
 from zamba_lab.version import __version__
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it did what was asked. A broken rule, a missing library, or a file that cannot be read or written
-    is a sentence and status 2."""
+def parser() -> argparse.ArgumentParser:
+    """The command line: every command, with a function `run` from its arguments to an exit status."""
     parser = argparse.ArgumentParser(prog="zamba-lab", description="The lab for hybrid SSM/attention language models.")
     parser.add_argument("--version", action="version", version=f"zamba-lab {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -31,7 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("lab", _add_lab),
     ):
         add(commands.add_parser(name, help=add.__doc__, description=add.__doc__))
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if it did what was asked. A broken rule, a missing library, or a file that cannot be read or written
+    is a sentence and status 2."""
+    given = parser().parse_args(arguments)
     try:
         status = given.run(given)
         sys.stdout.flush()
