@@ -93,15 +93,49 @@ def test_streaming_yields_what_generate_returns():
     assert torch.equal(token - 1, zl.generate(model, ids, 3)[:, -1])
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-38, 1e-46, 1e-320])
+def test_the_smallest_temperature_is_greedy_and_the_largest_draws(temperature):
+    logits = torch.tensor([[3.0, 80.0, -80.0], [0.0, -1e30, 0.5]])
+    assert sample(logits, temperature).tolist() == [1, 2]
+    assert filtered_probs(logits, 1e38).isfinite().all()
+
+
+class Pieces:
+    vocab_size = 9
+
+
+def test_no_id_beyond_the_tokenizers_pieces_is_written():
+    """A published vocabulary is padded to a multiple of 64; the rows that pad it have logits too."""
+    model, ids = make_model(VARIANTS["untied"]), random_ids(BASE, l=5) % 9
+    with torch.no_grad():
+        model.head.weight[9:] += 20 * model.final_norm.weight.sign()
+    for how in (dict(), dict(temperature=5.0, seed=0), dict(temperature=5.0, seed=0, top_k=3)):
+        assert (zl.generate(model, ids, 12, **how) >= 9).any()
+        model.tokenizer = Pieces()
+        assert (zl.generate(model, ids, 12, **how) < 9).all()
+        assert (zl.generate(model.float(), ids, 12, **how) < 9).all()
+        model.double().tokenizer = None
+
+
 @pytest.mark.parametrize(
     "how, rule",
     [
-        (dict(temperature=-1), "temperature must be 0"),
-        (dict(top_k=0), "top_k must be 1 or more"),
+        (dict(temperature=-1), "temperature must be 0 .* got -1"),
+        (dict(temperature=float("inf")), "temperature must be 0 .* got inf"),
+        (dict(temperature="hot"), "temperature must be 0 .* got 'hot'"),
+        (dict(top_k=0), "top_k must be an integer of 1 or more"),
+        (dict(top_k=2.5), "top_k must be an integer of 1 or more.* got 2.5"),
         (dict(top_p=0), r"top_p must lie in \(0, 1\]"),
+        (dict(top_p="most"), r"top_p must lie in \(0, 1\], .* got 'most'"),
         (dict(min_p=1.5), r"min_p must lie in \[0, 1\]"),
-        (dict(max_new_tokens=-1), "max_new_tokens must be 0 or more"),
-        (dict(stop=[99]), "stop tokens must lie in 0..28"),
+        (dict(max_new_tokens=-1), "max_new_tokens must be an integer of 0 or more"),
+        (dict(max_new_tokens=2.5), "max_new_tokens must be an integer of 0 or more: got 2.5"),
+        (dict(seed="x"), "seed must be an integer of 64 bits, or None: got 'x'"),
+        (dict(seed=1 << 70), "seed must be an integer of 64 bits"),
+        (dict(stop=[99]), r"stop must be a list of token ids, each in 0..28: got \[99\]"),
+        (dict(stop=2), "stop must be a list of token ids, .* got 2"),
+        (dict(stop="</s>"), "stop must be a list of token ids, .* got '</s>'"),
+        (dict(stop=[1.0]), "stop must be a list of token ids"),
     ],
 )
 def test_bad_sampling_is_refused_before_any_work(how, rule):
@@ -113,6 +147,9 @@ def test_bad_sampling_is_refused_before_any_work(how, rule):
 @pytest.mark.parametrize(
     "ids, mask, rule",
     [
+        ("Once upon a time", None, "ids must be a tensor of token ids .* got str"),
+        ([[1, 2]], None, "ids must be a tensor of token ids .* got list"),
+        (random_ids(BASE), [[1] * 19] * 2, "mask must have the shape of ids: got list"),
         (random_ids(BASE)[0], None, "shape"),
         (random_ids(BASE).short(), None, "torch.int16"),
         (random_ids(BASE) + 29, None, "0..28"),

@@ -17,7 +17,7 @@ ROWS = (
     ("config", "trace", "cache", "native", "writing"),
     ("ops",),
     ("blocks",),
-    ("model", "tokenizer"),
+    ("model", "tokenizer", "decoder"),
     ("checkpoints", "generation", "quantization"),
     ("lens", "corpora", "evaluate"),
     ("tasks",),  # its text is a corpus

@@ -31,6 +31,27 @@ def test_bad_ids_are_refused(ids, message):
             run(ids)
 
 
+@pytest.mark.parametrize(
+    "targets, message",
+    [
+        (IDS.double(), "targets must be a tensor, int64 or int32: got torch.float64"),
+        (IDS.tolist(), "targets must be a tensor, int64 or int32: got list"),
+        (IDS[:, 1:], r"targets must have the shape of ids, \(2, 19\): got \(2, 18\)"),
+        (IDS + 11, r"targets must lie in 0..28 \(vocab_size 29\) or be -100: got \[29, "),
+        (IDS - 40, "targets must lie in 0..28"),
+    ],
+)
+def test_bad_targets_are_refused(targets, message):
+    with pytest.raises(ValueError, match=message):
+        MODEL(IDS, targets=targets)
+
+
+def test_targets_of_32_bits_and_targets_that_ask_for_nothing_are_as_good():
+    some = IDS.masked_fill(IDS % 3 == 0, -100)
+    assert torch.equal(MODEL(IDS, targets=some.int()), MODEL(IDS, targets=some))
+    assert MODEL(IDS, targets=torch.full_like(IDS, -100)) == 0
+
+
 def test_ids_of_32_bits_are_as_good():
     assert torch.equal(MODEL(IDS.int()), MODEL(IDS))
     assert torch.equal(zl.generate(MODEL, IDS.int(), 4, stop=[3]), zl.generate(MODEL, IDS, 4, stop=[3]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
+from zamba_lab.decoder import Decoder, serves
 from zamba_lab.model import Zamba, check_tokens
 
 
@@ -22,12 +24,12 @@ def generate(
     stop: Iterable[int] = (),
     seed: int | None = None,
 ) -> Tensor:
-    """Continue each prompt.
+    """Continue each prompt. A model whose rows outnumber its tokenizer's pieces never writes an id beyond those.
 
     Args:
         ids: (b, l) prompts, l >= 1; padded anywhere, if mask says where.
         max_new_tokens: 0 or more.
-        temperature: 0 takes the likeliest token; above, logits are divided by it and a token is drawn.
+        temperature: 0 chooses the likeliest token; above, logits are divided by it and a token is drawn.
         top_k: draw from the k likeliest. top_p: from the smallest set of likeliest tokens whose probability reaches p,
             in (0, 1]. min_p: from tokens at least min_p times as probable as the likeliest, in [0, 1]. They apply in
             this order, each to what the one before left, after the temperature.
@@ -53,11 +55,12 @@ def stream(
     stop: Iterable[int] = (),
     seed: int | None = None,
 ) -> Iterator[Tensor]:
-    """The tokens of `generate` as they come, (b,) each. Arguments are checked when called, not at the first token."""
-    check_sampling(max_new_tokens, temperature, top_k, top_p, min_p)
-    stop = tuple(stop)
-    if any(not 0 <= s < model.config.vocab_size for s in stop):
-        raise ValueError(f"stop tokens must lie in 0..{model.config.vocab_size - 1}: got {stop}")
+    """The tokens of `generate` one by one, (b,) each. Arguments are checked when called, not at the first token.
+
+    The model must not be changed before the last token.
+    """
+    check_sampling(max_new_tokens, temperature, top_k, top_p, min_p, seed)
+    stop = check_stop(stop, model.config.vocab_size)
     check_tokens(ids, mask, None, model.config.vocab_size)
     generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
     steps = _steps(model, ids, mask, max_new_tokens, stop, (temperature, top_k, top_p, min_p, generator))
@@ -66,13 +69,19 @@ def stream(
 
 @torch.inference_mode()
 def _steps(model: Zamba, ids: Tensor, mask: Tensor | None, count: int, stop: tuple[int, ...], how) -> Iterator[Tensor]:
-    stops, cache, ended, token = ids.new_tensor(stop), None, None, None
-    for _ in range(count):
-        logits, cache = model.extend(ids, cache, mask, last_only=True)
-        fresh = sample(logits[:, 0], *how)
+    stops, ended, decoder = ids.new_tensor(stop), None, None
+    pieces = min(model.config.vocab_size, getattr(model.tokenizer, "vocab_size", model.config.vocab_size))
+    for i in range(count):
+        if i == 0:
+            logits, cache = model.extend(ids, None, mask, last_only=True)
+            decoder = Decoder(model, cache) if type(model) is Zamba and serves(model, len(ids)) else None
+        elif decoder is not None:
+            logits = decoder.step(token)[:, None]
+        else:
+            logits, cache = model.extend(token[:, None], cache)
+        fresh = sample(logits[:, -1, :pieces], *how).to(ids.dtype)
         token = fresh if ended is None else torch.where(ended, token, fresh)
         yield token
-        ids, mask = token[:, None], None
         if stop:
             ended = torch.isin(token, stops) if ended is None else ended | torch.isin(token, stops)
             if ended.all():
@@ -98,7 +107,9 @@ def filtered_probs(
     logits: Tensor, temperature: float, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None
 ) -> Tensor:
     """The distribution that is drawn from, (b, v), float32 or wider: what the filters drop is exactly 0."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    # From 0 down, so that no temperature, however small, makes a logit too large for its dtype.
+    logits = (logits - logits.amax(-1, keepdim=True)) / max(temperature, torch.finfo(logits.dtype).tiny)
     if top_k is not None and top_k < logits.shape[-1]:
         kth = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
@@ -115,15 +126,35 @@ def filtered_probs(
     return probs
 
 
-def check_sampling(max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:
+def check_sampling(
+    max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None, seed: int | None = None
+) -> None:
     """Raise ValueError with the rule and the value."""
     rules = (
-        (max_new_tokens >= 0, f"max_new_tokens must be 0 or more: got {max_new_tokens}"),
-        (0 <= temperature < float("inf"), f"temperature must be 0 (greedy) or a number above: got {temperature}"),
-        (top_k is None or top_k >= 1, f"top_k must be 1 or more, or None: got {top_k}"),
-        (top_p is None or 0 < top_p <= 1, f"top_p must lie in (0, 1], or be None: got {top_p}"),
-        (min_p is None or 0 <= min_p <= 1, f"min_p must lie in [0, 1], or be None: got {min_p}"),
+        (_whole(max_new_tokens) and max_new_tokens >= 0, f"max_new_tokens must be an integer of 0 or more: got {max_new_tokens!r}"),
+        (_real(temperature) and temperature >= 0, f"temperature must be 0 (greedy) or a number above: got {temperature!r}"),
+        (top_k is None or (_whole(top_k) and top_k >= 1), f"top_k must be an integer of 1 or more, or None: got {top_k!r}"),
+        (top_p is None or (_real(top_p) and 0 < top_p <= 1), f"top_p must lie in (0, 1], or be None: got {top_p!r}"),
+        (min_p is None or (_real(min_p) and 0 <= min_p <= 1), f"min_p must lie in [0, 1], or be None: got {min_p!r}"),
+        (seed is None or (_whole(seed) and -(1 << 63) <= seed < 1 << 63), f"seed must be an integer of 64 bits, or None: got {seed!r}"),
     )
     for holds, message in rules:
         if not holds:
             raise ValueError(message)
+
+
+def check_stop(stop: Iterable[int], vocab_size: int) -> tuple[int, ...]:
+    """The stop tokens as a tuple. Raises ValueError if they are none."""
+    stops = tuple(stop) if isinstance(stop, Iterable) else (None,)
+    if not all(_whole(token) and 0 <= token < vocab_size for token in stops):
+        raise ValueError(f"stop must be a list of token ids, each in 0..{vocab_size - 1}: got {stop!r}")
+    return tuple(map(int, stops))
+
+
+def _whole(value) -> bool:
+    """Whether this is an integer: Python's, numpy's or a tensor's."""
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def _real(value) -> bool:
+    return hasattr(value, "__float__") and math.isfinite(value)
