@@ -19,7 +19,7 @@ from train_step import ABLATION, ZAMBA2
 
 import zamba_lab as zl
 from zamba_lab.train import Mixture, TrainConfig, read_metrics, train
-from zamba_lab.train.batches import pieces_at
+from zamba_lab.train.batches import micro_batches
 
 # name: config, batch, length, steps
 WORK = {"Zamba2": (ZAMBA2, 8, 512, 12), "Zamba2, ablation size": (ABLATION, 64, 32, 60)}
@@ -56,7 +56,7 @@ def waiting(name: str, config: zl.ZambaConfig, batch: int, length: int, steps: i
         rows, making = read_metrics(Path(folder) / "run"), []
         for step in range(1000, 1000 + repeats(20, quick)):
             began = time.perf_counter()
-            pieces_at(data, step, training, 1)
+            micro_batches(data, step, training, 1)
             making.append(time.perf_counter() - began)
     start, *waited = (row["seconds_waiting"] for row in rows)
     took = [row["seconds"] for row in rows[1:]]

@@ -3,7 +3,7 @@
     bits per byte = -sum_t log2 p(token_t | tokens before it) / bytes of the text
 
 The end of each document is one of the tokens, so the sum is the length of a code for the documents, ends included. The measure
-during training is in `train/heldout.py`.
+during training is in `train/batches.py`.
 """
 
 from __future__ import annotations

@@ -12,11 +12,10 @@ from train.tiny import TINY, tiny_model
 from zamba_lab.config import ZambaConfig
 from zamba_lab import native
 from zamba_lab.train import TrainConfig
-from zamba_lab.train.batches import pieces_at
+from zamba_lab.train.batches import micro_batches
 from zamba_lab.train.mixture import Mixture
-from zamba_lab.train.optimiser import adamw
 from zamba_lab.recipes.plan import kept_per_token, page, plan, unit_params
-from zamba_lab.train.step import train_step
+from zamba_lab.train.step import adamw, train_step
 from train.tiny import with_documents
 
 SHAPES = [TINY, replace(TINY, n_shared_blocks=2, lora_rank_qkv=3), replace(TINY, n_shared_blocks=0), replace(TINY, tie_embeddings=False)]
@@ -30,7 +29,7 @@ def test_the_page_is_what_the_function_says():
 def test_state_is_what_weights_gradients_and_moments_take(config):
     model = tiny_model(**{name: getattr(config, name) for name in ("n_shared_blocks", "lora_rank_qkv", "tie_embeddings")})
     optimiser, training = adamw(model, TrainConfig()), TrainConfig(batch=2, length=9)
-    train_step(model, optimiser, pieces_at(Mixture.of(with_documents(200)), 0, training, 1), 1e-3, 1.0)
+    train_step(model, optimiser, micro_batches(Mixture.of(with_documents(200)), 0, training, 1), 1e-3, 1.0)
     found = plan(model.config, gpus=1).state_bytes
     assert found["weights"] == sum(p.nbytes for p in model.parameters())
     assert found["gradients"] == sum(p.grad.nbytes for p in model.parameters())

@@ -13,11 +13,9 @@ import torch.distributed as dist
 
 from train.tiny import TINY, random_packed, tiny_model, with_documents
 from zamba_lab.train import Labelled, Mixture, TrainConfig, train
-from zamba_lab.train.batches import pieces_at
-from zamba_lab.train.optimiser import adamw
-from zamba_lab.train.several import Ddp, Fsdp, load_sharded, save_sharded
-from zamba_lab.train.step import autocasting, gradient, train_step
-from zamba_lab.train.team import ALONE, Alone
+from zamba_lab.train.batches import micro_batches
+from zamba_lab.train.distributed import DDP, FSDP, SINGLE, SingleProcess, load_sharded, save_sharded
+from zamba_lab.train.step import adamw, autocast_for, gradient, train_step
 
 DATA = Mixture.of(with_documents(600))
 CONFIG = TrainConfig(
@@ -57,20 +55,20 @@ def model_of(name: str, seed: int = 0):
     return tiny_model(seed, **MODELS[name]).double()
 
 
-def gradients(folder: Path, name: str, team: Alone) -> None:
+def gradients(folder: Path, name: str, processes: SingleProcess) -> None:
     """Loss and whole gradient of the second step, for each model and option, after a first step that moves the weights."""
     for kind in MODELS:
         for option, changes in OPTIONS.items():
             config, model, data = replace(CONFIG, **changes), model_of(kind), LABELLED if option == "labelled" else DATA
             model.checkpointing(config.checkpointing)
-            module = team.wrap(model, config)
+            module = processes.wrap(model, config)
             optimiser = adamw(model, config)
-            train_step(module, optimiser, pieces_at(data, 0, config, 1, team.rank, team.size), 1e-2, 0.5, team=team)
+            train_step(module, optimiser, micro_batches(data, 0, config, 1, processes.rank, processes.size), 1e-2, 0.5, processes=processes)
             optimiser.zero_grad()
-            loss = gradient(module, pieces_at(data, 1, config, 1, team.rank, team.size), team=team)
-            grads = {name: team.whole(parameter.grad).clone() for name, parameter in model.named_parameters()}
-            norm = team.clip(list(model.parameters()), 0.5)
-            if team.rank == 0:
+            loss = gradient(module, micro_batches(data, 1, config, 1, processes.rank, processes.size), processes=processes)
+            grads = {name: processes.full(parameter.grad).clone() for name, parameter in model.named_parameters()}
+            norm = processes.clip(list(model.parameters()), 0.5)
+            if processes.rank == 0:
                 torch.save({"loss": loss, "norm": norm, "grads": grads}, folder / f"{name}, {kind}, {option}.pt")
 
 
@@ -82,34 +80,37 @@ def steps(folder: Path, kind: type | None, run: str, count: int) -> None:
 def go_on(folder: Path, kind: type | None, run: str, count: int, seed: int = 99) -> None:
     """Train to that many steps with other weights than the run had: it has its own."""
     config = replace(CONFIG, steps=count, evaluate_every=2)  # whoever evaluates has gathered what it was in parts
-    train(model_of("two blocks", seed), DATA, config, folder / run, random_packed(60), team=kind() if kind else ALONE)
+    train(model_of("two blocks", seed), DATA, config, folder / run, random_packed(60), processes=kind() if kind else SINGLE)
 
 
-def sharded(folder: Path, team: Alone, read: str, write: str) -> None:
+def sharded(folder: Path, processes: SingleProcess, read: str, write: str) -> None:
     """Load what others have saved in parts, say whether it is what they had, and save it in parts oneself."""
     model = model_of("two blocks", seed=17)
-    team.wrap(model, CONFIG)
+    processes.wrap(model, CONFIG)
     optimiser = adamw(model, CONFIG)
     if read:
         load_sharded(folder / read, model, optimiser)
     else:
-        train_step(model, optimiser, pieces_at(DATA, 0, CONFIG, 1), 1e-2, 0.5)
+        train_step(model, optimiser, micro_batches(DATA, 0, CONFIG, 1), 1e-2, 0.5)
     save_sharded(folder / write, model, optimiser)
-    weights = {name: team.whole(value) for name, value in model.state_dict().items()}
+    weights = {name: processes.full(value) for name, value in model.state_dict().items()}
     moments = {
-        name: {key: team.whole(value) for key, value in optimiser.state[parameter].items()} for name, parameter in model.named_parameters()
+        name: {key: processes.full(value) for key, value in optimiser.state[parameter].items()}
+        for name, parameter in model.named_parameters()
     }
-    if team.rank == 0:
+    if processes.rank == 0:
         torch.save({"weights": weights, "moments": moments}, folder / f"{write}.pt")
 
 
 def mixed_precision(folder: Path) -> None:
     """FSDP2 casts the weights to bfloat16 for each pass: what the native operators see are plain tensors."""
-    config, model, team = replace(CONFIG, precision="bf16"), tiny_model(), Fsdp()
-    team.wrap(model, config)
-    loss = gradient(model, pieces_at(DATA, 0, config, 1, team.rank, team.size), autocasting("bf16", torch.device("cpu")), team)
-    grads = {name: team.whole(parameter.grad) for name, parameter in model.named_parameters()}
-    if team.rank == 0:
+    config, model, processes = replace(CONFIG, precision="bf16"), tiny_model(), FSDP()
+    processes.wrap(model, config)
+    loss = gradient(
+        model, micro_batches(DATA, 0, config, 1, processes.rank, processes.size), autocast_for("bf16", torch.device("cpu")), processes
+    )
+    grads = {name: processes.full(parameter.grad) for name, parameter in model.named_parameters()}
+    if processes.rank == 0:
         torch.save({"loss": loss, "grads": grads}, folder / "mixed.pt")
 
 
@@ -117,33 +118,33 @@ def units(folder: Path) -> None:
     """Which modules FSDP2 gathers as one."""
     from torch.distributed.fsdp import FSDPModule
 
-    model, team = model_of("two blocks"), Fsdp()
-    team.wrap(model, CONFIG)
-    if team.rank == 0:
+    model, processes = model_of("two blocks"), FSDP()
+    processes.wrap(model, CONFIG)
+    if processes.rank == 0:
         torch.save([name for name, module in model.named_modules() if isinstance(module, FSDPModule)], folder / "units.pt")
 
 
 def alone_first(folder: Path) -> None:
-    gradients(folder, "alone", ALONE)
+    gradients(folder, "alone", SINGLE)
     steps(folder, None, "whole", 6)
     steps(folder, None, "one then two", 4)
-    sharded(folder, ALONE, "", "by one")
+    sharded(folder, SINGLE, "", "by one")
 
 
 def together(folder: Path) -> None:
-    for name, kind in (("ddp", Ddp), ("fsdp", Fsdp)):
+    for name, kind in (("ddp", DDP), ("fsdp", FSDP)):
         gradients(folder, name, kind())
         steps(folder, kind, name, 6)
-    go_on(folder, Fsdp, "one then two", 6)
-    steps(folder, Fsdp, "two then one", 4)
-    sharded(folder, Fsdp(), "by one", "by two")
+    go_on(folder, FSDP, "one then two", 6)
+    steps(folder, FSDP, "two then one", 4)
+    sharded(folder, FSDP(), "by one", "by two")
     mixed_precision(folder)
     units(folder)
 
 
 def alone_again(folder: Path) -> None:
     go_on(folder, None, "two then one", 6)
-    sharded(folder, ALONE, "by two", "by one again")
+    sharded(folder, SINGLE, "by two", "by one again")
 
 
 def forked(work, folder: Path, size: int) -> None:

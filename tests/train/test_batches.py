@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zamba_lab.train import Mixture, TrainConfig
-from zamba_lab.train.batches import IGNORE, ahead, by_documents, pieces_at
+from zamba_lab.train.batches import IGNORE, prefetch, split_documents, micro_batches
 
 TOKENS = np.arange(1000, dtype=np.uint16)
 DATA = Mixture.of(TOKENS)
@@ -29,7 +29,7 @@ def test_processes_together_see_what_one_would(size):
 def test_pieces_joined_are_the_batch(accumulate):
     from dataclasses import replace
 
-    pieces = pieces_at(DATA, 2, replace(CONFIG, accumulate=accumulate), None)
+    pieces = micro_batches(DATA, 2, replace(CONFIG, accumulate=accumulate), None)
     assert len(pieces) == accumulate
     torch.testing.assert_close(torch.cat([ids for ids, _ in pieces]), DATA.batch(2, CONFIG)[0])
 
@@ -39,7 +39,7 @@ def test_windows_are_cut_at_documents_and_each_token_is_still_predicted_once(ali
     bos = 1
     ids = torch.tensor([[1, 5, 6, 1, 7, 1, 1, 8], [9, 9, 9, 9, 9, 9, 9, 1], [2, 3, 4, 5, 6, 7, 8, 9]])
     targets = torch.cat([ids[:, 1:], torch.full((3, 1), 4)], dim=1)
-    pieces = by_documents(ids, targets, bos, alike)
+    pieces = split_documents(ids, targets, bos, alike)
     rows = [(row[aims != IGNORE].tolist(), aims[aims != IGNORE].tolist()) for part in pieces for row, aims in zip(*part)]
     expected = [
         ([1, 5, 6], [5, 6, 1]),
@@ -54,7 +54,7 @@ def test_windows_are_cut_at_documents_and_each_token_is_still_predicted_once(ali
 
 
 def test_ahead_gives_every_step_in_order_and_passes_errors_on():
-    assert list(ahead(lambda step: [step * step], range(3, 8))) == [(k, [k * k]) for k in range(3, 8)]
-    assert list(ahead(lambda step: [], range(0))) == []
+    assert list(prefetch(lambda step: [step * step], range(3, 8))) == [(k, [k * k]) for k in range(3, 8)]
+    assert list(prefetch(lambda step: [], range(0))) == []
     with pytest.raises(ZeroDivisionError):
-        list(ahead(lambda step: [1 // (step - 5)], range(3, 8)))
+        list(prefetch(lambda step: [1 // (step - 5)], range(3, 8)))

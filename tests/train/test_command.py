@@ -111,11 +111,10 @@ def test_a_file_says_what_flags_say_and_a_flag_has_the_last_word(place):
     assert by_file["run"] == by_flags["run"] and by_file["run"]["train.lr"] == 1e-3
 
 
-def test_a_run_is_resumed_only_when_asked_to_and_only_if_there_is_one(place, capsys):
+def test_a_run_is_resumed_only_when_asked_to_and_a_first_start_may_ask(place, capsys):
     command = ["train", str(place / "run.json"), *FLAGS]
-    assert main([*command, "--resume"]) == 2 and "nothing to resume" in capsys.readouterr().err
-    assert main(command) == 0
-    assert main(command) == 2 and "holds a run of 6 steps: go on with it by --resume" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0 and "random weights of seed 0" in capsys.readouterr().out.splitlines()[0]
+    assert main(command) == 2 and "holds a run of 6 steps: continue it by --resume" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0 and len(read_metrics(place / "run")) == 6
     assert main([*command, "--resume", "--lr", "1"]) == 2 and "train.lr was 0.003, is 1.0" in capsys.readouterr().err
 

@@ -22,36 +22,36 @@ def left(tmp_path_factory):
     return folder
 
 
-def said(left, team: str, case: str | None, when: str = "first") -> list[str | None]:
-    files = [left / f"{team}, {case}, {when}-{rank}.txt" for rank in range(2)]
+def said(left, kind: str, case: str | None, when: str = "first") -> list[str | None]:
+    files = [left / f"{kind}, {case}, {when}-{rank}.txt" for rank in range(2)]
     return [file.read_text() if file.exists() else None for file in files]
 
 
-@pytest.mark.parametrize("team", ["ddp", "fsdp"])
-def test_a_loss_that_is_no_number_in_one_stops_both_and_each_names_its_windows(left, team):
-    first, second = said(left, team, "no number")
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_loss_that_is_no_number_in_one_stops_both_and_each_names_its_windows(left, kind):
+    first, second = said(left, kind, "no number")
     assert first != second
     for one in (first, second):
         assert one.startswith("FloatingPointError: ") and "step 4 has loss nan" in one and "'data' tokens" in one
 
 
-@pytest.mark.parametrize("team", ["ddp", "fsdp"])
-def test_an_interrupt_of_one_stops_both_after_the_same_step(left, team):
-    first, second = said(left, team, "stopped")
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_an_interrupt_of_one_stops_both_after_the_same_step(left, kind):
+    first, second = said(left, kind, "stopped")
     assert first == second and first.startswith("KeyboardInterrupt: stopped after step 4 of 6")
 
 
-@pytest.mark.parametrize("team", ["ddp", "fsdp"])
-def test_where_one_is_killed_the_other_ends_with_an_error(left, team):
-    first, second = said(left, team, "killed")
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_where_one_is_killed_the_other_ends_with_an_error(left, kind):
+    first, second = said(left, kind, "killed")
     assert second is None and first != "done" and "Error" in first
 
 
-@pytest.mark.parametrize("team", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 @pytest.mark.parametrize("case", ["no number", "stopped", "killed"])
-def test_what_is_left_goes_on_to_the_same_bits(left, team, case):
-    whole, found = (left / f"{team}, {one}" for one in (None, case))
-    assert said(left, team, None) == said(left, team, case, "again") == ["done", "done"]
+def test_what_is_left_goes_on_to_the_same_bits(left, kind, case):
+    whole, found = (left / f"{kind}, {one}" for one in (None, case))
+    assert said(left, kind, None) == said(left, kind, case, "again") == ["done", "done"]
     for name, value in at_step(whole, 6)["model"].items():
         assert torch.equal(at_step(found, 6)["model"][name], value), name
     losses = [[row["loss"] for row in read_metrics(folder)] for folder in (whole, found)]

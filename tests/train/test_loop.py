@@ -71,15 +71,15 @@ def test_a_finished_run_is_read_back_and_not_repeated(tmp_path):
     assert same(trained, again) and len(rows(tmp_path)) == CONFIG.steps and not again.training
 
 
-def test_a_spoilt_last_checkpoint_costs_an_interval_and_is_said(tmp_path):
+def test_a_corrupt_last_checkpoint_costs_an_interval_and_is_said(tmp_path):
     whole = train(tiny_model(), TOKENS, CONFIG, tmp_path)
     before = rows(tmp_path)
     last = checkpoints(tmp_path)[-1][1]
     last.write_bytes(last.read_bytes()[:-1])
-    with pytest.warns(UserWarning, match="is spoilt.*goes on from the one before"):
+    with pytest.warns(UserWarning, match="is corrupt.*continues from the one before"):
         again = train(tiny_model(seed=1), TOKENS, CONFIG, tmp_path)
     assert same(whole, again) and rows(tmp_path) == before
-    assert "is spoilt" in (tmp_path / "run.log").read_text()
+    assert "is corrupt" in (tmp_path / "run.log").read_text()
 
 
 def test_the_loss_falls_on_what_can_be_learnt(tmp_path):
@@ -308,7 +308,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path, tokens, ch
 
 
 def test_held_out_text_and_tokenizer_must_fit_too(tmp_path):
-    with pytest.raises(ValueError, match="held-out text must have 2 tokens or more.*'validation' has 1 tokens"):
+    with pytest.raises(ValueError, match="held-out text must be Packed, of 2 tokens or more.*'validation' has 1 tokens"):
         train(tiny_model(), TOKENS, CONFIG, tmp_path, random_packed(1))
     with pytest.raises(ValueError, match="'far' has"):
         train(tiny_model(vocab_size=9), np.minimum(TOKENS, 8), CONFIG, tmp_path, {"far": random_packed(60)})

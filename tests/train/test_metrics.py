@@ -54,7 +54,7 @@ def test_a_half_written_file_is_not_read_and_goes_away(tmp_path):
 def test_it_is_parquet_for_everybody(tmp_path):
     metrics = Metrics(tmp_path, 0)
     metrics.add(row(1, sample="def x"))
-    metrics.rescue()
+    metrics.flush_if_possible()
     table = pq.read_table(tmp_path / "metrics")
     assert table.to_pydict() == {"step": [1], "loss": [1.0], "sample": ["def x"]}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from zamba_lab.train import Mixture
-from zamba_lab.train.mixture import DEAL
+from zamba_lab.train.mixture import CYCLE
 
 TOKENS = np.arange(1000, dtype=np.uint16)
 OTHER = np.arange(2000, 2300, dtype=np.int32)
@@ -41,7 +41,7 @@ def test_a_window_is_followed_by_one_token():
 @pytest.mark.parametrize("shares", [(0.6, 0.4), (0.999, 0.001), (1 / 3, 2 / 3)])
 def test_two_shares_are_kept_to_within_a_window_at_every_moment(shares):
     data = Mixture({"a": TOKENS, "b": OTHER}, dict(zip("ab", shares)))
-    first = np.cumsum([one.corpus == "a" for one in data.windows(0, 2 * DEAL + 77, 37, 5)])
+    first = np.cumsum([one.corpus == "a" for one in data.windows(0, 2 * CYCLE + 77, 37, 5)])
     n = np.arange(1, len(first) + 1)
     assert np.abs(first - shares[0] * n).max() <= 1, "a third is off by a third of a window each thousand"
 
@@ -49,10 +49,10 @@ def test_two_shares_are_kept_to_within_a_window_at_every_moment(shares):
 def test_many_shares_are_kept_and_come_out_exactly():
     shares = {"a": 0.5, "b": 0.25, "c": 0.125, "d": 0.125}
     data = Mixture(dict.fromkeys(shares, TOKENS), shares)
-    names = [one.corpus for one in data.windows(0, DEAL, 37, 5)]
+    names = [one.corpus for one in data.windows(0, CYCLE, 37, 5)]
     for name, share in shares.items():
         count = np.cumsum([one == name for one in names])
-        assert count[-1] == share * DEAL and np.abs(count - share * np.arange(1, DEAL + 1)).max() < 2, name
+        assert count[-1] == share * CYCLE and np.abs(count - share * np.arange(1, CYCLE + 1)).max() < 2, name
 
 
 def test_each_corpus_has_its_own_epochs_whatever_is_beside_it():
@@ -87,7 +87,7 @@ def test_a_memory_mapped_array_gives_the_same_windows_and_facts(tmp_path):
         ({}, None, "each corpus has a share"),
         ({"a": TOKENS[:0]}, None, r"n >= 1: 'a' is shape \(0,\), uint16"),
         ({"a": TOKENS.astype(float)}, None, "array .n,. of integers.*float64"),
-        ({"a": [1, 2]}, None, "'a' is list"),
+        ({"a": [1, 2]}, None, "'a' is a list"),
         ({"a": TOKENS}, {"b": 1.0}, r"got corpora \['a'\], shares of \['b'\]"),
         ({"a": TOKENS, "b": OTHER}, {"a": 0.6, "b": 0.5}, "be 1 together"),
         ({"a": TOKENS, "b": OTHER}, {"a": 1.5, "b": -0.5}, "0 or more"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from zamba_lab.train.schedules import SCHEDULES, WSD, Constant, Cosine, Exponential, Linear, Schedule, read
+from zamba_lab.train.schedules import SCHEDULES, WSD, Constant, Cosine, Exponential, Linear, Schedule, read_schedule
 
 STEPS = 200
 ALL = [Constant(20), Linear(20, final=0.1), Cosine(20, final=0.1), WSD(20, decay=0.25, final=0.1), Exponential(20, factor=0.1)]
@@ -48,8 +48,8 @@ def test_without_warm_up_the_first_step_has_the_peak(kind):
 
 @pytest.mark.parametrize("schedule", ALL, ids=str)
 def test_written_and_read_it_is_the_same(schedule):
-    assert read(str(schedule)) == schedule
-    assert read(f" {str(schedule).split('(')[0]} ") == replace(type(schedule)(), warmup=0)
+    assert read_schedule(str(schedule)) == schedule
+    assert read_schedule(f" {str(schedule).split('(')[0]} ") == replace(type(schedule)(), warmup=0)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_written_and_read_it_is_the_same(schedule):
 )
 def test_a_text_that_is_no_schedule_is_refused(text, rule):
     with pytest.raises(ValueError, match=rule):
-        read(text)
+        read_schedule(text)
 
 
 def test_a_warm_up_that_meets_the_decay_is_refused():

@@ -11,9 +11,9 @@ from torch import nn
 from train.tiny import periodic, tiny_model, with_documents
 from zamba_lab import native
 from zamba_lab.train import Mixture, TrainConfig
-from zamba_lab.train.batches import by_documents, pieces_at
-from zamba_lab.train.optimiser import adamw, decayed
-from zamba_lab.train.step import autocasting, gradient, resolved, train_step
+from zamba_lab.train.batches import split_documents, micro_batches
+from zamba_lab.train.config import resolve_precision
+from zamba_lab.train.step import adamw, autocast_for, decayed_parameters, gradient, train_step
 
 CONFIG = TrainConfig(batch=6, length=23, lr=1e-2, seed=3)
 DATA = Mixture.of(with_documents(600))
@@ -35,11 +35,11 @@ def equal(found, expected, **more) -> None:
 @pytest.mark.parametrize("accumulate", [2, 4, 6])
 def test_pieces_give_the_loss_and_gradient_of_the_joined_batch(accumulate):
     model = tiny_model().double()
-    whole = gradients(model, pieces_at(DATA, 2, CONFIG, 1))
+    whole = gradients(model, micro_batches(DATA, 2, CONFIG, 1))
     assert whole[0] == pytest.approx(
         float(F.cross_entropy(model(DATA.batch(2, CONFIG)[0]).flatten(0, 1), DATA.batch(2, CONFIG)[1].flatten()).detach())
     )
-    equal(gradients(model, pieces_at(DATA, 2, replace(CONFIG, accumulate=accumulate), 1)), whole, rtol=1e-10, atol=1e-12)
+    equal(gradients(model, micro_batches(DATA, 2, replace(CONFIG, accumulate=accumulate), 1)), whole, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("changes", KINDS)
@@ -59,7 +59,7 @@ def test_each_document_of_a_window_is_as_if_it_were_alone(changes, with_native):
         alone = alone / ids.numel()
         alone.backward()
         expected = alone.item(), {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-        pieces = by_documents(ids, targets, 1)
+        pieces = split_documents(ids, targets, 1)
         assert len(pieces) > 1
         equal(gradients(model, pieces), expected, rtol=1e-10, atol=1e-12)
         logits.sort(key=lambda one: -len(one[0]))
@@ -73,7 +73,7 @@ def test_each_document_of_a_window_is_as_if_it_were_alone(changes, with_native):
 
 def test_without_cutting_documents_do_see_each_other():
     model = tiny_model().double()
-    cut, whole = (gradients(model, pieces_at(DATA, 1, replace(CONFIG, documents=on), 1)) for on in (True, False))
+    cut, whole = (gradients(model, micro_batches(DATA, 1, replace(CONFIG, documents=on), 1)) for on in (True, False))
     assert abs(cut[0] - whole[0]) > 1e-6
 
 
@@ -82,9 +82,9 @@ def test_without_cutting_documents_do_see_each_other():
 def test_checkpointing_changes_no_value_and_no_gradient(changes, with_native):
     model = tiny_model(**changes).double()
     with native.off() if not with_native else torch.enable_grad():
-        plain = gradients(model, pieces_at(DATA, 0, CONFIG, 1))
+        plain = gradients(model, micro_batches(DATA, 0, CONFIG, 1))
         model.checkpointing(True)
-        equal(gradients(model, pieces_at(DATA, 0, CONFIG, 1)), plain, rtol=0, atol=0)
+        equal(gradients(model, micro_batches(DATA, 0, CONFIG, 1)), plain, rtol=0, atol=0)
 
 
 def test_checkpointing_keeps_only_what_enters_a_layer():
@@ -118,8 +118,8 @@ def test_a_cache_is_carried_though_checkpointing_is_on():
 
 def test_autocast_is_near_and_leaves_weights_and_gradients_in_float32():
     model = tiny_model()
-    exact = gradients(model, pieces_at(DATA, 0, CONFIG, 1))
-    near = gradients(model, pieces_at(DATA, 0, CONFIG, 1), autocasting("bf16", torch.device("cpu")))
+    exact = gradients(model, micro_batches(DATA, 0, CONFIG, 1))
+    near = gradients(model, micro_batches(DATA, 0, CONFIG, 1), autocast_for("bf16", torch.device("cpu")))
     assert near[0] == pytest.approx(exact[0], rel=2e-2) and near[0] != exact[0]
     for name, value in exact[1].items():
         assert near[1][name].dtype == torch.float32
@@ -127,13 +127,13 @@ def test_autocast_is_near_and_leaves_weights_and_gradients_in_float32():
 
 
 def test_auto_is_float32_on_a_cpu():
-    assert resolved("auto", torch.device("cpu")) == "float32" and resolved("bf16", torch.device("cpu")) == "bf16"
+    assert resolve_precision("auto", torch.device("cpu")) == "float32" and resolve_precision("bf16", torch.device("cpu")) == "bf16"
 
 
 def test_a_step_learns_and_one_without_a_number_changes_nothing():
     model = tiny_model()
     optimiser = adamw(model, CONFIG)
-    pieces = pieces_at(Mixture.of(periodic(400)), 0, CONFIG, 1)
+    pieces = micro_batches(Mixture.of(periodic(400)), 0, CONFIG, 1)
     losses = [train_step(model, optimiser, pieces, 1e-2, 1.0)[0] for _ in range(20)]
     assert losses[-1] < losses[0] / 2
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_a_step_learns_and_one_without_a_number_changes_nothing():
 def test_decay_spares_norms_biases_embeddings_and_the_ssm_s_rates(changes):
     """In Mamba-1 A_log and D are matrices, and yet no weights to be made small."""
     model = tiny_model(**changes)
-    names, every = decayed(model), dict(model.named_parameters())
+    names, every = decayed_parameters(model), dict(model.named_parameters())
     spared = (
         "embedding.weight",
         "norm.weight",
@@ -175,7 +175,7 @@ def test_the_shared_path_has_its_share_of_the_learning_rate():
     model = tiny_model()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     optimiser = adamw(model, replace(CONFIG, shared_lr=0.25))
-    train_step(model, optimiser, pieces_at(DATA, 0, CONFIG, 1), lr=1e-3, clip=1.0)
+    train_step(model, optimiser, micro_batches(DATA, 0, CONFIG, 1), lr=1e-3, clip=1.0)
     for group in optimiser.param_groups:
         ours = {".invocation." in names[id(p)] or names[id(p)].startswith("shared_blocks.") for p in group["params"]}
         assert ours == {group["lr"] == 2.5e-4} and group["lr"] in (1e-3, 2.5e-4)

@@ -153,8 +153,7 @@ def timed(study: Study, arm: str, steps: int = 3) -> float:
     import torch
 
     from zamba_lab.model import Zamba
-    from zamba_lab.train.optimiser import adamw
-    from zamba_lab.train.step import train_step
+    from zamba_lab.train.step import adamw, train_step
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

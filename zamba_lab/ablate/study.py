@@ -170,9 +170,9 @@ def _placed(place: tuple, make: Callable, *arguments: Any, **more: Any) -> Any:
 
 
 def _base(value: Any) -> ZambaConfig:
-    from zamba_lab.train.command import shape
+    from zamba_lab.train.command import model_config
 
-    return shape(value)
+    return model_config(value)
 
 
 def _train(value: Any) -> TrainConfig:

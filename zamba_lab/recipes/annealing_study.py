@@ -34,7 +34,7 @@ from zamba_lab.config.presets import SHIPPED
 from zamba_lab.corpora import Packed
 from zamba_lab.model import Zamba
 from zamba_lab.train.config import TrainConfig
-from zamba_lab.train.heldout import packed_bits_per_byte
+from zamba_lab.train.batches import packed_bits_per_byte
 from zamba_lab.train.loop import train
 from zamba_lab.train.metrics import Writer
 from zamba_lab.train.mixture import REPLAY, Mixture

@@ -3,7 +3,7 @@
     print(plan(ZambaConfig.preset("zamba2-1.2b"), gpus=64, gpu="H100").table())
     python -m zamba_lab.recipes.plan > zamba_lab/recipes/PLAN.md
 
-Counted are FSDP2 as `train/several.py` sets it up, weights and moments in float32, passes and activations in bfloat16. Shapes
+Counted are FSDP2 as `train/distributed.py` sets it up, weights and moments in float32, passes and activations in bfloat16. Shapes
 are exact; the speed is a bound: the slowest of arithmetic, memory and links, each at its data sheet's peak and all overlapped.
 No run reaches it; `share` says which part of it one hopes for.
 """
@@ -206,7 +206,7 @@ The data sheets' peaks:
 
 Memory is what the tensors take, without the allocator's losses. Speed is a bound that no run reaches: the slowest of
 arithmetic, memory and links at their peaks, all three overlapped. Where the links are slow, they decide as soon as a
-GPU has few tokens in a step; more windows, or more pieces in a step (`accumulate`), make them matter less. Tensor- and
+GPU has few tokens in a step; more windows, or more micro-batches in a step (`accumulate`), make them matter less. Tensor- and
 context-parallel training are out of scope.
 """
 

@@ -28,9 +28,8 @@ from zamba_lab.tasks.catalogue import get
 from zamba_lab.tasks.task import Task, accuracy
 from zamba_lab.trace import Trace
 from zamba_lab.train.config import TrainConfig
-from zamba_lab.train.optimiser import adamw
 from zamba_lab.train.schedules import Constant
-from zamba_lab.train.step import train_step
+from zamba_lab.train.step import adamw, train_step
 
 SOLVED = 0.99  # accuracy on CHECKED new sequences, and again on others
 CHECKED = 512

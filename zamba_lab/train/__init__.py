@@ -1,16 +1,15 @@
-"""Training: a loop that can be stopped at any moment and continued, on one process or many, in one phase or two.
+"""Training: a loop that can be stopped at any moment and resumed, by one process or many, in one phase or two.
 
 Read in this order:
 
     loop.py          the loop: a batch, a step, a row of metrics, a checkpoint
-    step.py          loss, gradient, AdamW;  optimiser.py what is decayed
+    step.py          loss, gradient, AdamW, and what is decayed
     config.py        the arguments;  schedules.py the learning rate as a value
-    mixture.py       which windows a step sees;  labelled.py a task's batches in their place;  batches.py in pieces
+    mixture.py       which windows a step sees, or a task's labelled batches;  batches.py in micro-batches
     state.py         what a checkpoint holds;  files.py how it gets to the disk and back
-    checks.py        what must hold before the first step;  holding.py the folder's lock and Ctrl-C
+    checks.py        what must hold before the first step;  lock.py the folder's lock and Ctrl-C
     metrics.py       the rows as parquet;  writers.py TensorBoard and others
-    heldout.py       bits per byte while it trains; of documents, and of xz: zamba_lab.evaluate
-    team.py          one process;  several.py many (DDP, FSDP2)
+    distributed.py   one process, or many (DDP, FSDP2)
     command.py       `zamba-lab train`
 
 Tensor- and context-parallel training are out of scope.
@@ -23,7 +22,7 @@ _HOME = {
     "TrainConfig": "config",
     "annealing": "config",
     "Mixture": "mixture",
-    "Labelled": "labelled",
+    "Labelled": "mixture",
     "REPLAY": "mixture",
     "Schedule": "schedules",
     "Constant": "schedules",
@@ -35,10 +34,10 @@ _HOME = {
     "tensorboard": "writers",
     "trackio": "writers",
     "wandb": "writers",
-    "from_torchrun": "several",
-    "save_sharded": "several",
-    "load_sharded": "several",
-    "packed_bits_per_byte": "heldout",
+    "from_torchrun": "distributed",
+    "save_sharded": "distributed",
+    "load_sharded": "distributed",
+    "packed_bits_per_byte": "batches",
 }
 __all__ = list(_HOME)
 

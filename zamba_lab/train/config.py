@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any
 
-from zamba_lab.train.schedules import WSD, Exponential, Schedule, read
+import torch
+
+from zamba_lab.train.schedules import WSD, Exponential, Schedule, read_schedule
 
 PRECISIONS = ("auto", "float32", "bf16")
 
 
-def _option(default: Any, about: str) -> Any:
-    return field(default=default, metadata={"about": about})
+def _option(default: Any, about: str, least: int | None = None) -> Any:
+    return field(default=default, metadata={"about": about, "least": least})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What is done with the tokens; what the model is stands in its own config.
+    """How to train; what the model is stands in its own config.
 
-    `schedule` may be given as a text (`schedules.read`). Raises ValueError naming the rule and the values if the fields do
+    `schedule` may be given as a text (`read_schedule`). Raises ValueError naming the rule and the values if the fields do
     not fit together.
     """
 
-    steps: int = _option(1000, "steps of the optimiser")
-    batch: int = _option(8, "windows in one step, over all processes")
-    length: int = _option(512, "tokens in one window, 2 or more")
-    accumulate: int = _option(1, "pieces in which a step's batch is computed: less memory, the same gradient")
+    steps: int = _option(1000, "steps of the optimiser", 1)
+    batch: int = _option(8, "windows in one step, over all processes", 1)
+    length: int = _option(512, "tokens in one window, 2 or more", 2)
+    accumulate: int = _option(1, "micro-batches of a step: less memory, the same gradient", 1)
     documents: bool = _option(False, "state, convolution and attention begin anew at each document of a window")
     max_epochs: float | None = _option(1.0, "how often a corpus may be seen; None: any number of times")
     lr: float = _option(3e-3, "the peak of the learning rate")
@@ -35,38 +39,34 @@ class TrainConfig:
     beta1: float = _option(0.9, "of AdamW")
     beta2: float = _option(0.95, "of AdamW")
     clip: float = _option(1.0, "largest norm of the gradient")
-    seed: int = _option(0, "of the order of the windows")
+    seed: int = _option(0, "of the order of the windows", 0)
     precision: str = _option("auto", "float32, bf16 (autocast; the weights stay float32), or auto: bf16 on a GPU that has it")
     checkpointing: bool = _option(False, "keep each layer's input only and compute the layer again for its gradient")
-    evaluate_every: int = _option(250, "steps between evaluations")
-    checkpoint_every: int = _option(250, "steps between checkpoints")
-    keep: int = _option(2, "newest checkpoints that stay, 2 or more: if the last is spoilt there is one before")
-    sample_every: int = _option(0, "steps between texts written by the model; 0: none")
+    evaluate_every: int = _option(250, "steps between evaluations", 1)
+    checkpoint_every: int = _option(250, "steps between checkpoints", 1)
+    keep: int = _option(2, "newest checkpoints that stay, 2 or more: if the last is corrupt there is one before", 2)
+    sample_every: int = _option(0, "steps between texts written by the model; 0: none", 0)
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str):
-            object.__setattr__(self, "schedule", read(self.schedule))
-        least = {
-            "steps": 1,
-            "batch": 1,
-            "length": 2,
-            "accumulate": 1,
-            "evaluate_every": 1,
-            "checkpoint_every": 1,
-            "keep": 2,
-            "sample_every": 0,
-        }
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} must be {bound} or more: got {getattr(self, name)}")
+            object.__setattr__(self, "schedule", read_schedule(self.schedule))
+        for option in fields(self):
+            object.__setattr__(self, option.name, _checked(option.name, option.type, getattr(self, option.name)))
+            least = option.metadata["least"]
+            if least is not None and getattr(self, option.name) < least:
+                raise ValueError(f"{option.name} must be {least} or more: got {getattr(self, option.name)}")
         for name in ("lr", "shared_lr", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0: got {getattr(self, name)}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1): got {getattr(self, name)}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must be 0 or more: got {self.weight_decay}")
         if self.accumulate > self.batch:
-            raise ValueError(f"accumulate must be at most batch, a window a piece: got accumulate={self.accumulate}, batch={self.batch}")
+            raise ValueError(
+                f"accumulate must be at most batch, a window a micro-batch: got accumulate={self.accumulate}, batch={self.batch}"
+            )
         if self.max_epochs is not None and not self.max_epochs > 0:
             raise ValueError(f"max_epochs must be above 0, or None for any number: got {self.max_epochs}")
         if self.precision not in PRECISIONS:
@@ -79,7 +79,27 @@ class TrainConfig:
 
     def facts(self) -> dict[str, object]:
         """Each field as a number, a text or None."""
-        return {one.name: str(self.schedule) if one.name == "schedule" else getattr(self, one.name) for one in fields(self)}
+        return {option.name: str(self.schedule) if option.name == "schedule" else getattr(self, option.name) for option in fields(self)}
+
+
+def _checked(name: str, kind: str, value: Any) -> Any:
+    """A value of a field's type, numpy's numbers as Python's. Raises ValueError for any other; a bool is no number."""
+    if value is None and kind.endswith("| None"):
+        return None
+    kind = kind.removesuffix(" | None")
+    types = {"int": Integral, "float": Real, "bool": bool, "str": str, "Schedule": Schedule}[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+        raise ValueError(f"{name} must be of type {kind}: got {value!r}")
+    if kind == "float" and math.isinf(value):
+        raise ValueError(f"{name} must be finite: got {value}")
+    return value.item() if hasattr(value, "item") else value
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """ "auto" as what it means on a device: bf16 on a GPU that has it, else float32. "bf16" and "float32" stay."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
 def annealing(trunk: TrainConfig, steps: int, **changes: Any) -> TrainConfig:
@@ -94,26 +114,28 @@ def from_values(values: dict[str, Any]) -> TrainConfig:
 
     Raises ValueError naming the fields there are, or the field whose value is of the wrong kind.
     """
-    known = {one.name: one for one in fields(TrainConfig)}
-    if unknown := sorted(values.keys() - known.keys()):
-        raise ValueError(f"no such training argument: {', '.join(unknown)}; there are {', '.join(known)}")
-    return TrainConfig(**{name: _converted(known[name], value) for name, value in values.items()})
+    options = {option.name: option.type for option in fields(TrainConfig)}
+    if unknown := sorted(map(str, values.keys() - options.keys())):
+        raise ValueError(f"no such training argument: {', '.join(unknown)}; there are {', '.join(options)}")
+    return TrainConfig(**{name: _converted(name, options[name], value) for name, value in values.items()})
 
 
-def _converted(one, value: Any) -> Any:
-    kind = one.type.removesuffix(" | None")
-    if kind == "Schedule" or (value in (None, "none", "None") and one.type != kind):
-        return None if one.type != kind else value
+def _converted(name: str, kind: str, value: Any) -> Any:
+    if kind == "Schedule":
+        return value
+    if kind.endswith("| None") and value in (None, "none", "None"):
+        return None
+    plain = kind.removesuffix(" | None")
     try:
-        if kind == "bool":
+        if plain == "bool":
             return {"true": True, "false": False}[str(value).lower()]
-        if kind == "int" and float(value) != int(float(value)):
+        if plain == "int" and float(value) != int(float(value)):
             raise ValueError
-        return {"int": lambda text: int(float(text)), "float": float, "str": str}[kind](value)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{one.name} must be of type {one.type}: got {value!r}") from error
+        return {"int": lambda text: int(float(text)), "float": float, "str": str}[plain](value)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} must be of type {kind}: got {value!r}") from error
 
 
 def defaults() -> dict[str, tuple[Any, str]]:
     """Of each field: its default, and what it is about."""
-    return {one.name: (one.default, one.metadata["about"]) for one in fields(TrainConfig)}
+    return {option.name: (option.default, option.metadata["about"]) for option in fields(TrainConfig)}

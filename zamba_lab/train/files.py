@@ -1,8 +1,8 @@
-"""The checkpoint files of a run: written whole or not at all, the newest few kept, and a spoilt one known as such.
+"""The checkpoint files of a run: written atomically, the newest few kept, and a corrupt one recognised.
 
-    runs/x/checkpoint-000000250-5e884898da280471.pt       after 250 steps; the beginning of the SHA-256 of what is inside
+    runs/x/checkpoint-000000250-5e884898da280471.pt       after 250 steps; the first 16 digits of the content's SHA-256
 
-The hash stands in the name, so that one rename puts both in place: a kill at any moment leaves a whole file, or a `.part` that
+The hash is part of the name, so that one rename puts both in place: a kill at any moment leaves a complete file, or a `.part` that
 the next start removes.
 """
 
@@ -19,17 +19,17 @@ from typing import Any, BinaryIO
 import torch
 
 NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{16})\.pt")
-SPOILT = "spoilt-"  # put before the name of a file that is not what it was
+CORRUPT = "corrupt-"  # put before the name of a file whose hash is wrong
 
 
-class SpoiltCheckpoint(ValueError):
+class CorruptCheckpoint(ValueError):
     """The content of a checkpoint is not what was written."""
 
 
 def checkpoints(folder: str | Path) -> list[tuple[int, Path]]:
     """(step, file) of each checkpoint of a run, the newest last."""
-    found = [(NAME.fullmatch(file.name), file) for file in Path(folder).glob("checkpoint-*.pt")]
-    return sorted((int(match[1]), file) for match, file in found if match)
+    matches = [(NAME.fullmatch(file.name), file) for file in Path(folder).glob("checkpoint-*.pt")]
+    return sorted((int(match[1]), file) for match, file in matches if match)
 
 
 def write(folder: Path, step: int, content: Mapping[str, Any], keep: int) -> Path:
@@ -41,96 +41,83 @@ def write(folder: Path, step: int, content: Mapping[str, Any], keep: int) -> Pat
     out = None
     try:
         with open(part, "wb") as file:
-            torch.save(content, out := _Hashed(file))
+            torch.save(content, out := _HashingFile(file))
             if out.error:
                 raise out.error
             file.flush()
             os.fsync(file.fileno())
         done = folder / f"checkpoint-{step:09d}-{out.sha.hexdigest()[:16]}.pt"
         os.replace(part, done)
-    except OSError as error:
-        _forget(part)
-        raise OSError(error.errno, _no_room(folder, step, out, error)) from error
-    except BaseException:
-        _forget(part)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, _no_room(folder, step, out, error)) from error
         raise
-    _settle(folder)
+    if hasattr(os, "O_DIRECTORY"):  # have the rename itself on the disk, where a system can do so
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
     for _, old in checkpoints(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return done
 
 
 def read(file: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. Raises SpoiltCheckpoint if its hash is not the one in its name."""
-    wanted = NAME.fullmatch(file.name)[2]
+    """The content of a checkpoint, on the CPU. Raises CorruptCheckpoint if its hash is not the one in its name."""
+    expected = NAME.fullmatch(file.name)[2]
     with open(file, "rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()[:16]
-    if found != wanted:
-        raise SpoiltCheckpoint(
-            f"{file.name} is spoilt: it holds {file.stat().st_size} bytes of hash {found}, written were bytes of hash {wanted}"
-        )
+        actual = hashlib.file_digest(content, "sha256").hexdigest()[:16]
+    if actual != expected:
+        raise CorruptCheckpoint(f"{file.name} is corrupt: its {file.stat().st_size} bytes have the hash {actual}, written was {expected}")
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def last_good(folder: Path, say: Callable[[str], object]) -> dict[str, Any] | None:
-    """The content of the newest checkpoint that is what was written; None if there is none at all.
+def newest_valid(folder: Path, warn: Callable[[str], object]) -> dict[str, Any] | None:
+    """The content of the newest checkpoint with the right hash; None if there is no checkpoint at all.
 
-    Each spoilt one before it is reported by `say` and renamed. Raises SpoiltCheckpoint if all are.
+    Each corrupt one after it is reported by `warn` and renamed. Raises CorruptCheckpoint if all are.
     """
-    known = checkpoints(folder)
-    spoilt = []
-    for _, file in reversed(known):
+    corrupt: dict[Path, CorruptCheckpoint] = {}
+    for _, file in reversed(checkpoints(folder)):
         try:
-            found = read(file)
-        except SpoiltCheckpoint as error:
-            spoilt.append(str(error))
+            content = read(file)
+        except CorruptCheckpoint as error:
+            corrupt[file] = error
             continue
-        for reason in spoilt:
-            say(f"{reason}. The run goes on from the one before, {file.name}")
-            (folder / reason.split(" ")[0]).rename(folder / (SPOILT + reason.split(" ")[0]))
-        return found
-    if spoilt:
-        raise SpoiltCheckpoint(f"no checkpoint in {str(folder)!r} can be used: {'; '.join(spoilt)}")
+        for bad, error in corrupt.items():
+            warn(f"{error}. The run continues from the one before, {file.name}")
+            bad.rename(folder / (CORRUPT + bad.name))
+        return content
+    if corrupt:
+        raise CorruptCheckpoint(f"no checkpoint in {str(folder)!r} can be used: {'; '.join(map(str, corrupt.values()))}")
     return None
 
 
 def at_step(folder: str | Path, step: int | None) -> dict[str, Any]:
     """The content of a run's checkpoint after `step` steps, or its newest. Raises ValueError if there is none such."""
-    known = dict(checkpoints(folder))
-    if not known or (step is not None and step not in known):
+    files = dict(checkpoints(folder))
+    if not files or (step is not None and step not in files):
         raise ValueError(
             f"{str(folder)!r} must hold a checkpoint{'' if step is None else f' of step {step}'}: it has "
-            f"{f'those of steps {sorted(known)}' if known else 'none'}"
+            f"{f'those of steps {sorted(files)}' if files else 'none'}"
         )
-    return read(known[max(known) if step is None else step])
+    return read(files[max(files) if step is None else step])
 
 
-def _no_room(folder: Path, step: int, out: _Hashed | None, error: OSError) -> str:
+def _no_room(folder: Path, step: int, out: _HashingFile | None, error: OSError) -> str:
     size = f"{out.size:,} bytes" if out else "a file"
     kept = [file.name for _, file in checkpoints(folder)]
     return (
         f"the checkpoint of step {step} could not be written ({error.strerror}): it needs {size} in {str(folder)!r}, whose "
         f"disk has {shutil.disk_usage(folder).free:,} bytes free. Nothing is lost before "
-        f"{kept[-1] if kept else 'the first step'}: make room, and the same call goes on from there"
+        f"{kept[-1] if kept else 'the first step'}: make room, and the same call continues from there"
     )
 
 
-def _forget(part: Path) -> None:
-    part.unlink(missing_ok=True)
-
-
-def _settle(folder: Path) -> None:
-    """Have the rename itself on the disk, where a system can do so."""
-    if hasattr(os, "O_DIRECTORY"):
-        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
-
-
-class _Hashed:
-    """A file that hashes and counts what goes into it.
+class _HashingFile:
+    """A file that hashes and counts what is written to it.
 
     torch's writer cannot be stopped halfway, so the first error is kept and all after it only counted: so much room is needed.
     """
@@ -149,4 +136,4 @@ class _Hashed:
         return len(data)
 
     def flush(self) -> None:
-        """torch asks for it; `write` above does it, where an error can be told."""
+        """torch calls it; `write` above flushes, where an error can be raised."""

@@ -2,10 +2,10 @@
 
     schedule = WSD(warmup=100, decay=0.3)
     schedule.share(250, steps=1000)        # 1.0
-    str(schedule)                          # "wsd(warmup=100, decay=0.3, final=0.0)", and `read` takes it back
+    str(schedule)                          # "wsd(warmup=100, decay=0.3, final=0.0)", which `read_schedule` reads
 
 `t` below runs from 0 at the end of the warm-up to 1 at the end of the run. The two phases of the published recipe are two
-runs: a trunk with Cosine or WSD, and an annealing run that branches from it with Exponential (`loop.train`, `branch`).
+runs: a trunk with Cosine or WSD, and an annealing run that branches from it with Exponential (`loop.train`, `branch_from`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ class Schedule(ABC):
     warmup: int = 0  # steps of the rise; step k of them has the share (k + 1) / warmup
 
     def __post_init__(self) -> None:
-        if not isinstance(self.warmup, int) or self.warmup < 0:
+        if not isinstance(self.warmup, int) or isinstance(self.warmup, bool) or self.warmup < 0:
             raise ValueError(f"warmup must be a number of steps, 0 or more: got {self.warmup!r}")
         for name in ("final", "decay", "factor"):
-            if hasattr(self, name) and not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share, in [0, 1]: got {getattr(self, name)}")
+            value = getattr(self, name, 0)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ValueError(f"{name} is a share, in [0, 1]: got {value!r}")
 
     def share(self, step: int, steps: int) -> float:
         """The share of the peak in step 0..steps - 1 of a run of `steps`."""
@@ -115,20 +116,20 @@ class Exponential(Schedule):
 SCHEDULES = {"constant": Constant, "linear": Linear, "cosine": Cosine, "wsd": WSD, "exponential": Exponential}
 
 
-def read(text: str) -> Schedule:
+def read_schedule(text: str) -> Schedule:
     """The schedule of a text such as "cosine" or "wsd(warmup=60, decay=0.3)"; what is left out has its default.
 
     Raises ValueError if the text is no such thing.
     """
     try:
-        found = ast.parse(text.strip(), mode="eval").body
-        name, given, loose = (found.func.id, found.keywords, found.args) if isinstance(found, ast.Call) else (found.id, [], [])
-        values = {one.arg: ast.literal_eval(one.value) for one in given}
-    except (SyntaxError, AttributeError, ValueError) as error:
-        raise ValueError(f"a schedule is written like 'wsd(warmup=60, decay=0.3)': got {text!r}") from error
+        tree = ast.parse(text.strip(), mode="eval").body
+        name, keywords, positional = (tree.func.id, tree.keywords, tree.args) if isinstance(tree, ast.Call) else (tree.id, [], [])
+        values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in keywords}
+    except (SyntaxError, AttributeError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"a schedule is written like 'wsd(warmup=60, decay=0.3)': got {text!r:.200}") from error
     if name not in SCHEDULES:
         raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}: got {name!r}")
     known = {field.name for field in fields(SCHEDULES[name])}
-    if loose or not values.keys() <= known:
-        raise ValueError(f"{name} takes {', '.join(f'{one}=' for one in sorted(known))} and nothing else: got {text!r}")
+    if positional or not values.keys() <= known:
+        raise ValueError(f"{name} takes {', '.join(f'{field}=' for field in sorted(known))} and nothing else: got {text!r}")
     return SCHEDULES[name](**values)

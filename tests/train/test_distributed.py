@@ -25,10 +25,10 @@ def left(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("team", ["ddp", "fsdp"])
-def test_loss_and_gradient_are_those_of_one_process_on_the_joined_batch(left, team, option, kind):
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_loss_and_gradient_are_those_of_one_process_on_the_joined_batch(left, way, option, kind):
     """A shared block's gradient is the sum over its invocations, once: it would be off by a factor otherwise."""
-    two, one = (torch.load(left / f"{name}, {kind}, {option}.pt") for name in (team, "alone"))
+    two, one = (torch.load(left / f"{name}, {kind}, {option}.pt") for name in (way, "alone"))
     torch.testing.assert_close(two["loss"], one["loss"], rtol=1e-10, atol=0)
     torch.testing.assert_close(two["norm"], one["norm"], rtol=1e-10, atol=0)
     assert two["grads"].keys() == one["grads"].keys()
@@ -60,18 +60,18 @@ def test_a_shared_block_is_one_unit_and_so_is_each_layer(left):
 
 def test_with_weights_cast_for_each_pass_loss_and_gradient_are_near(left):
     from train.ranks import CONFIG, DATA
-    from zamba_lab.train.batches import pieces_at
+    from zamba_lab.train.batches import micro_batches
     from zamba_lab.train.step import gradient
 
     found, model = torch.load(left / "mixed.pt"), tiny_model()
-    assert float(found["loss"]) == pytest.approx(float(gradient(model, pieces_at(DATA, 0, CONFIG, 1))), rel=2e-2)
+    assert float(found["loss"]) == pytest.approx(float(gradient(model, micro_batches(DATA, 0, CONFIG, 1))), rel=2e-2)
     for name, parameter in model.named_parameters():
         got = found["grads"][name]
         assert got.dtype == torch.float32 and (got - parameter.grad).norm() < 0.15 * parameter.grad.norm() + 1e-3, name
 
 
 def test_without_torchrun_it_says_how_to_start(monkeypatch):
-    from zamba_lab.train.several import from_torchrun
+    from zamba_lab.train.distributed import from_torchrun
 
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(ValueError, match="torchrun --nproc-per-node N -m zamba_lab train"):

@@ -1,4 +1,4 @@
-"""What is held while a run goes on: the folder, against a second process, and the signals, until a step is done."""
+"""The lock of a run's folder, against a second process, and signals deferred until a step is done."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: two processes that write one run would spoil it. The lock goes with its process."""
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: two processes that write one run would corrupt it. The lock ends with its process.
+
+    Raises ValueError if another process holds it.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / "lock")
@@ -28,21 +31,21 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def held_interrupts() -> Iterator[list[int]]:
-    """Collect Ctrl-C and a polite kill, to be acted on between two steps; a second Ctrl-C acts at once."""
-    caught: list[int] = []
+def deferred_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, to be acted on between two steps; a second one interrupts immediately."""
+    received: list[int] = []
 
     def note(number, frame):
-        if caught:
+        if received:
             raise KeyboardInterrupt
-        caught.append(number)
+        received.append(number)
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may listen to signals
-        yield caught
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
+        yield received
         return
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield caught
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
