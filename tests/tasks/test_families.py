@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zamba_lab import tasks
-from zamba_lab.tasks.draws import distinct, follower, power_law_slots
+from zamba_lab.tasks.task import distinct, follower, power_law_slots
 from zamba_lab.tasks.text import START, name_kinds
 from zamba_lab.tasks.tracking import elements, products
 

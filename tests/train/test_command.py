@@ -24,24 +24,25 @@ FLAGS = ["--steps", "6", "--batch", "2", "--length", "16", "--schedule", "wsd(wa
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Two corpora of one tokenizer, and one of another."""
+    """Two corpora of one tokenizer, one of a larger one, and one of another of the same size."""
     folder = tmp_path_factory.mktemp("made")
-    for name, seed in (("web", 0), ("books", 1), ("alien", 2)):
+    for name, seed, letters in (("web", 0, "abcdefgh"), ("books", 1, "abcdefgh"), ("alien", 2, "abcdefgh"), ("foreign", 3, "stuvwxyz")):
         rng = random.Random(seed)
         (folder / name).mkdir()
         for k in range(40):
-            words = ("".join(rng.choices("abcdefgh", k=5)) for _ in range(30))
+            words = ("".join(rng.choices(letters, k=5)) for _ in range(30))
             (folder / name / f"{k}.txt").write_text(" ".join(words))
     web = corpora.build(str(folder / "web"), folder / "tokens" / "web", tokenizer=280)
     corpora.build(str(folder / "books"), folder / "tokens" / "books", tokenizer=web.tokenizer)
     corpora.build(str(folder / "alien"), folder / "tokens" / "alien", tokenizer=281)
+    corpora.build(str(folder / "foreign"), folder / "tokens" / "foreign", tokenizer=280)
     return folder / "tokens"
 
 
 @pytest.fixture
 def place(made, tmp_path):
     """A folder with the corpora, and a run's file that names the model."""
-    for name in ("web", "books", "alien"):
+    for name in ("web", "books", "alien", "foreign"):
         (tmp_path / name).symlink_to(made / name)
     model = {name: value for name, value in asdict(MODEL).items() if not isinstance(value, tuple)} | {"hybrid_layers": [1, 2]}
     (tmp_path / "run.json").write_text(json.dumps({"model": model, "data": str(tmp_path / "web"), "out": str(tmp_path / "run")}))
@@ -212,6 +213,10 @@ def test_a_recipe_takes_no_arguments_that_it_would_not_follow(more, capsys):
         ("parallel: dpp", "parallel must be one of ddp, fsdp: got 'dpp'"),
         ("shares: 1", "shares must be a list of numbers: got 1"),
         ("train: [1]", "train must name training arguments"),
+        ("threads: many", "threads must be of type int: got 'many'"),
+        ("prompts: 3", "prompts must be a text or a list of texts: got 3"),
+        ("from_weights: 1", "from_weights must be of type bool: got 1"),
+        ("anneal_step: x", "anneal_step must be of type int: got 'x'"),
     ],
 )
 def test_a_file_says_only_what_a_flag_could(tmp_path, capsys, monkeypatch, line, sentence):
@@ -227,3 +232,69 @@ def test_corpora_of_two_tokenizers_do_not_mix(place, capsys):
     (place / "run.json").write_text(json.dumps(raw))
     assert main(["train", str(place / "run.json"), *FLAGS, "--data", str(place / "web"), "--data", str(place / "alien")]) == 2
     assert "made by one tokenizer" in capsys.readouterr().err
+
+
+def test_another_tokenizer_of_the_same_size_is_refused_wherever_it_meets_weights(place, capsys):
+    """Mixed with other corpora, in a branch, in a run from weights; --resume compares the tokens themselves."""
+    run, foreign = ["train", str(place / "run.json"), *FLAGS], ["--data", str(place / "foreign"), "--out", str(place / "other")]
+    assert main(run) == 0, capsys.readouterr().err
+    assert main([*run, "--data", str(place / "web"), *foreign]) == 2
+    assert "made by one tokenizer" in capsys.readouterr().err
+    assert main([*run, *foreign, "--anneal-from", str(place / "run")]) == 2
+    assert "a branch has its trunk's model" in (said := capsys.readouterr().err) and "model.tokenizer was" in said
+    assert main(["train", str(place / "run" / "model"), "--from-weights", *FLAGS, *foreign]) == 2
+    assert "tokenizer" in (said := capsys.readouterr().err) and "mean other text" in said
+    assert main([*run, *foreign]) == 0, "random weights may learn any pieces"
+
+
+def test_where_the_weights_are_from_is_the_first_line(place, capsys):
+    first = lambda: capsys.readouterr().out.splitlines()[0]  # noqa: E731
+    assert main(["train", str(place / "run.json"), *FLAGS]) == 0
+    assert first() == "model: 16,012 parameters from random weights of seed 0 (--from-weights begins with stored ones)"
+    model, more = str(place / "run" / "model"), ["--data", str(place / "web"), *FLAGS]
+    assert main(["train", model, *more, "--out", str(place / "b")]) == 0
+    assert first() == f"{model}: 16,012 parameters from random weights of seed 0 (--from-weights begins with stored ones)"
+    assert main(["train", model, "--from-weights", *more, "--out", str(place / "c")]) == 0
+    assert first() == f"{model}: 16,012 parameters from the weights of {model}"
+    assert main(["train", model, "--from-weights", *more, "--out", str(place / "c"), "--resume"]) == 0
+    assert first() == f"{model}: 16,012 parameters from the checkpoint of step 6 in {place / 'c'}"
+    assert main(["train", model, *more, "--out", str(place / "d"), "--anneal-from", str(place / "run")]) == 0
+    assert first() == f"{model}: 16,012 parameters from the newest checkpoint of {place / 'run'}"
+
+
+def test_a_run_from_weights_begins_with_them(place, capsys):
+    assert main(["train", str(place / "run.json"), *FLAGS]) == 0
+    more = ["--data", str(place / "web"), "--keep", "9", *FLAGS]
+    assert main(["train", str(place / "run" / "model"), "--from-weights", *more, "--out", str(place / "c")]) == 0
+    trained, begun = zl.load(place / "run" / "model").state_dict(), at_step(place / "c", 0)["model"]
+    assert begun.keys() == trained.keys() and all(torch.equal(begun[name], value) for name, value in trained.items())
+    assert main(["train", str(place / "run.json"), "--from-weights", *FLAGS, "--out", str(place / "e")]) == 2
+    assert "from_weights needs a model with weights, a folder or a name" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of this kind")
+def test_a_full_disk_is_a_sentence_and_the_run_is_resumed_to_the_same_bits(place, capsys, monkeypatch):
+    """The third step's checkpoint has no room; files up to 100,000 bytes have."""
+    import resource
+
+    from zamba_lab.train import files
+
+    run, write = ["train", str(place / "run.json"), *FLAGS], files.write
+    assert main([*run, "--out", str(place / "whole")]) == 0
+
+    def full_after_the_first(folder, step, content, keep):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000 if step else before[0], before[1]))
+        try:
+            return write(folder, step, content, keep)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(files, "write", full_after_the_first)
+    assert main(run) == 1
+    assert "the checkpoint of step 3 could not be written" in (said := capsys.readouterr().err) and "make room" in said
+    assert [file.name for file in (place / "run").glob("*.part")] == [] and at_step(place / "run", None)["step"] == 0
+    monkeypatch.setattr(files, "write", write)
+    assert main([*run, "--resume"]) == 0
+    one, two = (at_step(place / name, None)["model"] for name in ("whole", "run"))
+    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
 from zamba_lab.train import WSD, Exponential, TrainConfig, annealing
@@ -50,6 +51,22 @@ def test_every_field_says_what_it_is_about():
         ({"accumulate": 9}, "accumulate must be at most batch.*accumulate=9, batch=8"),
         ({"max_epochs": 0}, "max_epochs must be above 0"),
         ({"precision": "fp16"}, "one of auto, float32, bf16: got 'fp16'"),
+        ({"steps": 1.5}, "steps must be of type int: got 1.5"),
+        ({"steps": "5"}, "steps must be of type int: got '5'"),
+        ({"batch": True}, "batch must be of type int: got True"),
+        ({"lr": "0.1"}, "lr must be of type float: got '0.1'"),
+        ({"lr": float("inf")}, "lr must be finite: got inf"),
+        ({"clip": float("nan")}, "clip must be above 0: got nan"),
+        ({"weight_decay": -0.1}, "weight_decay must be 0 or more: got -0.1"),
+        ({"weight_decay": float("nan")}, "weight_decay must be 0 or more: got nan"),
+        ({"max_epochs": "all"}, "max_epochs must be of type float: got 'all'"),
+        ({"documents": 1}, "documents must be of type bool: got 1"),
+        ({"schedule": 0.5}, "schedule must be of type Schedule: got 0.5"),
+        ({"schedule": "wsd(decay='x')"}, "decay is a share"),
+        ({"schedule": "wsd(warmup=True)"}, "warmup must be a number of steps"),
+        ({"schedule": "(" * 1000}, "a schedule is written like"),
+        ({"seed": -1}, "seed must be 0 or more: got -1"),
+        ({"precision": None}, "precision must be of type str: got None"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(wrong, rule):
@@ -70,3 +87,9 @@ def test_arguments_that_do_not_fit_are_refused(wrong, rule):
 def test_values_of_the_wrong_kind_are_refused(wrong, rule):
     with pytest.raises(ValueError, match=rule):
         from_values(wrong)
+
+
+def test_numbers_of_numpy_are_numbers():
+    """And plain ones afterwards: a checkpoint holds them."""
+    config = TrainConfig(steps=np.int64(200), lr=np.float32(0.5))
+    assert (config.steps, config.lr) == (200, 0.5) and type(config.facts()["steps"]) is int and type(config.lr) is float

@@ -64,3 +64,36 @@ def test_a_loss_that_is_no_number_names_the_sequences(tmp_path):
         model.embedding.weight[:] = float("nan")
     with pytest.raises(FloatingPointError, match="sequence 0 of step 1: loss nan"):
         train(model, DATA, CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_without_a_target_is_called_that_and_keeps_the_checkpoint(tmp_path, accumulate):
+    """Not a loss of 0 / 0, whose blame would fall on the learning rate."""
+
+    def silent(seed: int, step: int, n: int):
+        ids, labels = make(seed, step, n)
+        return ids, labels if step != 4 else torch.full_like(labels, -100)
+
+    config = TrainConfig(steps=6, batch=4, length=8, accumulate=accumulate, schedule="constant", checkpoint_every=3)
+    with pytest.raises(ValueError, match="step 5 of 6 cannot be made: a step needs a target: all labels at its 32 positions are -100"):
+        train(tiny_model(), Labelled(silent, 8, {}), config, tmp_path)
+    assert checkpoints(tmp_path)[-1][0] == 3 and len(read_metrics(tmp_path)) == 4
+    assert "needs a target" in (tmp_path / "run.log").read_text()
+
+
+def test_a_micro_batch_without_a_target_has_no_part_in_the_step(tmp_path):
+    from zamba_lab.train.step import gradient
+
+    model, (ids, labels) = tiny_model(), make(0, 0, 4)
+    half = torch.cat([labels[:2], torch.full_like(labels[2:], -100)])
+    joined, split = (gradient(model, pairs) for pairs in ([(ids, half)], list(zip(ids.split(2), half.split(2)))))
+    assert float(joined) == pytest.approx(float(split), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda ids, labels: (ids, labels.int()), lambda ids, labels: (ids[:, :7], labels[:, :7]), lambda ids, labels: (ids[:2], labels)],
+)
+def test_batches_of_another_shape_or_kind_are_refused(tmp_path, change):
+    with pytest.raises(ValueError, match=r"make must give ids and labels of shape \(4, 8\), int64"):
+        train(tiny_model(), Labelled(lambda *arguments: change(*make(*arguments)), 8, {}), CONFIG, tmp_path)

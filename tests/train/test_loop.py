@@ -312,3 +312,127 @@ def test_held_out_text_and_tokenizer_must_fit_too(tmp_path):
         train(tiny_model(), TOKENS, CONFIG, tmp_path, random_packed(1))
     with pytest.raises(ValueError, match="'far' has"):
         train(tiny_model(vocab_size=9), np.minimum(TOKENS, 8), CONFIG, tmp_path, {"far": random_packed(60)})
+
+
+@pytest.mark.parametrize("values", [[0, 0.5], [torch.tensor(0), torch.tensor(0.5)], [True, 0.25]])
+def test_a_measure_of_any_kind_loses_no_checkpoint(tmp_path, values):
+    config = replace(CONFIG, steps=6, evaluate_every=3)
+    train(tiny_model(), TOKENS, config, tmp_path, measure=lambda model, step: {"score": values[step // 3 - 1]})
+    assert [row["score"] for row in read_metrics(tmp_path) if row["score"] is not None] == [float(value) for value in values]
+    assert [step for step, _ in checkpoints(tmp_path)] == [3, 6]
+
+
+@pytest.mark.parametrize(
+    "measured, rule",
+    [({"score": object()}, "got 'score', object"), ({"loss": 1.0}, "needs a name of its own: loss"), ({"step": 9}, "of its own: step")],
+)
+def test_a_measure_that_cannot_be_kept_is_refused_and_the_run_continues_without_it(tmp_path, measured, rule):
+    config = replace(CONFIG, evaluate_every=4)
+    with pytest.raises(ValueError, match=rule):
+        train(tiny_model(), TOKENS, config, tmp_path, measure=lambda model, step: measured)
+    assert checkpoints(tmp_path)[-1][0] == 3
+    assert len(rows(train(tiny_model(), TOKENS, config, tmp_path) and tmp_path)) == CONFIG.steps
+
+
+def test_a_truncated_file_of_metrics_does_not_hinder_a_resume(tmp_path):
+    whole = train(tiny_model(), TOKENS, CONFIG, tmp_path / "whole")
+    stopped = tiny_model()
+    on_step(stopped, 7, kill)
+    with pytest.raises(Killed):
+        train(stopped, TOKENS, CONFIG, tmp_path / "parts")
+    for file in (tmp_path / "parts" / "metrics").iterdir():
+        os.truncate(file, 100)
+    with pytest.warns(UserWarning, match="its rows are left out"):
+        assert same(whole, train(tiny_model(seed=5), TOKENS, CONFIG, tmp_path / "parts"))
+
+
+# --- weights in few bits -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16, "int8", "one parameter"])
+def test_weights_that_small_updates_would_not_move_are_refused(tmp_path, narrow):
+    from zamba_lab.quantization import quantize
+
+    model = tiny_model()
+    if narrow == "int8":
+        quantize(model)
+    elif narrow == "one parameter":
+        model.layers[0].mixer.dt_bias.data = model.layers[0].mixer.dt_bias.data.bfloat16()
+    else:
+        model.to(narrow)
+    with pytest.raises(ValueError, match="weights that are trained must be float32 or float64, or small updates are lost: .* is "):
+        train(model, TOKENS, CONFIG, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mixer", ["mamba2", "mamba1"])
+def test_in_bf16_every_norm_and_rate_moves(tmp_path, mixer):
+    """The weights are float32 and the passes bfloat16: an update of 1e-3 of a weight is not rounded away."""
+    model = tiny_model(mixer=mixer).bfloat16().float()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = replace(CONFIG, steps=150, lr=1e-4, schedule="constant", max_epochs=None, precision="bf16", checkpoint_every=150)
+    train(model, with_documents(400), config, tmp_path)
+    for name, value in model.state_dict().items():
+        if value.ndim == 1 or name.split(".")[-1] in ("A_log", "D", "dt_bias"):
+            moved = (value != before[name]).float().mean()
+            assert moved > 0.99, f"{name}: {moved:.0%}"
+
+
+def test_a_model_with_nothing_to_train_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="must have a parameter with requires_grad"):
+        train(tiny_model().requires_grad_(False), TOKENS, CONFIG, tmp_path)
+
+
+def test_frozen_parameters_stay_and_the_rest_is_resumed_to_the_same_bits(tmp_path):
+    def frozen(seed=0):
+        model = tiny_model(seed)
+        model.embedding.requires_grad_(False)
+        return model
+
+    start, whole = frozen().embedding.weight.clone(), train(frozen(), TOKENS, CONFIG, tmp_path / "whole")
+    stopped = frozen()
+    on_step(stopped, 4, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, TOKENS, CONFIG, tmp_path / "parts")
+    assert same(whole, train(frozen(9), TOKENS, CONFIG, tmp_path / "parts")) and torch.equal(whole.embedding.weight, start)
+
+
+# --- arguments of the wrong kind ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data, more, rule",
+    [
+        (torch.arange(400), {}, "a corpus is a numpy array .n,. of integers, n >= 1: 'data' is a Tensor"),
+        (TOKENS.tolist(), {}, "'data' is a list"),
+        ("tokens/", {}, "'data' is a str"),
+        (None, {}, "'data' is a NoneType"),
+        (TOKENS[None], {}, r"'data' is shape \(1, 400\)"),
+        (TOKENS, {"validation": TOKENS}, "held-out text must be Packed.*'validation' has type ndarray"),
+        (TOKENS, {"validation": {"far": torch.arange(9)}}, "'far' has type Tensor"),
+        (TOKENS, {"branch_step": 3}, "branch_step=3 needs branch_from"),
+        (TOKENS, {"branch_from": "nowhere"}, "'nowhere' must hold a checkpoint: it has none"),
+    ],
+    ids=str,
+)
+def test_arguments_of_the_wrong_kind_are_value_errors(tmp_path, data, more, rule):
+    with pytest.raises(ValueError, match=rule):
+        train(tiny_model(), data, CONFIG, tmp_path, **more)
+
+
+def test_data_of_another_tokenizer_is_refused_wherever_it_meets_the_weights(tmp_path):
+    from types import SimpleNamespace
+
+    model, data = tiny_model(), Mixture.of(TOKENS)
+    model.tokenizer = SimpleNamespace(pieces_hash="a" * 64, vocab_size=29)
+    data.tokenizers = {"data": SimpleNamespace(pieces_hash="b" * 64)}
+    with pytest.raises(
+        ValueError, match="made with the model's tokenizer.*'data' has pieces of hash bbbbbbbbbbbb, the model of aaaaaaaaaaaa"
+    ):
+        train(model, data, CONFIG, tmp_path / "run")
+    data.tokenizers = {"data": SimpleNamespace(pieces_hash="a" * 64)}
+    train(model, data, CONFIG, tmp_path / "trunk")
+    model.tokenizer = SimpleNamespace(pieces_hash="c" * 64, vocab_size=29)
+    for more, where in (({}, "trunk"), ({"branch_from": tmp_path / "trunk"}, "branch")):
+        with pytest.raises(ValueError, match="model.tokenizer was a{64}, is c{64}"):
+            train(model, TOKENS, CONFIG, tmp_path / where, **more)

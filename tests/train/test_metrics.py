@@ -1,13 +1,16 @@
 """Laws of the metrics: every row, once, in order, however often the run was stopped; and the writers' view of them."""
 
+import os
 import sys
 from types import ModuleType
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from zamba_lab.train import read_metrics, tensorboard, trackio, wandb
-from zamba_lab.train.metrics import Metrics
+from zamba_lab.train.metrics import Metrics, plain_values
 
 
 def row(step: int, **more) -> dict:
@@ -107,3 +110,71 @@ def test_a_library_that_is_missing_is_named(monkeypatch, make, name):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModuleNotFoundError, match=f"need the package {name}, which is not installed: pip install {name}"):
         make("x")
+
+
+# --- any measure -----------------------------------------------------------------------------------------------------
+
+MEASURES = {
+    "0, then 0.5": ([0, 0.5], [0, 0.5]),
+    "0.5, then 0": ([0.5, 0], [0.5, 0]),
+    "True, then 0.5": ([True, 0.5], [1, 0.5]),
+    "an int beyond 64 bits": ([1, 2**70], [1, 2.0**70]),
+    "torch": ([torch.tensor(0), torch.tensor(0.5, dtype=torch.bfloat16)], [0, 0.5]),
+    "with a gradient": ([torch.tensor(0.5, requires_grad=True), torch.ones(())], [0.5, 1]),
+    "numpy": ([np.int64(3), np.float32(0.5)], [3, 0.5]),
+    "vectors": ([torch.arange(3), np.ones(2)], [[0, 1, 2], [1, 1]]),
+    "none, then some": ([None, 0.5], [None, 0.5]),
+    "nothing": ([None, None], [None, None]),
+    "texts": (["a", "b"], ["a", "b"]),
+    "a number, then a text": ([1, "b"], None),
+}
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one file", "in two"])
+@pytest.mark.parametrize("name", MEASURES)
+def test_whatever_is_measured_is_read_back(tmp_path, name, together):
+    values, expected = MEASURES[name]
+    metrics = Metrics(tmp_path, 0)
+    for step, value in enumerate(values, 1):
+        metrics.add(row(step, **plain_values({"x": value})))
+        if not together:
+            metrics.flush()
+    metrics.flush()
+    found = [one["x"] for one in read_metrics(tmp_path)]
+    if expected is None:
+        assert found == (["1", "b"] if together else [1, "b"])
+    else:
+        assert found == expected
+    assert [one["loss"] for one in read_metrics(tmp_path)] == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("wrong", [{"x": object()}, {"x": {"a": 1}}, {"x": torch.ones(2, 2)}, {3: 1.0}, {"x": 1j}])
+def test_what_no_file_could_hold_is_refused_by_name(wrong):
+    with pytest.raises(ValueError, match="a measure has a name and is a number, a text or a list of them: got"):
+        plain_values(wrong)
+
+
+@pytest.mark.parametrize("size", [0, 10, 400])
+def test_a_truncated_file_costs_its_own_rows_and_is_said(tmp_path, size):
+    metrics = Metrics(tmp_path, 0)
+    for step in range(1, 7):
+        metrics.add(row(step))
+        if step % 2 == 0:
+            metrics.flush()
+    os.truncate(tmp_path / "metrics" / "000000003-000000004.parquet", size)
+    with pytest.warns(UserWarning, match="000000003-000000004.parquet cannot be read, and its rows are left out"):
+        assert [one["step"] for one in read_metrics(tmp_path)] == [1, 2, 5, 6]
+    with pytest.warns(UserWarning, match="cannot be read"):
+        again = Metrics(tmp_path, 3)
+    assert [one["step"] for one in read_metrics(tmp_path)] == [1, 2]
+    again.add(row(4))
+    again.flush()
+    assert [one["step"] for one in read_metrics(tmp_path)] == [1, 2, 4] and again.last()["step"] == 4
+
+
+def test_files_that_are_no_rows_of_a_run_are_left_alone(tmp_path):
+    metrics = Metrics(tmp_path, 0)
+    metrics.add(row(1))
+    metrics.flush()
+    (tmp_path / "metrics" / "notes.parquet").write_bytes(b"mine")
+    assert len(read_metrics(tmp_path)) == 1 and Metrics(tmp_path, 0).folder.joinpath("notes.parquet").exists()

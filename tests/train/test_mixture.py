@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from zamba_lab.train import Mixture
 from zamba_lab.train.mixture import CYCLE
@@ -88,6 +89,8 @@ def test_a_memory_mapped_array_gives_the_same_windows_and_facts(tmp_path):
         ({"a": TOKENS[:0]}, None, r"n >= 1: 'a' is shape \(0,\), uint16"),
         ({"a": TOKENS.astype(float)}, None, "array .n,. of integers.*float64"),
         ({"a": [1, 2]}, None, "'a' is a list"),
+        ({"a": torch.arange(9)}, None, "'a' is a Tensor"),
+        ({"a": TOKENS, "b": OTHER}, {"a": float("nan"), "b": 0.5}, "0 or more"),
         ({"a": TOKENS}, {"b": 1.0}, r"got corpora \['a'\], shares of \['b'\]"),
         ({"a": TOKENS, "b": OTHER}, {"a": 0.6, "b": 0.5}, "be 1 together"),
         ({"a": TOKENS, "b": OTHER}, {"a": 1.5, "b": -0.5}, "0 or more"),

@@ -16,64 +16,28 @@ from zamba_lab.tasks.text import Text
 from zamba_lab.tasks.tracking import Dyck, WordProblem
 
 SIZES = ("ci", "laptop", "paper")
-# name: class, and the fields at each of SIZES
-TASKS: dict[str, tuple[type[Task], tuple[dict, dict, dict]]] = {
-    "mqar": (MQAR, (dict(vocab_size=64, length=32, kv=4), dict(vocab_size=256, length=64, kv=8), dict(vocab_size=8192, length=512, kv=64))),
-    "forgetting": (
-        ForgettingMQAR,
-        (
-            dict(vocab_size=64, length=32, kv=4, updates=2),
-            dict(vocab_size=256, length=64, kv=8, updates=4),
-            dict(vocab_size=8192, length=256, kv=8, updates=4),
-        ),
-    ),
-    "compositional": (
-        CompositionalMQAR,
-        (dict(vocab_size=96, length=32, kv=4), dict(vocab_size=256, length=64, kv=9), dict(vocab_size=8192, length=128, kv=16)),
-    ),
-    "in_context_recall": (
-        InContextRecall,
-        (dict(vocab_size=16, length=32), dict(vocab_size=16, length=64), dict(vocab_size=16, length=128)),
-    ),
-    "fuzzy_recall": (
-        FuzzyRecall,
-        (dict(vocab_size=16, length=32, motif=2), dict(vocab_size=16, length=64, motif=3), dict(vocab_size=16, length=128, motif=3)),
-    ),
-    "noisy_recall": (InContextRecall, tuple(dict(vocab_size=32, length=length, noise_tokens=16, noise=0.2) for length in (32, 64, 128))),
-    "selective_copying": (
-        SelectiveCopying,
-        (dict(vocab_size=16, length=24, copied=4), dict(vocab_size=16, length=64, copied=16), dict(vocab_size=16, length=256, copied=16)),
-    ),
-    "compression": (Compression, (dict(symbols=8, content=8), dict(symbols=15, content=16), dict(symbols=15, content=31))),
-    "memorization": (Memorization, (dict(vocab_size=33, length=16), dict(vocab_size=129, length=32), dict(vocab_size=256, length=32))),
-    "induction": (Induction, tuple(dict(vocab_size=16, length=length) for length in (32, 128, 256))),
-    "copying": (
-        Copying,
-        (dict(symbols=16, shortest=4, longest=12), dict(symbols=26, shortest=8, longest=25), dict(symbols=26, shortest=8, longest=50)),
-    ),
-    "needle": (
-        Needle,
-        (
-            dict(vocab_size=64, length=32, needles=2),
-            dict(vocab_size=256, length=256, needles=4),
-            dict(vocab_size=8192, length=4096, needles=4),
-        ),
-    ),
-    "ngram_retrieval": (
-        NGramRetrieval,
-        (
-            dict(symbols=16, string=24, query=2, answer=2),
-            dict(symbols=26, string=64, query=2, answer=2),
-            dict(symbols=26, string=220, query=3, answer=3),
-        ),
-    ),
-    "position_retrieval": (PositionRetrieval, (dict(symbols=32, string=16), dict(symbols=64, string=32), dict(symbols=256, string=128))),
-    "parity": (WordProblem, tuple(dict(group="Z2", length=length) for length in (16, 32, 40))),
-    "modular": (WordProblem, (dict(group="Z5", length=16), dict(group="Z5", length=32), dict(group="Z60", length=25))),
-    "s3": (WordProblem, (dict(group="S3", length=16), dict(group="S3", length=32), dict(group="S3", length=128))),
-    "s5": (WordProblem, (dict(group="S5", length=8), dict(group="S5", length=16), dict(group="S5", length=25))),
-    "dyck": (Dyck, (dict(kinds=4, depth=4, length=32), dict(kinds=8, depth=6, length=64), dict(kinds=8, depth=10, length=700))),
-    "text": (Text, (dict(length=64), dict(length=256), dict(length=1024))),
+# name: class, the fields that differ, and their values at each of SIZES
+TASKS: dict[str, tuple[type[Task], str, tuple, tuple, tuple]] = {
+    "mqar": (MQAR, "vocab_size length kv", (64, 32, 4), (256, 64, 8), (8192, 512, 64)),
+    "forgetting": (ForgettingMQAR, "vocab_size length kv updates", (64, 32, 4, 2), (256, 64, 8, 4), (8192, 256, 8, 4)),
+    "compositional": (CompositionalMQAR, "vocab_size length kv", (96, 32, 4), (256, 64, 9), (8192, 128, 16)),
+    "in_context_recall": (InContextRecall, "vocab_size length", (16, 32), (16, 64), (16, 128)),
+    "fuzzy_recall": (FuzzyRecall, "vocab_size length motif", (16, 32, 2), (16, 64, 3), (16, 128, 3)),
+    "noisy_recall": (InContextRecall, "vocab_size length noise_tokens noise", (32, 32, 16, 0.2), (32, 64, 16, 0.2), (32, 128, 16, 0.2)),
+    "selective_copying": (SelectiveCopying, "vocab_size length copied", (16, 24, 4), (16, 64, 16), (16, 256, 16)),
+    "compression": (Compression, "symbols content", (8, 8), (15, 16), (15, 31)),
+    "memorization": (Memorization, "vocab_size length", (33, 16), (129, 32), (256, 32)),
+    "induction": (Induction, "vocab_size length", (16, 32), (16, 128), (16, 256)),
+    "copying": (Copying, "symbols shortest longest", (16, 4, 12), (26, 8, 25), (26, 8, 50)),
+    "needle": (Needle, "vocab_size length needles", (64, 32, 2), (256, 256, 4), (8192, 4096, 4)),
+    "ngram_retrieval": (NGramRetrieval, "symbols string query answer", (16, 24, 2, 2), (26, 64, 2, 2), (26, 220, 3, 3)),
+    "position_retrieval": (PositionRetrieval, "symbols string", (32, 16), (64, 32), (256, 128)),
+    "parity": (WordProblem, "group length", ("Z2", 16), ("Z2", 32), ("Z2", 40)),
+    "modular": (WordProblem, "group length", ("Z5", 16), ("Z5", 32), ("Z60", 25)),
+    "s3": (WordProblem, "group length", ("S3", 16), ("S3", 32), ("S3", 128)),
+    "s5": (WordProblem, "group length", ("S5", 8), ("S5", 16), ("S5", 25)),
+    "dyck": (Dyck, "kinds depth length", (4, 4, 32), (8, 6, 64), (8, 10, 700)),
+    "text": (Text, "length", (64,), (256,), (1024,)),
 }
 
 
@@ -91,8 +55,8 @@ def get(name: str, size: str = "ci", **changes: Any) -> Task:
         raise ValueError(f"no task {name!r}: there are {', '.join(TASKS)}")
     if size not in SIZES:
         raise ValueError(f"size must be one of {', '.join(SIZES)}: got {size!r}")
-    kind, sizes = TASKS[name]
-    known = [one.name for one in fields(kind) if one.name not in ("name", "size")]
+    kind, differing, *values = TASKS[name]
+    known = [field.name for field in fields(kind) if field.name not in ("name", "size")]
     if unknown := sorted(changes.keys() - set(known)):
         raise ValueError(f"{name} has no field {', '.join(unknown)}: there are {', '.join(known)}")
-    return kind(name=name, size=size, **sizes[SIZES.index(size)] | changes)
+    return kind(name=name, size=size, **dict(zip(differing.split(), values[SIZES.index(size)])) | changes)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zamba_lab.tasks.draws import distinct
-from zamba_lab.tasks.task import IGNORE, Task, rule
+from zamba_lab.tasks.task import IGNORE, Task, distinct, rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +130,9 @@ class SelectiveCopying(Task):
     def solve(self, ids: np.ndarray) -> np.ndarray:
         is_blank = ids[:, : self.context] == self.vocab_size - 2
         inside = np.take_along_axis(ids[:, : self.context], np.argsort(is_blank, axis=1, kind="stable"), axis=1)
-        said = np.zeros_like(ids)
-        said[:, self.context + 1 :] = inside[:, : self.copied]
-        return said
+        predictions = np.zeros_like(ids)
+        predictions[:, self.context + 1 :] = inside[:, : self.copied]
+        return predictions
 
     def word(self, token: int) -> str:
         return ("·", "again")[token - self.vocab_size + 2] if token >= self.vocab_size - 2 else str(token)
@@ -186,12 +185,12 @@ class NGramRetrieval(Task):
     def rows(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         text = rng.integers(self.symbols, size=(n, self.string))
         at = rng.integers(self.starts, size=(n, 1)) + np.arange(self.query + self.answer)
-        taken = np.take_along_axis(text, at, axis=1)
+        span = np.take_along_axis(text, at, axis=1)
         mark = np.full((n, 1), self.symbols)
-        ids = np.concatenate([text, mark, taken[:, :-1]], axis=1)
+        ids = np.concatenate([text, mark, span[:, :-1]], axis=1)
         labels = np.full_like(ids, IGNORE)
-        once = self.matches(text, taken[:, : self.query]).sum(1) == 1  # others ask nothing, and are drawn again
-        labels[:, self.string + self.query :] = np.where(once[:, None], taken[:, self.query :], IGNORE)
+        once = self.matches(text, span[:, : self.query]).sum(1) == 1  # others ask nothing, and are drawn again
+        labels[:, self.string + self.query :] = np.where(once[:, None], span[:, self.query :], IGNORE)
         return ids, labels
 
     def matches(self, text: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -201,10 +200,10 @@ class NGramRetrieval(Task):
 
     def solve(self, ids: np.ndarray) -> np.ndarray:
         text, start = ids[:, : self.string], self.string + 1
-        found = self.matches(text, ids[:, start : start + self.query]).argmax(1)[:, None] + self.query + np.arange(self.answer)
-        said = np.zeros_like(ids)
-        said[:, self.string + self.query :] = np.take_along_axis(text, np.minimum(found, self.string - 1), axis=1)
-        return said
+        after = self.matches(text, ids[:, start : start + self.query]).argmax(1)[:, None] + self.query + np.arange(self.answer)
+        predictions = np.zeros_like(ids)
+        predictions[:, self.string + self.query :] = np.take_along_axis(text, np.minimum(after, self.string - 1), axis=1)
+        return predictions
 
     def word(self, token: int) -> str:
         return "?" if token == self.symbols else chr(97 + token) if self.symbols <= 26 else str(token)
@@ -246,9 +245,9 @@ class PositionRetrieval(Task):
         return ids, labels
 
     def solve(self, ids: np.ndarray) -> np.ndarray:
-        said = np.zeros_like(ids)
-        said[:, -1] = (ids[:, :-1] == ids[:, -1:]).argmax(1) + self.symbols
-        return said
+        predictions = np.zeros_like(ids)
+        predictions[:, -1] = (ids[:, :-1] == ids[:, -1:]).argmax(1) + self.symbols
+        return predictions
 
     def word(self, token: int) -> str:
         return str(token) if token < self.symbols else f"@{token - self.symbols}"

@@ -13,8 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from zamba_lab.tasks.draws import distinct, follower
-from zamba_lab.tasks.task import IGNORE, Task, rule
+from zamba_lab.tasks.task import IGNORE, Task, distinct, rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +49,10 @@ class InContextRecall(Task):
     def plateau(self) -> float:
         """The share of earlier pairs that have the key asked for, or its value by luck; over all questions, the last one is sure
         to be asked."""
-        before, told = np.arange(1, self.length // 2), 1 - self.noise
-        asked = told * (1 - (1 - told / self.keys) ** before)  # by the number of pairs before
-        same = told * (1 - self.noise**before) / self.keys
-        asked[-1], same[-1] = 1, 1 / (told * before[-1]) + (1 - 1 / (told * before[-1])) / self.keys
+        before, paired = np.arange(1, self.length // 2), 1 - self.noise
+        asked = paired * (1 - (1 - paired / self.keys) ** before)  # by the number of pairs before
+        same = paired * (1 - self.noise**before) / self.keys
+        asked[-1], same[-1] = 1, 1 / (paired * before[-1]) + (1 - 1 / (paired * before[-1])) / self.keys
         share = same.sum() / asked.sum()
         return float(share + (1 - share) * self.chance)
 
@@ -75,9 +74,6 @@ class InContextRecall(Task):
         labels = np.full(ids.shape, IGNORE)
         labels[:, :, 0] = np.where(again, values, IGNORE)
         return ids.reshape(n, -1), labels.reshape(n, -1)
-
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        return follower(ids)
 
     def word(self, token: int) -> str:
         first_noise = self.vocab_size - self.noise_tokens
@@ -136,8 +132,8 @@ class FuzzyRecall(Task):
         row, at, place = row[inside], at[inside], place[inside]
         ids, labels = np.zeros((n, self.length), dtype=np.int64), np.full((n, self.length), IGNORE)
         ids[row, place] = tokens[row, at]
-        said = asked[row, at]  # a value's token is predicted one position earlier
-        labels[row[said], place[said] - 1] = tokens[row[said], at[said]]
+        is_asked = asked[row, at]  # a value's token is predicted one position earlier
+        labels[row[is_asked], place[is_asked] - 1] = tokens[row[is_asked], at[is_asked]]
         return ids, labels
 
     def solve(self, ids: np.ndarray) -> np.ndarray:
@@ -146,7 +142,7 @@ class FuzzyRecall(Task):
     def recall(self, row: list[int]) -> np.ndarray:
         """One sequence read token by token: its pairs so far, the key at hand and how much of its value has come."""
         known: dict[tuple[int, ...], list[int]] = {}
-        said, key, value = [], (), []
+        predictions, key, value = [], (), []
         for token in row:
             if token < self.keys:
                 if value:
@@ -155,9 +151,9 @@ class FuzzyRecall(Task):
                 key += (token,)
             else:
                 value = value + [token]
-            told = known.get(key, [])
-            said.append(told[len(value)] if len(value) < len(told) else 0)
-        return np.array(said)
+            stored = known.get(key, [])
+            predictions.append(stored[len(value)] if len(value) < len(stored) else 0)
+        return np.array(predictions)
 
     def word(self, token: int) -> str:
         return f"k{token}" if token < self.keys else f"v{token - self.keys}"

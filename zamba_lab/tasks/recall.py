@@ -13,8 +13,7 @@ from math import isqrt
 import numpy as np
 from torch import Tensor
 
-from zamba_lab.tasks.draws import distinct, follower, power_law_slots
-from zamba_lab.tasks.task import IGNORE, Task, rule
+from zamba_lab.tasks.task import IGNORE, Task, distinct, power_law_slots, rule
 
 GAP_POWER = 0.01  # Zoology's: queries mostly soon after the pairs, some late
 
@@ -45,27 +44,24 @@ class MQAR(Task):
 
     def rows(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         keys = distinct(rng, n, self.kv, range(1, self.vocab_size // 2))
-        return self.told_and_asked(rng, keys, keys, distinct(rng, n, self.kv, self.answers), self.kv)
+        return self.pairs_and_queries(rng, keys, keys, distinct(rng, n, self.kv, self.answers), self.kv)
 
-    def told_and_asked(
-        self, rng: np.random.Generator, told: np.ndarray, keys: np.ndarray, values: np.ndarray, last: int
+    def pairs_and_queries(
+        self, rng: np.random.Generator, shown: np.ndarray, keys: np.ndarray, values: np.ndarray, last: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs of `told` with `values`, then a query for each of `keys`; its answer is the value of its last pair.
+        """Pairs of `shown` with `values`, then a query for each of `keys`; its answer is the value of its last pair.
 
-        told, values: (n, pairs). keys: (n, kv), the first kv of told. last: pairs, of which those from kv on are updates.
+        shown, values: (n, pairs). keys: (n, kv), the first kv of shown. last: pairs, of which those from kv on are updates.
         """
         n, start = len(keys), 2 * last
         ids, labels = np.zeros((n, self.length), dtype=np.int64), np.full((n, self.length), IGNORE)
-        ids[:, 0:start:2], ids[:, 1:start:2] = told, values
+        ids[:, 0:start:2], ids[:, 1:start:2] = shown, values
         at = start + 2 * power_law_slots(rng, n, self.kv, (self.length - start) // 2, GAP_POWER)
-        same = told[:, None, :] == keys[:, :, None]  # (n, kv, pairs)
+        same = shown[:, None, :] == keys[:, :, None]  # (n, kv, pairs)
         final = last - 1 - same[:, :, ::-1].argmax(2)
         np.put_along_axis(ids, at, keys, axis=1)
         np.put_along_axis(labels, at, np.take_along_axis(values, final, axis=1), axis=1)
         return ids, labels
-
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        return follower(ids)
 
     def word(self, token: int) -> str:
         half = self.vocab_size // 2
@@ -74,7 +70,7 @@ class MQAR(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class ForgettingMQAR(MQAR):
-    """MQAR where `updates` of the keys are told a second, other value before the queries: the last one counts.
+    """MQAR where `updates` of the keys are shown with a second, other value before the queries: the last one counts.
 
     After Zoology's `forgetting_mqar.py` (8 pairs, 4 updates by default, which `paper` takes, with figure 2's vocabulary).
     """
@@ -96,19 +92,19 @@ class ForgettingMQAR(MQAR):
 
     @property
     def shortcut(self) -> float:
-        """The value told last is never out of date."""
+        """The value shown last is never out of date."""
         return 1 / self.kv
 
     def rows(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         keys = distinct(rng, n, self.kv, range(1, self.vocab_size // 2))
         again = np.take_along_axis(keys, distinct(rng, n, self.updates, range(self.kv)), axis=1)
-        told = np.concatenate([keys, again], axis=1)
-        return self.told_and_asked(rng, told, keys, distinct(rng, n, told.shape[1], self.answers), told.shape[1])
+        shown = np.concatenate([keys, again], axis=1)
+        return self.pairs_and_queries(rng, shown, keys, distinct(rng, n, shown.shape[1], self.answers), shown.shape[1])
 
     def slices(self, ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Answers whose key was told twice, and once."""
-        told = ids[:, 0 : 2 * (self.kv + self.updates) : 2]
-        twice = (ids[:, :, None] == told[:, None, :]).sum(2) == 2
+        """Answers whose key was shown twice, and once."""
+        shown = ids[:, 0 : 2 * (self.kv + self.updates) : 2]
+        twice = (ids[:, :, None] == shown[:, None, :]).sum(2) == 2
         asked = labels != IGNORE
         return {"updated": asked & twice, "kept": asked & ~twice}
 
@@ -125,6 +121,8 @@ class CompositionalMQAR(Task):
     length: int
     kv: int
 
+    KEY_TOKENS = 2
+
     def check(self) -> None:
         rule(isqrt(self.kv) ** 2 == self.kv, f"kv must be a square, the keys are a grid: got {self.kv}")
         rule(6 * self.kv <= self.length, f"pairs and queries take 6 * kv tokens: got kv={self.kv}, length={self.length}")
@@ -140,21 +138,18 @@ class CompositionalMQAR(Task):
 
     def rows(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         side, third = isqrt(self.kv), self.vocab_size // 3
-        cell = distinct(rng, n, self.kv, range(self.kv))  # the order in which the grid is told
-        one = np.take_along_axis(distinct(rng, n, side, range(1, third)), cell // side, axis=1)
-        two = np.take_along_axis(distinct(rng, n, side, range(third, 2 * third)), cell % side, axis=1)
+        cell = distinct(rng, n, self.kv, range(self.kv))  # the order in which the grid is shown
+        first = np.take_along_axis(distinct(rng, n, side, range(1, third)), cell // side, axis=1)
+        second = np.take_along_axis(distinct(rng, n, side, range(third, 2 * third)), cell % side, axis=1)
         values, start = distinct(rng, n, self.kv, self.answers), 3 * self.kv
         ids, labels = np.zeros((n, self.length), dtype=np.int64), np.full((n, self.length), IGNORE)
-        for k, part in enumerate((one, two, values)):
+        for k, part in enumerate((first, second, values)):
             ids[:, k:start:3] = part
         at = start + 3 * power_law_slots(rng, n, self.kv, (self.length - start) // 3, GAP_POWER)
-        for k, part in enumerate((one, two)):
+        for k, part in enumerate((first, second)):
             np.put_along_axis(ids, at + k, part, axis=1)
         np.put_along_axis(labels, at + 1, values, axis=1)
         return ids, labels
-
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        return follower(ids, width=2)
 
     def word(self, token: int) -> str:
         third = self.vocab_size // 3
@@ -212,9 +207,6 @@ class Needle(Task):
         labels[:, -1] = values[:, 0]
         return ids, labels
 
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        return follower(ids)
-
     def word(self, token: int) -> str:
         kind, number = divmod(token - 1, self.third)
         return "?" if token == 0 else f"k{number}" if kind == 0 else f"v{number}" if kind == 1 else "·"
@@ -252,9 +244,6 @@ class Induction(Task):
         ids[row, at], ids[:, -1] = 0, 0
         labels[:, -1] = ids[row, at + 1]
         return ids, labels
-
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        return follower(ids)
 
     def word(self, token: int) -> str:
         return "!" if token == 0 else str(token)

@@ -1,4 +1,4 @@
-"""What a task is: batches from a seed, the right answers, and the levels an accuracy has to be read against.
+"""What a task is: batches from a seed, the right answers, and the levels an accuracy has to be read against; how tasks draw.
 
 A task is a frozen value. Its training and its held-out sequences never meet: the hash of a sequence decides which of the two
 it may be, and a stream draws again what belongs to the other.
@@ -40,7 +40,7 @@ class Accuracy(NamedTuple):
 class Task(ABC):
     """Base of all tasks. Each also has `vocab_size` and `length`, as fields or as what follows from its fields.
 
-    A subclass gives `rows`, `solve`, `answers` and `word`, and raises ValueError in `check` if its fields do not fit. It adds 1
+    A subclass gives `rows`, `answers` and `word`, `solve` where it is no recall, and raises ValueError in `check` if its fields do not fit. It adds 1
     to VERSION when its sequences change, so that results of the old ones are not taken for the new ones.
     """
 
@@ -50,6 +50,7 @@ class Task(ABC):
 
     VERSION: ClassVar[int] = 1
     SOLVABLE: ClassVar[bool] = True  # whether the past decides the answer
+    KEY_TOKENS: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         self.check()
@@ -58,9 +59,12 @@ class Task(ABC):
     def rows(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         """n candidate sequences: ids and labels, (n, l) int64. A row that asks nothing is drawn again."""
 
-    @abstractmethod
     def solve(self, ids: np.ndarray) -> np.ndarray:
-        """The oracle: (n, l) ids -> (n, l) predictions, right wherever something is asked; position t from ids[:t + 1] alone."""
+        """The oracle: (n, l) ids -> (n, l) predictions, right wherever something is asked; position t from ids[:t + 1] alone.
+
+        As it is here, it answers recall: what followed the key of KEY_TOKENS tokens when it last stood in the sequence.
+        """
+        return follower(ids, self.KEY_TOKENS)
 
     @property
     @abstractmethod
@@ -107,14 +111,14 @@ class Task(ABC):
             raise ValueError(f"seed and step must be 0 or more, n 1 or more: got seed={seed}, step={step}, n={n}")
         rng = np.random.default_rng((seed, step, int(self.held_out)))
         share = (1 if self.held_out else HELD_OUT - 1) / HELD_OUT
-        found, missing = [], n
+        parts, missing = [], n
         for _ in range(1000):
             ids, labels = self.rows(rng, max(8, int(1.2 * missing / share)))
             keep = (self.kept_back(ids) == self.held_out) & (labels != IGNORE).any(1)
-            found.append((ids[keep], labels[keep]))
+            parts.append((ids[keep], labels[keep]))
             missing -= int(keep.sum())
             if missing <= 0:
-                ids, labels = (torch.from_numpy(np.concatenate(part)[:n]) for part in zip(*found))
+                ids, labels = (torch.from_numpy(np.concatenate(part)[:n]) for part in zip(*parts))
                 return Batch(ids, labels)
         raise ValueError(f"no sequences of {self}: of 1000 draws too few asked something")
 
@@ -132,7 +136,7 @@ class Task(ABC):
 
     def facts(self) -> dict[str, Any]:
         """What identifies the sequences, as values that JSON has."""
-        return {"task": type(self).__name__, "version": self.VERSION} | {one.name: getattr(self, one.name) for one in fields(self)}
+        return {"task": type(self).__name__, "version": self.VERSION} | {field.name: getattr(self, field.name) for field in fields(self)}
 
     def spelled(self, ids: Tensor, labels: Tensor) -> tuple[list[str], list[str | None]]:
         """The tokens of one sequence, and its answers, None where nothing is asked: what `viz.questions` takes."""
@@ -161,9 +165,9 @@ def hashes(ids: np.ndarray) -> np.ndarray:
 
 def accuracy(logits: Tensor, labels: Tensor) -> Accuracy:
     """How much is right over the asked positions. logits: (n, l, v), or predictions (n, l). labels: (n, l)."""
-    said = logits if logits.ndim == 2 else logits.argmax(-1)
+    predictions = logits if logits.ndim == 2 else logits.argmax(-1)
     asked = labels != IGNORE
-    right = ((said == labels) & asked).sum(1)
+    right = ((predictions == labels) & asked).sum(1)
     shares = right / asked.sum(1)
     return Accuracy((right.sum() / asked.sum()).item(), (shares == 1).double().mean().item(), shares)
 
@@ -177,3 +181,40 @@ def losses(logits: Tensor, labels: Tensor, slices: dict[str, Tensor]) -> dict[st
 def rule(holds: bool, message: str) -> None:
     if not holds:
         raise ValueError(message)
+
+
+def distinct(rng: np.random.Generator, n: int, count: int, choices: range) -> np.ndarray:
+    """`count` different numbers of a range in random order, for each of n rows: (n, count)."""
+    keys = rng.random((n, len(choices)))
+    if count < len(choices):
+        picked = np.argpartition(keys, count, axis=1)[:, :count]
+    else:
+        picked = np.broadcast_to(np.arange(count), (n, count))
+    return rng.permuted(picked, axis=1) + choices.start
+
+
+def power_law_slots(rng: np.random.Generator, n: int, count: int, slots: int, power: float) -> np.ndarray:
+    """`count` different slots of 0..slots - 1 for each row, (n, count), drawn one after the other with p(i) ~ (i + 1)^(power - 1).
+
+    Drawing without replacement in proportion to p is taking the least of exponential times with rates p (Efraimidis &
+    Spirakis 2006). The order is random, not that of the draws: else the first to be drawn would tend to stand first.
+    """
+    times = rng.exponential(size=(n, slots)) / np.arange(1, slots + 1) ** (power - 1.0)
+    return rng.permuted(times.argsort(axis=1)[:, :count], axis=1)
+
+
+def follower(ids: np.ndarray, width: int = 1) -> np.ndarray:
+    """For each position the token after the last earlier place where the `width` tokens up to it stood; 0 if there is none.
+
+    (n, l) -> (n, l). This is what recall asks for: see the key, say what followed it.
+    """
+    n, l = ids.shape
+    next_tokens = np.zeros_like(ids)
+    code = ids.copy()
+    for back in range(1, width):
+        code[:, back:] = code[:, back:] + ids[:, :-back] * (int(ids.max()) + 1) ** back
+    for t in range(width, l):
+        same = code[:, width - 1 : t] == code[:, t : t + 1]  # (n, t - width + 1)
+        last = same.shape[1] - 1 - same[:, ::-1].argmax(1)
+        next_tokens[:, t] = np.where(same.any(1), ids[np.arange(n), last + width], 0)
+    return next_tokens

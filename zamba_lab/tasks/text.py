@@ -56,7 +56,7 @@ class Text(Task):
 
     @property
     def tokens(self) -> np.ndarray:
-        """The whole split, (n,) uint16. Not to be written into."""
+        """All tokens of the split, (n,) uint16. Not to be written into."""
         return stream("validation" if self.held_out else "train")
 
     def rows(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,11 +90,11 @@ def name_kinds(row: np.ndarray) -> np.ndarray:
     """(l,) 1 at the bytes of a name that is new in the row, 2 where it comes again, 0 elsewhere; never at a name's first byte."""
     kinds, seen = np.zeros(len(row), dtype=np.int64), set()
     plain = np.where(row == START, 10, row).astype(np.uint8).tobytes()
-    for found in NAME.finditer(plain):
-        if found[0] in KEYWORDS or found.start() == 0:  # the window may begin within a name
+    for match in NAME.finditer(plain):
+        if match[0] in KEYWORDS or match.start() == 0:  # the window may begin within a name
             continue
-        kinds[found.start() + 1 : found.end()] = 2 if found[0] in seen else 1
-        seen.add(found[0])
+        kinds[match.start() + 1 : match.end()] = 2 if match[0] in seen else 1
+        seen.add(match[0])
     return kinds
 
 

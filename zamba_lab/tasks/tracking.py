@@ -55,11 +55,11 @@ class WordProblem(Task):
         moves = elements(self.group)
         number = {tuple(move): k for k, move in enumerate(moves.tolist())}
         points = np.broadcast_to(np.arange(moves.shape[1]), (len(ids), moves.shape[1]))
-        said = []
+        predictions = []
         for t in range(ids.shape[1]):
             points = np.take_along_axis(moves[ids[:, t]], points, axis=1)
-            said.append([number[tuple(row)] for row in points.tolist()])
-        return np.array(said).T
+            predictions.append([number[tuple(row)] for row in points.tolist()])
+        return np.array(predictions).T
 
     def word(self, token: int) -> str:
         return str(token) if self.group[0] == "Z" else "".join(str(k + 1) for k in elements(self.group)[token])
@@ -147,11 +147,11 @@ class Dyck(Task):
         return np.array([self.innermost(row) for row in ids.tolist()])
 
     def innermost(self, row: list[int]) -> list[int]:
-        open_, said = [], []
+        open_, predictions = [], []
         for token in row:
             open_ = open_ + [token] if token < self.kinds else open_[:-1]
-            said.append(self.kinds + open_[-1] if open_ else 0)
-        return said
+            predictions.append(self.kinds + open_[-1] if open_ else 0)
+        return predictions
 
     def word(self, token: int) -> str:
         kind = token % self.kinds

@@ -165,7 +165,7 @@ def run(plan: dict[str, Any], resume: bool) -> None:
     if getattr(model, "tokenizer", None) is None:
         model.tokenizer = next(iter(data.values())).tokenizer
     if processes.rank == 0:
-        begun = f"the checkpoint of step {existing[-1][0]} in {out}" if existing else origin
+        begun = _checkpoint_of(out, existing[-1][0]) if existing else origin
         print(f"{plan['model'] if isinstance(plan['model'], str) else 'model'}: {model.config.n_params:,} parameters from {begun}")
     train(
         model.to(processes.device),
@@ -197,7 +197,11 @@ def initial_model(plan: dict[str, Any], shape: ZambaConfig, seed: int) -> tuple[
     else:
         model, origin = Zamba(shape), f"random weights of seed {seed} (--from-weights begins with stored ones)"
     trunk = plan.get("anneal_from")
-    return model, f"the checkpoint that {trunk} ends with" if trunk else origin
+    return model, _checkpoint_of(trunk, plan.get("anneal_step")) if trunk else origin
+
+
+def _checkpoint_of(folder: str | Path, step: int | None) -> str:
+    return f"the newest checkpoint of {folder}" if step is None else f"the checkpoint of step {step} in {folder}"
 
 
 def train_config(plan: dict[str, Any], resumed: bool = False) -> TrainConfig:
