@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from zamba_lab.checkpoints import check_tokenizer
 from zamba_lab.ops.loss import token_nll
 from zamba_lab.tokenizer import Tokenizer
 from zamba_lab.tokenizer.texts import decode, text_files
@@ -54,6 +55,7 @@ def document_bits(
     """
     if not 1 <= stride <= window:
         raise ValueError(f"stride must be in 1..window: got stride={stride}, window={window}")
+    check_tokenizer(model, tokenizer, "the tokenizer of the texts")
     documents = [ids + [tokenizer.bos_id] for ids in tokenizer.encode_batch(list(texts))]
     pieces = sorted(_pieces(documents, window, stride), key=lambda piece: len(piece[1]))
     bits = np.zeros(len(documents))

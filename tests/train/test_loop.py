@@ -425,12 +425,13 @@ def test_data_of_another_tokenizer_is_refused_wherever_it_meets_the_weights(tmp_
 
     model, data = tiny_model(), Mixture.of(TOKENS)
     model.tokenizer = SimpleNamespace(pieces_hash="a" * 64, vocab_size=29)
-    data.tokenizers = {"data": SimpleNamespace(pieces_hash="b" * 64)}
+    data.tokenizers = {"data": SimpleNamespace(pieces_hash="b" * 64, vocab_size=29)}
     with pytest.raises(
-        ValueError, match="made with the model's tokenizer.*'data' has pieces of hash bbbbbbbbbbbb, the model of aaaaaaaaaaaa"
+        ValueError,
+        match="the tokenizer of the corpus 'data' must have the pieces that the weights were made with.*bbbbbbbbbbbb and aaaaaaaaaaaa",
     ):
         train(model, data, CONFIG, tmp_path / "run")
-    data.tokenizers = {"data": SimpleNamespace(pieces_hash="a" * 64)}
+    data.tokenizers = {"data": SimpleNamespace(pieces_hash="a" * 64, vocab_size=29)}
     train(model, data, CONFIG, tmp_path / "trunk")
     model.tokenizer = SimpleNamespace(pieces_hash="c" * 64, vocab_size=29)
     for more, where in (({}, "trunk"), ({"branch_from": tmp_path / "trunk"}, "branch")):

@@ -111,7 +111,7 @@ def check_tokenizer(model: Zamba, tokenizer: Tokenizer | None, what: str = "the 
 
     Args: what: what the tokenizer is, for the message.
     """
-    ours = getattr(model, "tokenizer_hash", None) or (model.tokenizer and model.tokenizer.pieces_hash)
+    ours = getattr(model, "tokenizer_hash", None) or getattr(getattr(model, "tokenizer", None), "pieces_hash", None)
     if tokenizer is not None and ours and ours != tokenizer.pieces_hash:
         raise CheckpointError(
             f"{what} must have the pieces that the weights were made with, or its ids mean other text: their hashes are "

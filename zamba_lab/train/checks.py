@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from zamba_lab.checkpoints import check_tokenizer
 from zamba_lab.corpora import Packed
 from zamba_lab.train.batches import IGNORE, split_documents
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.distributed import SINGLE, SingleProcess
 from zamba_lab.train.mixture import Labelled, Mixture, chunks
-from zamba_lab.train.state import pieces_hash
 
 
 def check_run(
@@ -63,13 +63,9 @@ def _check_weights(model: nn.Module) -> None:
 
 def _check_tokens(model: nn.Module, data: Mixture | Labelled, held_out: Mapping[str, Packed]) -> None:
     """Every id has a row in the embedding, and stands for the text that the weights mean by it."""
-    vocab_size, known = getattr(getattr(model, "config", None), "vocab_size", None), pieces_hash(model)
-    for name, other in data.tokenizers.items():
-        if known and other.pieces_hash != known:
-            raise ValueError(
-                f"data must be made with the model's tokenizer, or its ids mean other text: the corpus {name!r} has pieces of hash "
-                f"{other.pieces_hash[:12]}, the model of {known[:12]}"
-            )
+    for name, tokenizer in data.tokenizers.items():
+        check_tokenizer(model, tokenizer, f"the tokenizer of the corpus {name!r}")
+    vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
     if vocab_size is None:
         return
     for name, tokens in {**data.corpora, **{name: packed.tokens for name, packed in held_out.items()}}.items():

@@ -37,13 +37,8 @@ def run_facts(model: nn.Module, data: Mixture | Labelled, config: TrainConfig, m
     facts: dict[str, object] = {f"train.{name}": value for name, value in config.facts().items()}
     if is_dataclass(getattr(model, "config", None)):
         facts |= {f"model.{name}": value for name, value in asdict(model.config).items()}
-    facts[TOKENIZER] = pieces_hash(model)
+    facts[TOKENIZER] = getattr(model, "tokenizer_hash", None) or getattr(getattr(model, "tokenizer", None), "pieces_hash", None)
     return facts | {f"data.{name}": value for name, value in data.facts().items()} | dict(more)
-
-
-def pieces_hash(model: nn.Module) -> str | None:
-    """The hash of the pieces that a model's ids stand for, if it has a tokenizer or was saved with one."""
-    return getattr(model, "tokenizer_hash", None) or getattr(getattr(model, "tokenizer", None), "pieces_hash", None)
 
 
 def state(
