@@ -58,3 +58,11 @@ def test_xz_given_the_same_text_before_needs_almost_nothing():
 def test_a_stride_longer_than_the_window_is_refused(tokenizer):
     with pytest.raises(ValueError, match="stride=5, window=4"):
         document_bits(Uniform(256), TEXTS, tokenizer, window=4, stride=5)
+
+
+def test_text_in_the_pieces_of_another_tokenizer_is_not_scored(tokenizer):
+    model, other = tiny_model(vocab_size=259), corpora.train_tokenizer(["zyzyzy" * 9], vocab_size=259)
+    model.tokenizer = tokenizer
+    assert document_bits(model, TEXTS, tokenizer).shape == (4,)
+    with pytest.raises(ValueError, match="the tokenizer of the texts must have the pieces that the weights were made with"):
+        document_bits(model, TEXTS, other)

@@ -46,11 +46,3 @@ def test_a_run_with_documents_evaluates_with_documents(tmp_path):
 def test_packed_is_a_plain_pair():
     tokens, n_bytes = Packed(np.zeros(3), 3)
     assert len(tokens) == n_bytes
-
-
-def test_text_in_the_pieces_of_another_tokenizer_is_not_scored(tokenizer):
-    model, other = tiny_model(vocab_size=259), corpora.train_tokenizer(["zyzyzy" * 9], vocab_size=259)
-    model.tokenizer = tokenizer
-    assert document_bits(model, TEXTS, tokenizer).shape == (4,)
-    with pytest.raises(ValueError, match="the tokenizer of the texts must have the pieces that the weights were made with"):
-        document_bits(model, TEXTS, other)
