@@ -46,7 +46,6 @@ TOO_LONG_YET = {
     "native/step.py:mamba1_step",
     "native/step.py:mamba2_step",
     "native/tape.py:__init__",
-    "widgets/causal.py:intervention_panel",
 }
 HEAVY = ("plotly", "ipywidgets", "transformers", "ray", "IPython", "mamba_ssm", "causal_conv1d")
 

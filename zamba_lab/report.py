@@ -46,7 +46,7 @@ def effects(found: Report, metric: str) -> Figure:
         f"What each change does to {metric}",
         f"difference: {label(metric)}",
         margin_of(found.study, metric),
-        f"against the base, {seeds} seeds, paired; 95 % BCa intervals; shaded: too small to matter",
+        f"against the base, {seeds} {'seed' if seeds == 1 else 'seeds'}, paired; 95 % BCa intervals; shaded: too small to matter",
     )
 
 

@@ -32,9 +32,10 @@ def test_intervention_panel_shows_the_effect_and_its_controls_and_computes_each_
     calls, real = [], lens.effect
     monkeypatch.setattr(lens, "effect", lambda *args, **more: calls.append(args[2].name) or real(*args, **more))
     panel = widgets.intervention_panel(MODEL, IDS, OTHER)
-    for name, value in (("part", "mixer"), ("where", 2), ("how", "another text's"), ("how", "off")):
+    for name, value in (("part", "mixer"), ("where", 2), ("how", "another text's"), ("how", "zero")):
         panel.controls[name].value = value
-    assert calls == ["every invocation off", "every mixer off", "mixer 2 off", "mixer 2 from another text"]
+    means = [lens.mean("invocation", None, OTHER), lens.mean("mixer", None, OTHER), lens.mean("mixer", 2, OTHER)]
+    assert calls == [change.name for change in [*means, lens.resample("mixer", 2, OTHER), lens.zero("mixer", 2)]]
     expected = real(MODEL, IDS, lens.zero("mixer", 2))
     np.testing.assert_allclose(panel.figure.data[0].marker.color[1:9], expected.change[0], atol=1e-9)
     assert f"{expected.control_change.mean():+.3f} from random" in panel.figure.layout.title.subtitle.text
@@ -54,3 +55,6 @@ def test_lens_panel_shows_the_words_and_recall_panel_the_losses():
 def test_a_model_without_invocations_has_its_own_parts():
     panel = widgets.intervention_panel(make_model(replace(BASE, n_shared_blocks=0)), IDS, OTHER)
     assert [value for _, value in panel.controls["part"].options] == ["mixer", "convolution"]
+    transformer = make_model(replace(BASE, mixer="attention", n_shared_blocks=0))
+    assert "none of the parts" in widgets.intervention_panel(transformer, IDS, OTHER).sentence
+    assert widgets.lens_panel(transformer, IDS).figure.data

@@ -1,5 +1,6 @@
 """A panel's figure is that of its controls: it follows them, and asks the model no more than once for each answer."""
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -100,8 +101,9 @@ def test_switch_panel_shows_the_change_and_computes_each_once(monkeypatch):
     panel.controls["where"].value = 1
     panel.controls["part"].value = "invocation"
     panel.controls["where"].value = "every"
-    assert calls == ["every invocation off", "every adapter off", "adapter 1 off", "invocation 1 off"]
-    change = real(model, ids, lens.zero("invocation")).change[0]
+    where = [("invocation", None), ("adapter", None), ("adapter", 1), ("invocation", 1)]
+    assert calls == [lens.mean(part, number, ids).name for part, number in where]
+    change = real(model, ids, lens.mean("invocation", None, ids)).change[0]
     np.testing.assert_allclose(panel.figure.data[0].marker.color[1:9], change, atol=1e-6)
 
 
@@ -114,8 +116,8 @@ def test_tokens_label_themselves_without_a_tokenizer():
 def test_contents_panel_shows_the_shares_in_the_state_after_the_token():
     model, ids = random_model()
     panel = widgets.contents_panel(model, ids)
-    assert panel.controls["at"].value == 8
-    for name, value in (("depth", 2), ("head", 1), ("at", 5)):
+    assert panel.controls["after"].value == 8
+    for name, value in (("depth", 2), ("head", 1), ("after", 5)):
         panel.controls[name].value = value
     shares = panel.figure.data[0].marker.color
     np.testing.assert_allclose(shares, lens.contents(model, ids, 2, 5).share[0, 1], rtol=1e-5)  # of 6 tokens
@@ -134,7 +136,7 @@ def test_mixer_panel_shows_a_head_beside_all_of_them():
 def test_drift_panel_shows_the_table_of_the_block_and_says_what_makes_the_difference():
     model, ids = random_model()
     panel = widgets.drift_panel(model, ids)
-    panel.controls["point"].value = "link_out"
+    panel.controls["point"].value = "the link's output"
     found = lens.drift(model, ids, 0, "link_out")
     np.testing.assert_allclose(panel.figure.data[0].z, found.distance[..., 0], rtol=1e-5)
     assert f"{100 * float(found.inputs / found.total):.0f} % by the input" in panel.figure.layout.title.subtitle.text
@@ -150,15 +152,40 @@ def test_xray_panel_shows_the_four_parts_of_a_score():
     parts = lens.score_parts(model, ids, 2).parts[:, :, 0, 1].flatten(0, 1)
     for trace, expected in zip(panel.figure.data, parts):
         np.testing.assert_allclose(np.nan_to_num(trace.z), expected, rtol=1e-5, atol=1e-6)
-    assert panel.figure.layout.annotations[2].text == "embedding asks, stream is found"
-    with pytest.raises(ValueError, match="concat_embedding=True"):
-        widgets.xray_panel(*random_model(replace(CONFIG, concat_embedding=False)))
+    assert panel.figure.layout.annotations[2].text == "query from embedding, key from stream"
+    assert "do not read the token embeddings" in widgets.xray_panel(*random_model(replace(CONFIG, concat_embedding=False))).sentence
 
 
-@pytest.mark.parametrize("make", [widgets.attention_panel, widgets.switch_panel, widgets.drift_panel])
-def test_a_model_without_shared_blocks_is_refused(make):
-    with pytest.raises(ValueError, match="n_shared_blocks 0"):
-        make(*random_model(replace(CONFIG, n_shared_blocks=0)))
+TRANSFORMER = replace(CONFIG, mixer="attention", n_shared_blocks=0)
+
+
+@pytest.mark.parametrize("make", PANELS)
+@pytest.mark.parametrize("config", [replace(CONFIG, n_shared_blocks=0), TRANSFORMER], ids=["mamba2", "transformer"])
+def test_where_a_model_lacks_the_part_a_sentence_says_so(make, config):
+    """Every panel of every kind of model is a panel or a sentence, and which of the two follows from the model's parts."""
+    panel = make(*random_model(config))
+    about_blocks = make in (widgets.attention_panel, widgets.switch_panel, widgets.drift_panel, widgets.xray_panel)
+    if about_blocks or config is TRANSFORMER:
+        assert isinstance(panel, widgets.Absent) and panel.sentence in panel.value
+        assert ("shared attention block" if about_blocks else "no SSM states") in panel.sentence
+    else:
+        assert panel.figure.data
+
+
+def test_a_word_beside_the_controls_says_that_a_panel_computes():
+    seen, panel = [], None
+
+    def draw(head):
+        seen.append(panel.busy.value if panel else "")
+        if head == 2:
+            raise ValueError("no such head")
+        return widgets.states_panel(*random_model()).figure
+
+    panel = widgets.Panel(draw, head=widgets.panel.slider("head", 3, "which"))
+    for head in (1, 2):
+        with contextlib.suppress(ValueError):
+            panel.controls["head"].value = head
+        assert seen[-1] == widgets.panel.BUSY and panel.busy.value == ""  # also after an error
 
 
 @pytest.mark.parametrize("make", PANELS)

@@ -31,6 +31,14 @@ def test_with_fewer_seeds_the_verdict_goes(found):
     assert "<br>less" in panel.figure.data[0].customdata[0] and "6 seeds" in panel.figure.layout.title.subtitle.text
     panel.controls["seeds"].value = 4
     assert "no verdict (5 seeds, 6 needed)" in panel.figure.data[0].customdata[0]
+    panel.controls["seeds"].value = 0
+    assert "1 seed, paired" in panel.figure.layout.title.subtitle.text
+
+
+def test_the_colours_of_the_verdicts_are_in_the_legend(found):
+    figure = widgets.study_panel(found).figure
+    assert figure.layout.showlegend
+    assert len({trace.marker.color for trace in figure.data}) == len({trace.name for trace in figure.data}) == len(figure.data) >= 2
 
 
 @pytest.mark.parametrize("view", ["accuracy", "loss", "learning curves", "recall against memory", "quality against work"])

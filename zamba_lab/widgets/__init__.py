@@ -3,7 +3,7 @@
     states_panel      the norm of the SSM states over tokens and depth, head by head
     attention_panel   one shared block's attention at each of its invocations
     decay_panel       how long each head of a layer remembers
-    switch_panel      what switching a part off does to each token's loss
+    switch_panel      what holding a part at its mean does to each token's loss
     dimensions_panel  in how many directions the states are filled
     contents_panel    which tokens a state is made of
     mixer_panel       a mixer as attention: what each token adds to each
@@ -15,18 +15,27 @@
     TrainingPanel     a run's loss and held-out text, while it trains
     study_panel       an ablation study: effects, learning curves and costs, by axis and number of seeds
 
-All but the last two take a model and (1, l) token ids, and labels for the tokens if the model has no tokenizer. All are plain
-ipywidgets: reachable by the tab key, moved by the arrow keys. Why the figures are not FigureWidgets: see `panel`.
+All but the last two take a model and (1, l) token ids, and labels for the tokens if the model has no tokenizer; where the model
+lacks the part, a sentence (`Absent`) stands in the panel's place. All are plain ipywidgets: reachable by the tab key, moved by
+the arrow keys. Why the figures are not FigureWidgets: see `panel`.
 """
 
-from zamba_lab.widgets.causal import intervention_panel, lens_panel, recall_panel
-from zamba_lab.widgets.panel import Panel
-from zamba_lab.widgets.panels import attention_panel, decay_panel, states_panel, switch_panel
-from zamba_lab.widgets.study import study_panel
-from zamba_lab.widgets.training import TrainingPanel
-from zamba_lab.widgets.views import contents_panel, dimensions_panel, drift_panel, mixer_panel, xray_panel
+from zamba_lab.widgets.causal import intervention_panel, lens_panel, recall_panel, switch_panel
+from zamba_lab.widgets.look import (
+    attention_panel,
+    contents_panel,
+    decay_panel,
+    dimensions_panel,
+    drift_panel,
+    mixer_panel,
+    states_panel,
+    xray_panel,
+)
+from zamba_lab.widgets.panel import Absent, Panel
+from zamba_lab.widgets.runs import TrainingPanel, study_panel
 
 __all__ = [
+    "Absent",
     "Panel",
     "TrainingPanel",
     "attention_panel",

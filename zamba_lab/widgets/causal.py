@@ -1,4 +1,4 @@
-"""The panels of the causal lab: what is changed, and what that does. The numbers are `lens`'s, the pictures `viz`'s."""
+"""Panels on what a part is worth: what is changed, and what that does. The numbers are `lens`'s, the pictures `viz`'s."""
 
 from __future__ import annotations
 
@@ -10,116 +10,100 @@ from torch import Tensor
 
 from zamba_lab import lens, viz
 from zamba_lab.model import Zamba
-from zamba_lab.widgets.panel import Panel, choice
-from zamba_lab.widgets.panels import EVERY, labels
+from zamba_lab.widgets.panel import EVERY, Absent, Panel, choice, invocation_names, labels, without_blocks
 
 WORDS = {"ssm": "SSM state", "conv": "convolution's window", "kv": "keys and values"}
 MOST = 16  # numbers of a part in one dropdown
 
 
-def lens_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) -> Panel:
-    """What the model would say if it ended at each site."""
-    tokens = labels(model, ids, tokens)
+def switch_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) -> Panel | Absent:
+    """The change of each token's loss when an invocation, its adapter or its view of the embeddings is held at its mean over the text."""
+    tokens, c = labels(model, ids, tokens), model.config
+    if absent := without_blocks(model):
+        return absent
+    measure = cache(lambda part, where: lens.effect(model, ids, lens.mean(part, where, ids), controls=0))
 
-    @cache
-    def reading(added: bool) -> lens.LensReading:
-        sites = lens.lens_sites(model.config)
-        stream = lens.lens_sites(model.config, added=False)
-        return lens.logit_lens(model, ids, [site for site in sites if site not in stream] if added else stream, top=1)
-
-    def draw(added: bool):
-        found = reading(added)
-        words = [labels(model, best[:, :, 0], None) for best in found.tokens]
-        names = [site.removeprefix("layers.") for site in found.sites]
-        title = f"The logit lens: {'what is added to the stream' if added else 'the stream'}"
-        return viz.lens_map(
-            words,
-            found.divergence[:, 0],
+    def draw(part: str, where: int | str):
+        effect = measure(part, None if where == EVERY else where)
+        return changed_tokens(
+            effect,
             tokens,
-            names,
-            title,
-            "KL from the model's own (nats)",
-            subtitle="the likeliest next token at each site; the lighter, the closer to what the model says",
+            f"mean loss {effect.whole.mean():.3f} -> {effect.changed.mean():.3f} nats a token; "
+            "red: the token got harder to predict, blue: easier",
         )
 
-    return Panel(
-        draw,
-        added=choice(
-            "sites",
-            [("the stream", False), ("what is added to it", True)],
-            "the stream after each layer, or what each mixer and shared block makes",
-        ),
-    )
+    places = [("every invocation", EVERY)] + [(name, k) for k, name in enumerate(invocation_names(c))]
+    parts = [(part, part) for part in lens.SWITCHED if part in lens.parts(c)]
+    return Panel(draw, part=choice("hold at its mean", parts, "which part"), where=choice("at", places, "where"))
 
 
-def intervention_panel(model: Zamba, ids: Tensor, donor: Tensor, tokens: Sequence[str] | None = None) -> Panel:
+def changed_tokens(effect: lens.Effect, tokens: Sequence[str], subtitle: str):
+    """The text coloured by an effect on each token's loss; the first token has none."""
+    change = torch.cat([torch.full((1,), torch.nan), effect.change[0]])
+    return viz.token_effect(change, tokens, effect.name, "change of loss (nats)", subtitle)
+
+
+def intervention_panel(model: Zamba, ids: Tensor, donor: Tensor, tokens: Sequence[str] | None = None) -> Panel | Absent:
     """What replacing a part does to the loss of each token.
 
     donor: (1, l') ids of another text, at least as long, that means and samples are taken from.
     """
-    tokens, made = (
-        labels(model, ids, tokens),
-        {
-            "off": lambda part, where: lens.zero(part, where),
-            "its mean": lambda part, where: lens.mean(part, where, donor),
-            "another text's": lambda part, where: lens.resample(part, where, donor),
-        },
-    )
-
-    @cache
-    def effect(part: str, how: str, where: int | None) -> lens.Effect:
-        return lens.effect(model, ids, made[how](part, where))
+    tokens, c = labels(model, ids, tokens), model.config
+    parts = [part for part in lens.parts(c) if part not in ("head", "steps")]
+    if not parts:
+        return Absent("This model has none of the parts that can be replaced here: no mixer with a state and no shared block.")
+    ways = {
+        "its mean": lambda part, where: lens.mean(part, where, donor),
+        "another text's": lambda part, where: lens.resample(part, where, donor),
+        "zero": lens.zero,
+    }
+    measure = cache(lambda part, how, where: lens.effect(model, ids, ways[how](part, where)))
 
     def draw(part: str, how: str, where: int | str):
-        found = effect(part, how, None if where == EVERY else where)
-        change = torch.cat([torch.full((1,), torch.nan), found.change[0]])
-        return viz.token_effect(
-            change,
-            tokens,
-            found.name,
-            "change of loss (nats)",
-            subtitle=(
-                f"mean change {found.change.mean():+.3f} nats a token; {found.control_change.mean():+.3f} from random changes "
-                "of the same size"
-            ),
-        )
+        effect = measure(part, how, None if where == EVERY else where)
+        means = f"{effect.change.mean():+.3f} nats a token; {effect.control_change.mean():+.3f}"
+        return changed_tokens(effect, tokens, f"mean change {means} from random changes of the same size")
 
-    c = model.config
-    parts = [part for part in lens.parts(c) if part not in ("head", "steps")]
-    least = min(lens.count(c, part) for part in parts)
+    numbers = range(min(MOST, *(lens.count(c, part) for part in parts)))
     return Panel(
         draw,
         part=choice("part", [(part, part) for part in parts], "which part"),
-        how=choice("is", [(how, how) for how in made], "what it is replaced by"),
-        where=choice("number", [("every", EVERY)] + [(str(i), i) for i in range(min(least, MOST))], "which of them, down the depth"),
+        how=choice("replaced by", [(how, how) for how in ways], "what it is replaced by"),
+        where=choice("number", [("every", EVERY)] + [(str(i), i) for i in numbers], "which of them, down the depth"),
     )
+
+
+def lens_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) -> Panel:
+    """What the model would say if it ended at each site."""
+    tokens, stream = labels(model, ids, tokens), lens.lens_sites(model.config, added=False)
+    sites = {False: stream, True: [site for site in lens.lens_sites(model.config) if site not in stream]}
+    read = cache(lambda added: lens.logit_lens(model, ids, sites[added], top=1))
+
+    def draw(added: bool):
+        reading = read(added)
+        words = [labels(model, best[:, :, 0], None) for best in reading.tokens]
+        names = [site.removeprefix("layers.") for site in reading.sites]
+        title = f"The logit lens: {'what is added to the stream' if added else 'the stream'}"
+        subtitle = "the likeliest next token at each site; the lighter, the closer to what the model says"
+        return viz.lens_map(words, reading.divergence[:, 0], tokens, names, title, "KL from the model's own (nats)", subtitle)
+
+    options = [("the stream", False), ("what is added to it", True)]
+    return Panel(draw, added=choice("sites", options, "the stream after each layer, or what each mixer and shared block makes"))
 
 
 def recall_panel(model: Zamba, filler: Tensor, distances: Sequence[int] = (4, 16, 64), count: int = 16) -> Panel:
     """What wiping each memory of each layer costs the recall of a needle, at each distance. filler: (n,) ids."""
-    found = lens.who_remembers(model, filler, distances, count)
-    low, high = found.interval()
+    recall = lens.who_remembers(model, filler, distances, count)
+    low, high = recall.interval()
+    rows, columns = [WORDS[part] for part in recall.parts], [str(depth) for depth in range(model.config.n_layers)]
 
     def draw(distance: int):
-        i = found.distances.index(distance)
-        rows, columns = [WORDS[part] for part in found.parts], [str(depth) for depth in range(model.config.n_layers)]
-        return viz.table(
-            found.loss[i].mean(-1),
-            rows,
-            columns,
-            f"Who remembers a needle {distance} tokens back",
-            "wiped",
-            "depth",
-            "recall lost (nats)",
-            signed=True,
-            low=low[i],
-            high=high[i],
-            subtitle=(
-                f"its value costs {found.whole[i].mean():.2f} nats; had it not been told, "
-                f"{found.recall[i].mean():+.2f}; "
-                f"{count} prompts, bold where the 95 % interval leaves 0 out"
-            ),
+        i = recall.distances.index(distance)
+        subtitle = (
+            f"its value costs {recall.whole[i].mean():.2f} nats; had it not been told, {recall.recall[i].mean():+.2f}; "
+            f"{count} prompts, bold where the 95 % interval leaves 0 out"
         )
+        words = f"Who remembers a needle {distance} tokens back", "memory wiped", "depth", "recall lost (nats)", subtitle
+        return viz.table(recall.loss[i].mean(-1), rows, columns, *words, signed=True, low=low[i], high=high[i])
 
-    options = [(f"{d} tokens", d) for d in found.distances]
-    return Panel(draw, distance=choice("distance", options, "between needle and question"))
+    return Panel(draw, distance=choice("distance", [(f"{d} tokens", d) for d in recall.distances], "between needle and question"))
