@@ -29,7 +29,7 @@ help:
 	@echo "make lab           build .venv if needed (about a minute) and open JupyterLab on the first notebook"
 	@echo "make test          add what tests need and run every test, notebooks included"
 	@echo "make test-browser  only the tests that drive JupyterLab in Chromium"
-	@echo "make test-long     the kernels under sanitizers and for other processors; 20,000 spoiled checkpoints (minutes)"
+	@echo "make test-long     the kernels under sanitizers and for other processors; 20,000 mutated checkpoints, processes in one folder (minutes)"
 	@echo "make test-mutants  break the lens in one place at a time: does a test notice? (1,200 places, an hour or more; ARGS='--sample 6': minutes)"
 	@echo "make test-neighbours install nnsight and TransformerLens into .venv, and test that models and matrices go together"
 	@echo "make test-weights  hold published weights to published numbers: make test-weights WEIGHTS=<folder of them>"

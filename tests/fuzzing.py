@@ -1,14 +1,17 @@
-"""Checkpoints spoiled at random: what the property tests and the long run have in common.
+"""Checkpoints mutated at random: what the property tests and the long run have in common.
 
 An input is a small checkpoint's files by name. Sound ones of every layout are changed as JSON (a value, a key, an
-entry) or as bytes, in config.json, the index or a weight file, its header above all, with a `random.Random`.
+entry) or as bytes, in config.json, the index, the tokenizer or a weight file, its header or pickle above all, with a
+`random.Random`.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -17,13 +20,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from variants import BASE, make_model
 
-from zamba_lab.checkpoints import CheckpointError, load, save
+from zamba_lab import corpora
+from zamba_lab.checkpoints import CheckpointError, doctor, load, load_config, save
 from zamba_lab.checkpoints.binding import bind
 from zamba_lab.checkpoints.layouts import ZAMBA2_LEGACY
 from zamba_lab.checkpoints.published import FORMATS
 
 Files = dict[str, bytes]
-CONFIG, INDEX, PICKLED = "config.json", "model.safetensors.index.json", "pytorch_model.bin"
+CONFIG, INDEX, PICKLED, TOKENIZER = "config.json", "model.safetensors.index.json", "pytorch_model.bin", "tokenizer.json"
 SMALL = replace(BASE, n_layers=2, hybrid_layers=(0, 1), d_model=8, d_mlp=4, vocab_size=11)
 SOUND = {
     "zamba2": SMALL,
@@ -94,7 +98,10 @@ VALUES = [
     [0] * 50,
     ["mamba"] * 2,
     ["hybrid"] * 2,
+    ["abc"],
+    [{}],
     {},
+    {"a": {"b": {"c": {"d": [[[[1]]]]}}}},
     {"a": 1},
     {"rope_theta": 0},
     {"rope_type": "yarn"},
@@ -104,6 +111,7 @@ VALUES = [
     "../model.safetensors",
     "/dev/zero",
     "config.json",
+    "x" * 300 + ".safetensors",
 ]
 
 
@@ -131,6 +139,10 @@ def sound(folder: Path) -> dict[str, Files]:
     tensors = load_file(folder / "zamba2" / "model.safetensors")
     torch.save(tensors, folder / PICKLED)
     found["pickled"] = {CONFIG: found["zamba2"][CONFIG], PICKLED: (folder / PICKLED).read_bytes()}
+    torch.save(tensors, folder / PICKLED, _use_new_zipfile_serialization=False)
+    found["pickled before 1.6"] = {CONFIG: found["zamba2"][CONFIG], PICKLED: (folder / PICKLED).read_bytes()}
+    tokenizer = corpora.train_tokenizer(["a b"], vocab_size=259)
+    found["with a tokenizer"] = found["zamba2"] | {TOKENIZER: tokenizer.to_bytes(), "tokenizer_config.json": b"{}"}
     return found
 
 
@@ -151,17 +163,43 @@ def _read(folder: Path) -> Files:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def mutate_pickle(data: bytes, random: Random) -> bytes:
+    """Change one instruction of the program in a file of torch.save. The archive around it stays whole."""
+    out = io.BytesIO()
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(out, "w") as target:
+            for entry in source.infolist():
+                content = source.read(entry)
+                if entry.filename.endswith("data.pkl"):
+                    at = random.randrange(len(content))
+                    noise = random.choice([b"", bytes([random.randrange(256)]), bytes([random.choice(b"}]()tRQXKJMcbsueqhr.0")])])
+                    content = content[:at] + noise + content[at + random.choice([0, 1, 1, 4]) :]
+                target.writestr(entry, content)
+    except (ValueError, zipfile.BadZipFile, EOFError, OSError):  # an older format, or changed before
+        return mutate_bytes(data, random)
+    return out.getvalue()
+
+
 def outcome(files: Files, folder: Path) -> str:
-    """Open an input: "refused" for a CheckpointError, "opened" for a whole model that runs. Else the error passes."""
+    """Open an input: "refused" for a CheckpointError, "opened" for a whole model that runs. Else the error passes.
+
+    What `load` refuses, `doctor` finds a fault in. Nothing in the folder is changed.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name, data in files.items():
         (folder / name).write_bytes(data)
+    report = doctor(folder)
+    assert str(report) and json.dumps(report.as_dict())
     try:
+        config = load_config(folder)
+        assert config.n_params >= 0 and config.flops_per_token(100) >= 0 and config.cache_bytes(100) >= 0
         model = load(folder)
     except CheckpointError as error:
-        assert str(error).strip()
+        assert str(error).strip() and len(str(error)) < 20_000
+        assert not report.ok, f"load refuses what the doctor finds nothing wrong with: {error}"
         return "refused"
+    assert _read(folder) == files
     assert sum(p.numel() for p in model.parameters()) == model.config.n_params
     assert all(p.device.type == "cpu" and bool(p.isfinite().all()) for p in model.parameters())
     ids = torch.zeros(1, 3, dtype=torch.long)
@@ -170,34 +208,35 @@ def outcome(files: Files, folder: Path) -> str:
     return "opened"
 
 
-def spoil(files: Files, random: Random) -> Files:
+def mutate(files: Files, random: Random) -> Files:
     """One to three changes to one file. The index and the configs are hit more often than chance would have it."""
     name = random.choice([CONFIG, CONFIG, INDEX if INDEX in files else CONFIG, *sorted(files)])
     data = files[name]
     for _ in range(random.choice([1, 1, 2, 3])):
-        data = random.choice([spoil_structure, spoil_structure, spoil_bytes])(data, random)
+        kinds = [mutate_pickle, mutate_pickle, mutate_bytes] if name == PICKLED else [mutate_structure, mutate_structure, mutate_bytes]
+        data = random.choice(kinds)(data, random)
     return files | {name: data}
 
 
-def spoil_structure(data: bytes, random: Random) -> bytes:
+def mutate_structure(data: bytes, random: Random) -> bytes:
     """Change the JSON that a file is, or has for a header; the header's length is kept right."""
     is_json = data[:1] in (b"{", b"[", b"")
     size = len(data) if is_json else struct.unpack("<Q", data[:8].ljust(8, b"\0"))[0]
     text, rest = (data, b"") if is_json else (data[8 : 8 + size], data[8 + size :])
     try:
-        changed = json.dumps(spoil_value(json.loads(text), random)).encode()
+        changed = json.dumps(mutate_value(json.loads(text), random)).encode()
     except (ValueError, RecursionError):  # bytes were changed before; 10 ** 400 is not read back either
-        return spoil_bytes(data, random)
+        return mutate_bytes(data, random)
     return changed if is_json else struct.pack("<Q", len(changed)) + changed + rest
 
 
-def spoil_value(value, random: Random):
+def mutate_value(value, random: Random):
     """A JSON value with one change in it, somewhere."""
     if isinstance(value, dict) and value and random.random() < 0.9:
         key, value = random.choice(sorted(value)), dict(value)
         what = random.random()
         if what < 0.6:
-            value[key] = spoil_value(value[key], random)
+            value[key] = mutate_value(value[key], random)
         elif what < 0.75:
             del value[key]
         else:  # another's value, under its own or a new name
@@ -206,14 +245,14 @@ def spoil_value(value, random: Random):
     if isinstance(value, list) and value and random.random() < 0.7:
         i = random.randrange(len(value))
         return random.choice(
-            [value[:i] + [spoil_value(value[i], random)] + value[i + 1 :], value[:i] + value[i + 1 :], value + value[i:], value[::-1]]
+            [value[:i] + [mutate_value(value[i], random)] + value[i + 1 :], value[:i] + value[i + 1 :], value + value[i:], value[::-1]]
         )
     if type(value) is int and abs(value) < 2**64 and random.random() < 0.5:
         return random.choice([value + 1, value - 1, -value, 2 * value, value + 2**40, float(value), str(value)])
     return random.choice(VALUES)
 
 
-def spoil_bytes(data: bytes, random: Random) -> bytes:
+def mutate_bytes(data: bytes, random: Random) -> bytes:
     """Flip, cut, repeat or insert a few bytes, more often near the start, where headers are."""
     at = random.randrange(len(data) + 1)
     at = min(at, random.choice([8, 200, len(data)]))

@@ -71,7 +71,7 @@ def _info(given: argparse.Namespace) -> int:
         "parameters by part": cost.params_by_part(config),
         "hybrid layers": list(config.hybrid_layers),
         "block of each invocation": list(config.blocks_by_invocation),
-        f"FLOPs per token at {given.context}": config.flops_per_token(given.context),
+        f"FLOPs per token at {given.context}": int(config.flops_per_token(given.context)),
         f"cache bytes at {given.context}, bfloat16": config.cache_bytes(given.context, dtype=torch.bfloat16),
         "weight bytes, bfloat16": 2 * config.n_params,
     }

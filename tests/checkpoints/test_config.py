@@ -4,12 +4,13 @@ import json
 import math
 from dataclasses import asdict, replace
 
+import fuzzing
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from variants import VARIANTS
 
-from zamba_lab.checkpoints.config_read import meaning, read_config
+from zamba_lab.checkpoints.config_read import ignored_keys, meaning, read_config
 from zamba_lab.checkpoints.config_write import published_type, write_config
 from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.config import ZambaConfig
@@ -546,3 +547,51 @@ def test_any_value_under_any_key_is_read_or_refused(raw, data):
         read_config(raw)
     except CheckpointError:
         pass
+
+
+# --- keys that change nothing -------------------------------------------------------------------------------------
+
+HARMLESS = {
+    "_attn_implementation_autoset": True,
+    "unsloth_version": "2025.1.1",
+    "unsloth_fixed": True,
+    "max_length": 20,
+    "pruned_heads": {},
+    "temperature": 1.0,
+    "torchscript": False,
+    "gradient_checkpointing": False,
+    "tie_encoder_decoder": False,
+    "prefix": None,
+    "id2label": {"0": "LABEL_0"},
+}
+
+
+@pytest.mark.parametrize("model_type", ["zamba2", "zamba", "mamba", "mamba2", "zamba_lab"])
+def test_keys_that_change_nothing_are_listed_and_not_refused(model_type):
+    config = next(config for config in (*VARIANTS.values(), *fuzzing.SOUND.values()) if published_type(config) == model_type)
+    raw = write_config(config, "float32")
+    harmless = {
+        key: value for key, value in HARMLESS.items() if model_type != "zamba_lab" or key not in ("pruned_heads", "tie_encoder_decoder")
+    }
+    assert read_config(raw | harmless) == config
+    assert set(ignored_keys(raw | harmless)) >= set(harmless) - {"pruned_heads", "tie_encoder_decoder"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pruned_heads", {"1": [0]}),
+        ("tie_encoder_decoder", True),
+        ("is_encoder_decoder", True),
+        ("logits_scaling", 2.0),
+        ("final_logit_softcapping", 30.0),
+        ("attention_bias", True),
+        ("embedding_multiplier", 12.0),
+        ("transformers_weights", "other.safetensors"),
+        ("something_new", None),
+    ],
+)
+def test_keys_that_could_change_the_computation_are_refused(key, value):
+    raw = write_config(next(config for config in VARIANTS.values() if published_type(config) == "zamba2"), "float32")
+    with pytest.raises(CheckpointError, match=key):
+        read_config(raw | {key: value})

@@ -1,4 +1,4 @@
-"""Spoiled checkpoints are refused with a CheckpointError or open whole; `make test-long` tries far more of them."""
+"""Mutated checkpoints are refused with a CheckpointError or open whole; `make test-long` tries far more of them."""
 
 import json
 from dataclasses import fields
@@ -19,20 +19,23 @@ def sound(tmp_path_factory) -> dict[str, fuzzing.Files]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("spoiled") / "checkpoint"
+    return tmp_path_factory.mktemp("mutated") / "checkpoint"
 
 
 def test_the_sound_ones_open(sound, folder):
     assert {name: fuzzing.outcome(files, folder) for name, files in sound.items()} == dict.fromkeys(sound, "opened")
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors.index.json", "model.safetensors"])
-@settings(max_examples=100)
+@pytest.mark.parametrize(
+    "file", ["config.json", "model.safetensors.index.json", "model.safetensors", "pytorch_model.bin", "tokenizer.json"]
+)
+@settings(max_examples=60)
 @given(which=st.integers(0, 10**6), seed=st.integers(0, 2**32))
-def test_a_spoiled_file_is_refused_or_opens_whole(sound, folder, file, which, seed):
+def test_a_mutated_file_is_refused_or_opens_whole(sound, folder, file, which, seed):
     there, random = [name for name in sorted(sound) if file in sound[name]], Random(seed)
     files = sound[there[which % len(there)]]
-    change = random.choice([fuzzing.spoil_structure, fuzzing.spoil_bytes])
+    structure = fuzzing.mutate_pickle if file == fuzzing.PICKLED else fuzzing.mutate_structure
+    change = random.choice([structure, fuzzing.mutate_bytes])
     fuzzing.outcome(files | {file: change(files[file], random)}, folder)
 
 

@@ -1,5 +1,6 @@
 """Opening exactly: what fits is opened whole, what does not is refused by name and nothing is built."""
 
+import copy
 import gc
 import json
 import os
@@ -12,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from variants import BASE, make_model, random_ids
 
-from zamba_lab.checkpoints import CheckpointError, load, save
+from zamba_lab.checkpoints import CheckpointError, check_tokenizer, doctor, load, save
+from zamba_lab import corpora
 from zamba_lab.checkpoints.binding import bind, spare_names
 from zamba_lab.checkpoints.layouts import ZAMBA2_LEGACY, ZAMBA2_PLAIN
 from zamba_lab.config.presets import SHIPPED
@@ -191,6 +193,100 @@ def in_layout(layout, model) -> dict[str, torch.Tensor]:
         for names, tensor in zip(binding.stored, binding.transform.to_stored(ours, BASE)):
             tensors[names[0]] = tensor.contiguous()
     return tensors
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("first", ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"])
+def test_of_two_models_in_a_folder_the_one_that_transformers_takes_is_read(first, last, model, tmp_path):
+    """Such as an old index beside a new file. The doctor says so."""
+    transformers = pytest.importorskip("transformers")
+    other = make_model(BASE, seed=7).float()
+    models = (model, other) if last else (other, model)  # which of the two was written last does not matter
+    kinds = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
+    path = save(models[0], tmp_path / "here", max_shard_bytes=5000 if first.endswith("index.json") else 10**9)
+    if first == "pytorch_model.bin":
+        torch.save(load_file(path / "model.safetensors"), path / first)
+        os.rename(path / "model.safetensors", path / "weights.safetensors")
+        save_file(load_file(save(models[1], tmp_path / "there") / "model.safetensors"), path / "weights.safetensors")
+    else:
+        torch.save(load_file(save(models[1], tmp_path / "there") / "model.safetensors"), path / "pytorch_model.bin")
+    if first == "model.safetensors":
+        for entry in save(models[1], tmp_path / "shards", max_shard_bytes=5000).glob("model*"):
+            os.rename(entry, path / entry.name)
+    assert same(load(path), models[0])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True)
+    assert torch.equal(theirs.get_input_embeddings().weight, models[0].embedding.weight)
+    report = doctor(path)
+    assert [fault["fault"] for fault in report.faults] == ["two models"] * (first == "model.safetensors")
+    passed_over = [name for name in kinds if (path / name).is_file() and name != first]
+    text = str(report)
+    assert all(name in text for name in passed_over) and (not passed_over or f"{first} is read, as transformers does" in text)
+
+
+# --- names that other tools have wrapped --------------------------------------------------------------------------
+
+WRAPPED = {
+    "torch.compile": lambda name: f"_orig_mod.{name}",
+    "DistributedDataParallel": lambda name: f"module.{name}",
+    "both": lambda name: f"module._orig_mod.{name}",
+    "each layer compiled": lambda name: name.replace(".mamba.", "._orig_mod.mamba."),
+    "a model without its head": lambda name: name.removeprefix("model."),
+    "a compiled model without its head": lambda name: "_orig_mod." + name.removeprefix("model."),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+@pytest.mark.parametrize("pickled", [False, True])
+def test_wrapped_names_are_read_and_said(wrapper, pickled, model, folder):
+    tensors = {WRAPPED[wrapper](name): tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    if pickled:
+        torch.save(tensors, folder / "pytorch_model.bin")
+    else:
+        save_file(tensors, folder / "model.safetensors")
+    with pytest.warns(UserWarning, match="the names (hold|are those of a model without its head)"):
+        assert same(load(folder), model)
+    report = doctor(folder)
+    assert report.ok and any(remark.startswith("names: ") for remark in report.remarks)
+
+
+@pytest.mark.parametrize("variant", ["zamba", "mamba", "mamba2"])
+def test_a_model_without_its_head_of_every_layout(variant, tmp_path):
+    import fuzzing
+
+    model = make_model(fuzzing.SOUND[variant]).float()
+    save(model, tmp_path)
+    rewrite(tmp_path, lambda tensors: [tensors.update({name.split(".", 1)[1]: tensors.pop(name)}) for name in list(tensors)])
+    with pytest.warns(UserWarning, match="a model without its head"):
+        assert same(load(tmp_path), model)
+
+
+def test_names_that_differ_only_in_a_wrapper_are_refused(folder):
+    rewrite(folder, lambda tensors: tensors.update({f"module.{Q}": tensors[Q].clone()}))
+    refused(folder, "differ only in what DataParallel or DistributedDataParallel puts into names")
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "module"])
+def test_tensors_inside_a_dict_are_refused_by_its_key(key, folder):
+    torch.save({key: load_file(folder / "model.safetensors"), "step": 3}, folder / "weights.pt")
+    refused(folder / "weights.pt", f"the tensors are wrapped in a dict, under the key {key!r}")
+
+
+@pytest.mark.parametrize("wrap", ["compile", "layers compiled", "parallel"])
+def test_a_wrapped_model_is_saved_as_if_it_were_not(wrap, model, tmp_path):
+    wrapped, original = copy.deepcopy(model), model
+    if wrap == "layers compiled":
+        wrapped.layers = torch.nn.ModuleList([torch.compile(layer, backend="eager") for layer in wrapped.layers])
+    else:
+        wrapped = torch.compile(wrapped, backend="eager") if wrap == "compile" else torch.nn.DataParallel(wrapped)
+    assert same(load(save(wrapped, tmp_path)), original)
+
+
+def test_what_is_no_model_is_not_saved(tmp_path):
+    for thing in (torch.nn.Linear(2, 2), {"a": 1}, None):
+        with pytest.raises(ValueError, match="save takes a Zamba: got"):
+            save(thing, tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_legacy_files_are_the_same_model(model, tmp_path):
@@ -460,3 +556,85 @@ def test_tokenizer_model_is_read_where_there_is_no_tokenizer_json(model, folder,
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.warns(UserWarning, match="loaded without its tokenizer.*pip install"):
         assert load(folder).tokenizer is None
+
+
+# --- the hash of the tokenizer, and what else lies beside it ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizers_of_one_size():
+    return [corpora.train_tokenizer([text] * 3, vocab_size=262) for text in ("the cat sat on the mat", "um um um ab ab ab")]
+
+
+def test_weights_carry_the_hash_of_their_tokenizer(tokenizers_of_one_size, tmp_path):
+    """Another tokenizer of the same size used to be accepted wherever weights met data."""
+    ours, other = tokenizers_of_one_size
+    assert ours.vocab_size == other.vocab_size and ours.pieces_hash != other.pieces_hash
+    model = make_model(replace(BASE, vocab_size=264)).float()
+    model.tokenizer = ours
+    save(model, tmp_path, max_shard_bytes=5000)
+    loaded = load(tmp_path)
+    assert loaded.tokenizer_hash == ours.pieces_hash
+    check_tokenizer(loaded, ours)
+    check_tokenizer(loaded, None)
+    with pytest.raises(ValueError, match="the corpus must have the pieces that the weights were made with.*262 pieces and 264 rows"):
+        check_tokenizer(loaded, other, "the corpus")
+    other.save(tmp_path)
+    refused(tmp_path, "the tokenizer in", "must have the pieces that the weights were made with")
+    assert [fault["fault"] for fault in doctor(tmp_path).faults] == ["tokenizer"]
+    (tmp_path / "tokenizer.json").unlink()
+    loaded = load(tmp_path)
+    assert loaded.tokenizer is None
+    with pytest.raises(ValueError, match="pieces that the weights were made with"):
+        check_tokenizer(loaded, other)
+    assert load(save(loaded, tmp_path / "again")).tokenizer_hash == ours.pieces_hash
+
+
+def test_a_model_without_a_hash_goes_by_the_tokenizer_it_has(tokenizers_of_one_size, model):
+    ours, other = tokenizers_of_one_size
+    check_tokenizer(model, ours)
+    model.tokenizer = ours
+    check_tokenizer(model, ours)
+    with pytest.raises(ValueError, match="pieces"):
+        check_tokenizer(model, other)
+
+
+CHAT = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+
+
+@pytest.mark.parametrize("with_files", [True, False])
+def test_transformers_finds_the_same_tokenizer_on_what_is_saved(with_files, tokenizers_of_one_size, model, tmp_path):
+    """Special tokens, the token that starts a text, and the chat template."""
+    transformers = pytest.importorskip("transformers")
+    ours, _ = tokenizers_of_one_size
+    model = make_model(replace(BASE, vocab_size=264)).float()
+    model.tokenizer = ours
+    path = save(model, tmp_path / "made here")
+    if with_files:  # as another tool has left them
+        theirs = transformers.AutoTokenizer.from_pretrained(path)
+        theirs.chat_template, theirs.pad_token = CHAT, "<s>"
+        theirs.save_pretrained(path)
+        (path / "generation_config.json").write_text('{"eos_token_id": [2, 1]}')
+    path = save(load(path), tmp_path / "exported")
+    theirs, text = transformers.AutoTokenizer.from_pretrained(path), "the cat sat"
+    assert (theirs.bos_token, theirs.eos_token) == ("<s>", "</s>")
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (ours.bos_id, ours.eos_id)
+    assert theirs.pad_token_id == (ours.bos_id if with_files else ours.pad_id)
+    assert theirs(text).input_ids == ours.encode(text) and theirs(text).input_ids[0] == ours.bos_id
+    assert load(path).tokenizer.encode(text) == ours.encode(text)
+    if with_files:
+        assert theirs.chat_template == CHAT
+        assert json.loads((path / "generation_config.json").read_text()) == {"eos_token_id": [2, 1]}
+
+
+def test_the_files_of_an_earlier_tokenizer_do_not_stay(tokenizers_of_one_size, tmp_path):
+    model = make_model(replace(BASE, vocab_size=264)).float()
+    model.tokenizer = tokenizers_of_one_size[0]
+    save(model, tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(CHAT)
+    (tmp_path / "notes.txt").write_text("mine")
+    model.tokenizer = tokenizers_of_one_size[1]
+    save(model, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors", "notes.txt", "tokenizer.json", "tokenizer_config.json"]
+    save(load(tmp_path), tmp_path)
+    assert (tmp_path / "tokenizer_config.json").is_file()

@@ -1,14 +1,19 @@
-"""The long run of spoiled checkpoints, guided by coverage: `make test-long`. Prints what became of how many.
+"""The long run of mutated checkpoints and of processes in one folder: `make test-long`. Prints what became of how many.
 
-An input that takes a step between two lines of zamba_lab's reading code which none took before is kept, and further
-ones are made from it. An escape is anything but a CheckpointError or a whole model: another exception, or no end.
-Escapes are kept as folders to look at, and are exit status 1. The same seed gives the same inputs.
+Inputs are guided by coverage: one that takes a step between two lines of zamba_lab's reading code which none took before
+is kept, and further ones are made from it. An escape is anything but a CheckpointError or a whole model: another
+exception, or no end. Escapes are kept as folders to look at, and are exit status 1. The same seed gives the same inputs.
+
+Then savers and readers run beside one another, and savers are killed, in folders in which links are planted: every load
+must be one model whole or an error, and nothing outside the folder may change.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,9 +22,11 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "checkpoints")]
 import fuzzing  # noqa: E402
+import test_folder as folders  # noqa: E402
 import torch  # noqa: E402
+from variants import BASE, make_model  # noqa: E402
 
 import zamba_lab  # noqa: E402
 
@@ -65,7 +72,7 @@ def run(inputs: int, seed: int, folder: Path) -> tuple[Counter, dict[str, Path],
     found = sound[:]
     begin = said = time.monotonic()
     for n in range(inputs):
-        files = fuzzing.spoil(random.choice(random.choice([sound, found, found[-50:]])), random)
+        files = fuzzing.mutate(random.choice(random.choice([sound, found, found[-50:]])), random)
         signal.alarm(SECONDS)
         with Steps() as steps:
             try:
@@ -98,22 +105,61 @@ def keep(error: BaseException, escapes: dict[str, Path], folder: Path) -> None:
         print(f"ESCAPE {what}\n  kept: {kept / 'checkpoint'}", flush=True)
 
 
+def run_processes(rounds: int, seed: int, folder: Path) -> Counter:
+    """Rounds of two savers, one of them killed, and a reader in one folder; every second one with a link planted in it."""
+    random, counts = Random(seed), Counter()
+    victim = folders.save(make_model(BASE, 9), folder / "victim")
+    before = folders.tree(victim)
+    for n in range(rounds):
+        path, children = folder / f"round {n}", []
+        folders.save(make_model(BASE, 0), path)
+        try:
+            children = [folders.process(folders.SAVER, str(path), seeds) for seeds in ("0,1", "2")]
+            children.append(folders.process(folders.READER, str(path), "0,1,2", "1"))
+            time.sleep(random.uniform(0, 0.5))
+            if n % 2:
+                link = path / random.choice([".saved", ".moving", ".saving-x"])
+                if not os.path.lexists(link):
+                    link.symlink_to(victim)
+            children[0].kill()
+            found, errors = children[2].communicate(timeout=60)
+            counts.update(dict(zip(("whole", "mixed", "refused"), map(int, found.split()))), errors=bool(errors))
+        except subprocess.TimeoutExpired:
+            counts["hung"] += 1
+        finally:
+            for child in children:
+                child.kill()
+                child.communicate()
+        for name in (".saved", ".moving", ".saving-x"):
+            if (path / name).is_symlink():
+                (path / name).unlink()
+        folders.save(make_model(BASE, 0), path)
+        counts["left over"] += sorted(os.listdir(path)) != ["config.json", "model.safetensors"]
+        counts["mixed"] += not folders.same(folders.load(path), make_model(BASE, 0))
+    counts["victim changed"] = folders.tree(victim) != before
+    return counts
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=40, help="of processes in one folder")
     given = parser.parse_args()
     torch.set_num_threads(1)
     signal.signal(signal.SIGALRM, _hang)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         counts, escapes, steps = run(given.inputs, given.seed, Path(folder))
+        processes = run_processes(given.rounds, given.seed, Path(folder))
     print(
-        f"{given.inputs} spoiled checkpoints of seed {given.seed}, guided by coverage ({steps} steps between lines), "
+        f"{given.inputs} mutated checkpoints of seed {given.seed}, guided by coverage ({steps} steps between lines), "
         f"in {time.monotonic() - begin:.0f} s: {counts['refused']} refused, {counts['opened']} opened whole, "
         f"{counts['escaped']} escaped in {len(escapes)} ways"
     )
-    return 1 if escapes else 0
+    print(f"{given.rounds} rounds of savers, kills and readers in one folder: {dict(processes)}")
+    bad = [processes[what] for what in ("mixed", "hung", "left over", "victim changed", "errors")]
+    return 1 if escapes or any(bad) else 0
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ import math
 from dataclasses import asdict, fields
 
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.json_values import read_key
+from zamba_lab.checkpoints.json_values import brief, read_key
 from zamba_lab.checkpoints.published import (
     ACTIVATIONS,
     EOS,
     FORMATS,
     HYBRID_LAYER,
+    IGNORED,
     MAMBA_LAYER,
     ONLY,
     ORIGINAL,
@@ -38,14 +39,15 @@ def read_config(raw: dict) -> ZambaConfig:
     raw = original_to_today(raw)
     model_type = read_key(raw, "model_type", "str", default="")
     if model_type == OWN:
-        return _build(_own_fields(raw, besides=("model_type", "torch_dtype")))
+        return _build(_own_fields({key: value for key, value in raw.items() if key != "model_type"}))
     if model_type not in FORMATS:
-        raise CheckpointError(f"model_type must be one of {', '.join([*FORMATS, OWN])}: got {model_type!r}")
+        raise CheckpointError(f"model_type must be one of {', '.join([*FORMATS, OWN])}: got {brief(model_type)}")
     raw = _today(raw, model_type, FORMATS[model_type])
     values = {name: read_key(raw, *key) for name, key in FORMATS[model_type].fields.items()}
     ends = raw.get("eos_token_id", EOS[model_type])
     # Several ends are the tokenizer's business; ours is the first.
-    values["eos_token_id"] = ends[0] if isinstance(ends, list) and ends else read_key(raw, "eos_token_id", "int | None", EOS[model_type])
+    first = {"eos_token_id": ends[0] if isinstance(ends, list) and ends else ends}
+    values["eos_token_id"] = read_key(first, "eos_token_id", "int | None", EOS[model_type])
     values["init"] = "authors"  # how these models began; a fresh one of the same config begins so too
     config = _build(values | READERS[model_type](raw, values))
     _check_derived(raw, config, model_type)
@@ -86,14 +88,14 @@ def original_to_today(raw: dict) -> dict:
     """Pure Mamba's original config, which has no model_type, in the reference library's keys; any other as it is."""
     ssm = raw.get("ssm_cfg")
     if not isinstance(ssm, dict) and ssm is not None:
-        raise CheckpointError(f"config.json: 'ssm_cfg' must be a dict, got {ssm!r}")
+        raise CheckpointError(f"config.json: 'ssm_cfg' must be a dict, got {brief(ssm)}")
     raw = {key: value for key, value in raw.items() if key != "ssm_cfg"}
     ssm = dict(ssm or {})
     if "model_type" in raw or "n_layer" not in raw:
         return {**raw, **{key: value for key, value in ssm.items() if key != "layer"}}
     layer = ssm.pop("layer", "Mamba1")
     if not isinstance(layer, str) or layer not in ORIGINAL:
-        raise CheckpointError(f"config.json: ssm_cfg.layer must be one of {', '.join(ORIGINAL)}: got {layer!r}")
+        raise CheckpointError(f"config.json: ssm_cfg.layer must be one of {', '.join(ORIGINAL)}: got {brief(layer)}")
     vocab, multiple = read_key(raw, "vocab_size", "int"), read_key(raw, "pad_vocab_size_multiple", "int", default=8)
     if multiple < 1:
         raise CheckpointError(f"config.json: pad_vocab_size_multiple must be 1 or more: got {multiple}")
@@ -106,14 +108,21 @@ def _today(raw: dict, model_type: str, form: Format) -> dict:
     for key, value in raw.items():
         now = form.spellings.get(key, key)
         if now in today and today[now] != value:
-            raise CheckpointError(f"config.json gives {now} in two spellings, as {today[now]!r} and as {value!r}")
+            raise CheckpointError(f"config.json gives {now} in two spellings, as {brief(today[now])} and as {brief(value)}")
         today[now] = value
     if unknown := sorted(set(today) - form.known):
         raise CheckpointError(f"config.json of model_type {model_type!r} has keys there is no code for: {unknown}")
     for key, value in {**ONLY, **form.only}.items():
         if today.get(key, value) not in (value, None):
-            raise CheckpointError(f"config.json: there is code only for {key} = {value!r}, got {today[key]!r}")
+            raise CheckpointError(f"config.json: there is code only for {key} = {value!r}, got {brief(today[key])}")
     return today
+
+
+def ignored_keys(raw: dict) -> dict[str, str]:
+    """The keys of a config.json that are not read, since they cannot change what the model computes -> why."""
+    form = FORMATS.get(raw["model_type"])
+    reasons = IGNORED | (form.ignored if form else {})
+    return {key: reasons[key] for key in raw if key in reasons}
 
 
 def _build(values: dict) -> ZambaConfig:
@@ -123,9 +132,9 @@ def _build(values: dict) -> ZambaConfig:
         raise CheckpointError(f"config.json: {error}") from error
 
 
-def _own_fields(raw: dict, besides: tuple[str, ...] = ()) -> dict:
+def _own_fields(raw: dict) -> dict:
     kinds = {f.name: f.type for f in fields(ZambaConfig)}
-    if unknown := sorted(set(raw) - set(kinds) - set(besides)):
+    if unknown := sorted(set(raw) - set(kinds) - set(IGNORED)):
         raise CheckpointError(f"config.json has keys that are no field of ZambaConfig: {unknown}")
     return {name: read_key(raw, name, kinds[name]) for name in raw if name in kinds}
 
@@ -241,7 +250,7 @@ def _read_rope(raw: dict, values: dict) -> dict:
     rope = read_key(raw, "rope_parameters", "dict", default={})
     usual = {"rope_type": "default", "rope_theta": rope.get("rope_theta"), "partial_rotary_factor": 1.0}
     if {**usual, **rope} != usual:
-        raise CheckpointError(f"config.json: there is code only for rope_parameters of rope_type 'default', got {rope}")
+        raise CheckpointError(f"config.json: there is code only for rope_parameters of rope_type 'default', got {brief(rope)}")
     theta = read_key(rope, "rope_theta", "float", default=read_key(raw, "rope_theta", "float", default=10000.0))
     dim = values["attn_heads"] and 2 * values["d_model"] // values["attn_heads"]
     long = read_key(raw, "use_long_context", "bool", default=False)
@@ -259,7 +268,7 @@ def _read_dt_min(raw: dict) -> float:
         return 0.0
     upper = limit[1] if isinstance(limit, list) and len(limit) == 2 else 0
     if upper not in (math.inf, "Infinity", {"__float__": "Infinity"}):
-        raise CheckpointError(f"config.json: time_step_limit must be null or [lower, Infinity]: got {limit}")
+        raise CheckpointError(f"config.json: time_step_limit must be null or [lower, Infinity]: got {brief(limit)}")
     return read_key({"lower": limit[0]}, "lower", "float")
 
 
@@ -288,6 +297,6 @@ def _check_derived(raw: dict, config: ZambaConfig, model_type: str) -> None:
     for key, values in derived(config, model_type).items():
         if raw.get(key) is not None and raw[key] not in values:
             raise CheckpointError(
-                f"config.json contradicts itself: {key} is {raw[key]}, but what it follows from "
+                f"config.json contradicts itself: {key} is {str(raw[key])[:200]}, but what it follows from "
                 f"gives {' or '.join(dict.fromkeys(map(str, values)))}"
             )

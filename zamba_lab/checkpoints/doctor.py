@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from zamba_lab.checkpoints.config_read import original_to_today, read_config
+from zamba_lab.checkpoints.config_read import ignored_keys, original_to_today, read_config
 from zamba_lab.checkpoints.errors import SHOWN, CheckpointError
 from zamba_lab.checkpoints.files import INDEX, PROGRESS_ABOVE, WEIGHTS, Weights, weight_files
 from zamba_lab.checkpoints.folder import planted_links, read_whole, stopped_save
@@ -50,7 +50,8 @@ class Report:
         self.faults.append({"fault": fault, "what": what, "tensors": list(tensors)})
 
     def __str__(self) -> str:
-        lines = [f"{self.source}: {'no fault found' if self.ok else f'{len(self.faults)} kinds of fault'}"]
+        faults = f"{len(self.faults)} kind{'s' * (len(self.faults) > 1)} of fault" if self.faults else "no fault found"
+        lines = [f"{self.source}: {faults}"]
         for title, value in (
             ("layout", self.layout),
             ("config.json", self.generation),
@@ -181,10 +182,10 @@ def remarks(raw: dict, c: ZambaConfig) -> list[str]:
     """What there is to know about this model, above all where readers disagree."""
     defaults = {"zamba2": ("num_mem_blocks", "use_mem_rope", "n_mamba_heads"), "mamba2": ("n_groups", "tie_word_embeddings")}
     absent = [key for key in defaults.get(raw["model_type"], ()) if key not in raw]
-    clamp = raw.get("time_step_min", 0.001)
-    if raw["model_type"] == OWN:
-        return ["layout: this variant has no published one; only this project opens it."]
+    clamp = raw.get("time_step_min")
+    clamp = clamp if isinstance(clamp, int | float) else 0.001  # transformers' default
     rules = (
+        (raw["model_type"] == OWN, "layout: this variant has no published one; only this project opens it."),
         (
             raw["model_type"] == "zamba2" and clamp != c.dt_min and clamp > 1e-15,
             f"step sizes: clamped at {c.dt_min} here; 0 is what the authors trained with. transformers clamps those of a "
@@ -210,7 +211,10 @@ def remarks(raw: dict, c: ZambaConfig) -> list[str]:
         (c.mixer == "mamba1" and raw["model_type"] == "zamba", "in_proj: its rows alternate between x and z, unlike Mamba-1's."),
         (absent, f"defaults: {', '.join(absent)} not given, and readers' defaults differ. Taken as: {_taken(absent, raw, c)}."),
     )
-    return [text for holds, text in rules if holds]
+    texts = [text for holds, text in rules if holds]
+    if ignored := ignored_keys(raw):
+        texts.append(f"config.json: not read, since they change nothing that is computed: {', '.join(sorted(ignored))}")
+    return texts
 
 
 def _taken(keys: list[str], raw: dict, c: ZambaConfig) -> str:

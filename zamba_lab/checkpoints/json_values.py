@@ -31,7 +31,7 @@ def read_object(path: Path) -> dict:
     except OSError as error:
         raise CheckpointError(f"{str(path)!r} cannot be read ({error})") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path.name} must hold a JSON object: {str(path)!r} holds {brief(value)}")
+        raise CheckpointError(f"{path.name} must hold a JSON object: {str(path)!r} holds a {type(value).__name__}")
     return value
 
 
@@ -77,11 +77,11 @@ def read_key(raw: dict, key: str, kind: str, default=REQUIRED):
             raise CheckpointError(f"config.json must have {key!r}: its keys are {brief(sorted(raw))}")
         return default
     if not KINDS[plain](value):
-        raise CheckpointError(f"config.json: {key!r} must be of kind {kind}, got {brief(value)}")
+        raise CheckpointError(f"config.json: {key!r} must be of kind {kind}, got {type(value).__name__} {brief(value)}")
     return {"float": float, "tuple[int, ...]": tuple}.get(plain, lambda same: same)(value)
 
 
 def brief(value) -> str:
-    """A value's kind and the beginning of it, for a message."""
+    """The beginning of a value, for a message."""
     text = "that is too large" if isinstance(value, int) and not -(2**63) < value < 2**63 else repr(value)
-    return f"{type(value).__name__} {text[:300]}{'...' if len(text) > 300 else ''}"
+    return f"{text[:300]}{'...' if len(text) > 300 else ''}"

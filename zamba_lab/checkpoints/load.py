@@ -7,6 +7,7 @@ mapped into memory, and they become the parameters themselves: there is no secon
 from __future__ import annotations
 
 import gc
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,9 +162,9 @@ def locate(source: str | Path) -> tuple[Path, dict[Path, None] | None]:
                 "data/README.md says"
             )
         return SHIPPED[name], None
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's methods, not an error where no file can have such a name
         return path, None
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix not in (".safetensors", *PICKLED_SUFFIXES):
             raise CheckpointError(
                 f"a single file must be a .safetensors file (or one of torch.save: "
@@ -180,7 +181,7 @@ def locate(source: str | Path) -> tuple[Path, dict[Path, None] | None]:
     )
     raise CheckpointError(
         "a model is loaded from a folder, a .safetensors file, a hub id ('organisation/name') or one "
-        f"of {', '.join(SHIPPED)}: there is no {name!r}{hint}"
+        f"of {', '.join(SHIPPED)}: there is no {name!r:.200}{hint}"
     )
 
 

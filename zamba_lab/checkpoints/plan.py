@@ -90,5 +90,5 @@ def on_meta(config: ZambaConfig) -> Zamba:
     try:
         with torch.device("meta"), _Unfilled():
             return Zamba(config)
-    except (RuntimeError, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"no model can be built of this {CONFIG}: {error}") from error
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:  # torch's words for sizes that are too large
+        raise CheckpointError(f"no model can be built of this {CONFIG}: {str(error).splitlines()[0]}") from error

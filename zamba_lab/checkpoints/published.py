@@ -49,35 +49,42 @@ MAMBA_LAYER, HYBRID_LAYER = ("mamba", "linear_attention", "m"), ("hybrid", "g")
 # published name -> ours; the first of each is what we write
 ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "silu": "silu", "swish": "silu", "relu": "relu"}
 
-ONLY = {"rope_scaling": None, "quantization_config": None}
-IGNORED = {
-    "architectures": "model_type says it",
-    "_name_or_path": "a label",
-    "transformers_version": "a label",
-    "auto_map": "where another reader finds its code",
-    "torch_dtype": "the tensors say it",
-    "dtype": "the tensors say it",
-    "initializer_range": "training only",
-    "time_step_floor": "training only",
-    "time_step_max": "training only; no released model clamps the step size from above",
-    "time_step_min": "the range dt_bias was drawn from; the released models were trained without a clamp",
-    "chunk_size": "speed only",
-    "use_cache": "a habit of the reader",
-    "num_logits_to_keep": "a habit of the reader",
-    "use_mamba_kernels": "speed only",
-    "use_associative_scan": "speed only",
-    "is_decoder": "generic",
-    "is_encoder_decoder": "generic",
-    "output_attentions": "generic",
-    "output_hidden_states": "generic",
-    "return_dict": "generic",
-    "id2label": "generic",
-    "label2id": "generic",
-    "problem_type": "generic",
-    "chunk_size_feed_forward": "generic",
-    "add_cross_attention": "generic",
-    "tokenizer_class": "generic",
+ONLY = {
+    "rope_scaling": None,
+    "quantization_config": None,
+    "pruned_heads": {},
+    "is_encoder_decoder": False,
+    "add_cross_attention": False,
+    "tie_encoder_decoder": False,
 }
+
+
+def _words(reasons: dict[str, str]) -> dict[str, str]:
+    return {key: why for why, keys in reasons.items() for key in keys.split()}
+
+
+# Keys of any format that cannot change what the model computes. The doctor lists those that are there.
+IGNORED = _words(
+    {
+        "a label": "_name_or_path name_or_path _commit_hash transformers_version unsloth_version unsloth_fixed finetuning_task",
+        "model_type says it": "architectures",
+        "where another reader finds its code": "auto_map",
+        "the tensors say it": "torch_dtype dtype",
+        "training only": "initializer_range time_step_floor gradient_checkpointing",
+        "training only; no released model clamps the step size from above": "time_step_max",
+        "the range dt_bias was drawn from; the released models were trained without a clamp": "time_step_min",
+        "speed only": "chunk_size chunk_size_feed_forward use_mamba_kernels use_associative_scan use_bfloat16 torchscript "
+        "_attn_implementation _attn_implementation_autoset _attn_implementation_internal attn_implementation",
+        "a habit of the reader": "use_cache num_logits_to_keep tf_legacy_loss is_decoder output_attentions output_hidden_states "
+        "return_dict tokenizer_class",
+        "of classifiers": "id2label label2id num_labels problem_type task_specific_params",
+        "of models with an encoder": "cross_attention_hidden_size decoder_start_token_id sep_token_id prefix",
+        "how text is drawn": "max_length min_length max_new_tokens min_new_tokens do_sample early_stopping num_beams num_beam_groups "
+        "diversity_penalty temperature top_k top_p min_p typical_p repetition_penalty length_penalty no_repeat_ngram_size "
+        "encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores return_dict_in_generate forced_bos_token_id "
+        "forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens",
+    }
+)
 
 # --- Zamba and Zamba2 ---------------------------------------------------------------------------------------------
 _HYBRID = {
