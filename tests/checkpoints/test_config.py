@@ -10,9 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from variants import VARIANTS
 
-from zamba_lab.checkpoints.config_read import ignored_keys, meaning, read_config
+from zamba_lab.checkpoints.config_read import meaning, read_config
 from zamba_lab.checkpoints.config_write import published_type, write_config
 from zamba_lab.checkpoints.errors import CheckpointError
+from zamba_lab.checkpoints.published import ignored_keys
 from zamba_lab.config import ZambaConfig
 
 # What the published files hold, but for the list of layers and what is the same in all.

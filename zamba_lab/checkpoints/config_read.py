@@ -118,13 +118,6 @@ def _today(raw: dict, model_type: str, form: Format) -> dict:
     return today
 
 
-def ignored_keys(raw: dict) -> dict[str, str]:
-    """The keys of a config.json that are not read, since they cannot change what the model computes -> why."""
-    form = FORMATS.get(raw["model_type"])
-    reasons = IGNORED | (form.ignored if form else {})
-    return {key: reasons[key] for key in raw if key in reasons}
-
-
 def _build(values: dict) -> ZambaConfig:
     try:
         return ZambaConfig(**values)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from zamba_lab.checkpoints.config_read import ignored_keys, original_to_today, read_config
+from zamba_lab.checkpoints.config_read import original_to_today, read_config
 from zamba_lab.checkpoints.errors import SHOWN, CheckpointError
 from zamba_lab.checkpoints.files import INDEX, PROGRESS_ABOVE, WEIGHTS, Weights, weight_files
 from zamba_lab.checkpoints.folder import planted_links, read_whole, stopped_save
 from zamba_lab.checkpoints.load import FORGET_ABOVE, TOKENIZER_HASH, locate, plan_for, read_raw, read_tokenizer
 from zamba_lab.checkpoints.plan import Plan
-from zamba_lab.checkpoints.published import OWN
+from zamba_lab.checkpoints.published import OWN, ignored_keys
 from zamba_lab.config import ZambaConfig
 
 

@@ -244,3 +244,10 @@ ORIGINAL_DEFAULTS = {"tie_embeddings": True, "pad_token_id": 0, "bos_token_id": 
 
 FORMATS = {"zamba2": ZAMBA2, "zamba": ZAMBA, "mamba2": MAMBA2, "mamba": MAMBA}
 EOS = {"zamba2": 2, "zamba": 2, "mamba": 0, "mamba2": 2}
+
+
+def ignored_keys(raw: dict) -> dict[str, str]:
+    """The keys of a config.json that are not read, since they cannot change what the model computes -> why."""
+    form = FORMATS.get(raw["model_type"])
+    reasons = IGNORED | (form.ignored if form else {})
+    return {key: reasons[key] for key in raw if key in reasons}
