@@ -95,6 +95,8 @@ test-long: $(TEST_STAMP)
 	$(VENV)/bin/python tests/long/sanitize.py
 	$(VENV)/bin/python tests/long/cross.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/fuzz.py $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/fuzz_tokenizers.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/kill_corpus.py
 
 test-mutants: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/mutate_lens.py $(ARGS)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from zamba_lab.writing import whole, write
+from zamba_lab.writing import atomic_file, write
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from zamba_lab.writing import whole
+from zamba_lab.writing import atomic_file
 
-with whole(Path(sys.argv[1])) as out:
+with atomic_file(Path(sys.argv[1])) as out:
     out.write(b"new" * 1000)
     out.flush()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -24,7 +24,7 @@ with whole(Path(sys.argv[1])) as out:
 
 def test_a_file_has_its_name_when_it_is_complete(tmp_path):
     file = tmp_path / "a"
-    with whole(file) as out:
+    with atomic_file(file) as out:
         out.write(b"new")
         assert not file.exists()
     assert file.read_bytes() == b"new" and list(tmp_path.iterdir()) == [file]
@@ -36,7 +36,7 @@ def test_a_file_has_its_name_when_it_is_complete(tmp_path):
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
     file = tmp_path / "a"
     write(file, b"old")
-    with pytest.raises(error), whole(file) as out:
+    with pytest.raises(error), atomic_file(file) as out:
         out.write(b"new")
         raise error
     assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]

@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, whenever the writer is stopped and however full the disk is.
+"""Files that are complete or absent, whenever the writer is stopped and however full the disk is.
 
 Checkpoints of a run are not written by these: their names hold the hash of what is inside (train/files.py), and a saved model
-is many files at once (checkpoints/save.py).
+is several files together (checkpoints/save.py).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import BinaryIO
 
 
 @contextmanager
-def whole(file: Path) -> Iterator[BinaryIO]:
+def atomic_file(file: Path) -> Iterator[BinaryIO]:
     """A file to write to that gets its name when it is complete, and is on the disk by then.
 
-    Raises OSError if there is no room; what had the name stays, and nothing else does. The writer's number is part of the name
-    until then, `NAME.1234.part`: one that was killed may still be at it when the next begins. Only a kill leaves such a file.
+    Raises OSError if there is no room; an old file of that name stays, and nothing else does. Until then the name is
+    `NAME.1234.part`, with the number of the process, so two writers do not share one. Only a kill leaves such a file.
     """
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
@@ -33,6 +33,6 @@ def whole(file: Path) -> Iterator[BinaryIO]:
 
 
 def write(file: Path, content: bytes) -> None:
-    """Write a file by `whole`."""
-    with whole(file) as out:
+    """Write a file by `atomic_file`."""
+    with atomic_file(file) as out:
         out.write(content)

@@ -21,7 +21,7 @@ from zamba_lab.corpora.sources import Source
 from zamba_lab.corpora.stdlib import SPLITS
 from zamba_lab.corpora.tokens import dtype_of
 from zamba_lab.tokenizer import Tokenizer
-from zamba_lab.writing import whole, write
+from zamba_lab.writing import atomic_file, write
 
 EXACT, NEAR = "exact duplicate", "near duplicate"
 
@@ -42,7 +42,7 @@ def assemble(
     names = [tokenizer.file, DOCUMENTS, *(f"{split}.{what}.npy" for split in SPLITS for what in ("tokens", "starts"))]
     manifest = {
         "python": platform.python_version(),
-        "sources": [_described(one) for one in sources],
+        "sources": [_described(source) for source in sources],
         "deduplication": {
             "gram": grams.GRAM,
             "form": grams.FORM,
@@ -78,19 +78,19 @@ def _pack(folder: Path, work: Path, split: str, shards: list[Shard], tokenizer: 
     ends = np.cumsum(np.concatenate(lengths))
     total = int(ends[-1]) + 1 if len(ends) else 0  # one more `<s>`, which ends the last document
     dtype = np.dtype(dtype_of(tokenizer))
-    with whole(folder / f"{split}.tokens.npy") as file:
+    with atomic_file(folder / f"{split}.tokens.npy") as file:
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total,)}
         np.lib.format.write_array_header_1_0(file, header)
         for shard in shards:
             file.write(tokens_of(work, shard.number, split, "tokens")[0].tobytes())
         file.write(np.array([tokenizer.bos_id] * bool(total), dtype=dtype).tobytes())
-    with whole(folder / f"{split}.starts.npy") as file:
+    with atomic_file(folder / f"{split}.starts.npy") as file:
         np.save(file, np.concatenate([[0], ends[:-1]]).astype(np.int64) if total else ends)
     return {"documents": len(ends), "bytes": n_bytes, "tokens": total}
 
 
 def _list(folder: Path, work: Path, sources: Sequence[Source], shards: list[Shard]) -> None:
-    with whole(folder / DOCUMENTS) as file:
+    with atomic_file(folder / DOCUMENTS) as file:
         rows = csv.writer(codecs.getwriter("utf-8")(file, errors="backslashreplace"), lineterminator="\n")
         rows.writerow(["split", "source", "path", "bytes", "sha256"])
         for split in SPLITS:
@@ -113,12 +113,12 @@ def stages(sources: Sequence[Source], shards: list[Shard], duplicates: Duplicate
         "near duplicates": [(len(numbers), int(shard.sizes[numbers].sum())) for shard, numbers in zip(shards, kept)],
     }
 
-    def stage(name: str, gone: dict) -> dict:
+    def stage(name: str, dropped: dict) -> dict:
         documents, n_bytes = map(sum, zip(*counts[name]))
-        by_source = dict.fromkeys((one.name for one in sources), 0)
+        by_source = dict.fromkeys((source.name for source in sources), 0)
         for shard, (count, _) in zip(shards, counts[name]):
             by_source[sources[shard.source].name] += count
-        return {"stage": name, "documents": documents, "bytes": n_bytes, "dropped": gone, "documents_by_source": by_source}
+        return {"stage": name, "documents": documents, "bytes": n_bytes, "dropped": dropped, "documents_by_source": by_source}
 
     filtered = stage("filter", dropped)
     unique = {name: filtered[name] - of_exact[name] for name in ("documents", "bytes")}
@@ -132,15 +132,15 @@ def _noted(shards: list[Shard], duplicates: Duplicates) -> tuple[dict, dict]:
     rows = [(exact, EXACT, document, keeper, "the same text as") for document, keeper in duplicates.exact.items()]
     for document, (keeper, similarity) in duplicates.near.items():
         rows.append((near, NEAR, document, keeper, f"similarity {similarity:.3f}, linked to"))
-    for gone, rule, document, keeper, how in rows:
+    for dropped, rule, document, keeper, how in rows:
         (shard, k), (other, j) = place(shards, document), place(shards, keeper)
-        few = gone.get(rule, {}).get("documents", 0) < EXAMPLES
-        note(gone, rule, shard.paths[k], int(shard.sizes[k]), f"{how} {other.paths[j]}", shard.text(k) if few else "")
+        few = dropped.get(rule, {}).get("documents", 0) < EXAMPLES
+        note(dropped, rule, shard.paths[k], int(shard.sizes[k]), f"{how} {other.paths[j]}", shard.text(k) if few else "")
     return exact, near
 
 
-def _described(one: Source) -> dict:
+def _described(source: Source) -> dict:
     """A source by its fields; of its rules those that bound something."""
-    fields = asdict(one) if is_dataclass(one) else {"name": one.name}
-    rules = {name: bounds for name, bounds in vars(one.rules).items() if bounds != (None, None)}
-    return {**fields, "kind": type(one).__name__, "rules": rules}
+    fields = asdict(source) if is_dataclass(source) else {"name": source.name}
+    rules = {name: bounds for name, bounds in vars(source.rules).items() if bounds != (None, None)}
+    return {**fields, "kind": type(source).__name__, "rules": rules}

@@ -85,23 +85,23 @@ def chance(similarity: float) -> float:
 
 def _blocks(texts: Iterable[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Character codes of about BLOCK characters at a time, and the number of the text that each is from."""
-    held, owners, size = [], [], 0
+    parts, owners, size = [], [], 0
     for k, text in enumerate(texts):
         text = normal(text)
         for at in range(0, len(text) - GRAM + 1, BLOCK):  # pieces overlap: no gram is lost between them
-            held.append(text[at : at + BLOCK + GRAM - 1])
+            parts.append(text[at : at + BLOCK + GRAM - 1])
             owners.append(k)
-            size += len(held[-1])
+            size += len(parts[-1])
             if size >= BLOCK:
-                yield _joined(held, owners)
-                held, owners, size = [], [], 0
-    if held:
-        yield _joined(held, owners)
+                yield _joined(parts, owners)
+                parts, owners, size = [], [], 0
+    if parts:
+        yield _joined(parts, owners)
 
 
-def _joined(pieces: list[str], owners: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    # A piece of a longer text ends its block, so no block holds two pieces of one text, whose border a gram could cross.
-    return _codes("".join(pieces)), np.repeat(np.array(owners), [len(piece) for piece in pieces])
+def _joined(parts: list[str], owners: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    # A full part ends its block, so no block has two parts of one text, whose border a gram could cross.
+    return _codes("".join(parts)), np.repeat(np.array(owners), [len(part) for part in parts])
 
 
 def _codes(text: str) -> np.ndarray:

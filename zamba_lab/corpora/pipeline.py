@@ -71,7 +71,7 @@ def build(
         OSError: a file cannot be read or written, for want of room among others; what is done is kept.
     """
     sources = [sources] if isinstance(sources, str) or not isinstance(sources, Sequence) else sources
-    sources, folder = distinct([source(one) if isinstance(one, str) else one for one in sources]), Path(folder)
+    sources, folder = distinct([source(item) if isinstance(item, str) else item for item in sources]), Path(folder)
     for name, value in (("workers", workers), ("shard_size", shard_size)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1: got {value}")
@@ -131,14 +131,14 @@ def _build(sources: list[Source], folder: Path, tokenizer: Tokenizer | int, reci
 
 
 def _check(sources: list[Source], folder: Path, tokenizer: Tokenizer | int, config: ZambaConfig | None, threshold: float) -> None:
-    names = [one.name for one in sources]
+    names = [item.name for item in sources]
     if not sources or len(set(names)) < len(names):
         raise ValueError(f"a corpus needs sources, each with a name of its own: got {names}")
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold is a similarity and must be in (0, 1]: got {threshold}")
-    for one in sources:
-        if isinstance(one, Folder) and folder.resolve().is_relative_to(Path(one.path).resolve()):
-            raise ValueError(f"a corpus must not lie within what it is made of: {str(folder)!r} is in the source {one.path!r}")
+    for item in sources:
+        if isinstance(item, Folder) and folder.resolve().is_relative_to(Path(item.path).resolve()):
+            raise ValueError(f"a corpus must not lie within what it is made of: {str(folder)!r} is in the source {item.path!r}")
     if isinstance(tokenizer, int):
         if config is not None and tokenizer > config.vocab_size:
             raise ValueError(
@@ -154,7 +154,7 @@ def _recipe(sources: list[Source], tokenizer: Tokenizer | int, threshold: float,
     """All that decides the bytes of the result, as far as it is known before reading."""
     vocabulary = tokenizer if isinstance(tokenizer, int) else hashlib.sha256(tokenizer.to_bytes()).hexdigest()
     return {
-        "sources": [[repr(one), one.fingerprint()] for one in sources],
+        "sources": [[repr(item), item.fingerprint()] for item in sources],
         "tokenizer": vocabulary,
         "threshold": threshold,
         "shard_size": shard_size,
@@ -196,7 +196,7 @@ def _read(sources: list[Source], work: Path, size: int, workers: int) -> int:
 def _nothing_kept(sources: list[Source], shards: list[Shard]) -> str:
     read = sum(shard.read[0] for shard in shards)
     rules = ", ".join(sorted({rule for shard in shards for rule in shard.dropped}))
-    gave = f"a corpus needs at least one document: {', '.join(one.name for one in sources)} gave {read}"
+    gave = f"a corpus needs at least one document: {', '.join(item.name for item in sources)} gave {read}"
     return gave + (f", and the rules dropped them all ({rules})" if read else "")
 
 

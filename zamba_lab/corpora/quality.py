@@ -6,7 +6,7 @@ A rule is a measure and the least and greatest value that it may have; a profile
             and placeholder text; repeated lines as in Gopher (Rae et al. 2021). For languages with blanks between words.
             Its lists of words are not used, nor is the model that judges quality for Zyda-2
     CODE    programs: signs, digits and repetition are their nature, tables and machine-written lines are not
-    PLAIN   any folder: only what is no text, or one thing over and over
+    PLAIN   any folder: drops only what is no text, or repeats itself
 
 Everything is counted on the UTF-8 bytes, where letters of other scripts are neither signs nor digits.
 """
@@ -48,7 +48,7 @@ class Measured:
         return 1 - len(self.bytes.translate(None, kind)) / max(1, len(self.bytes))
 
     def rate(self, *strings: str) -> float:
-        """How often one of these strings stands in the text, per character."""
+        """Occurrences of these strings per character."""
         return sum(self.text.count(string) for string in strings) / max(1, len(self.text))
 
 
@@ -58,12 +58,12 @@ def mean_word(m: Measured) -> float:
 
 
 def repeated_lines(m: Measured) -> float:
-    """The share of lines that stood in the document before; blank ones are not counted."""
+    """The share of lines that repeat an earlier one; blank lines do not count."""
     return 1 - len(set(m.lines)) / max(1, len(m.lines))
 
 
 def repeated_grams(m: Measured) -> float:
-    """The share of 25-character grams that stood in the document before; 0 for a text hardly longer than one."""
+    """The share of 25-character grams that repeat an earlier one; 0 for a text of under 100 characters."""
     if len(m.text) < 4 * GRAM:
         return 0.0
     hashes = gram_hashes(m.text)
@@ -72,7 +72,7 @@ def repeated_grams(m: Measured) -> float:
 
 @dataclass(frozen=True)
 class Rules:
-    """The least and greatest value of each measure; the order is that in which they are asked, the cheap ones first."""
+    """The least and greatest value of each measure; they are checked in this order, the cheap ones first."""
 
     characters: Bounds = (1, None)
     control: Bounds = (None, 0.001)  # share of bytes that are control characters: such a file is no text
@@ -82,7 +82,7 @@ class Rules:
     sites: Bounds = (None, None)  # "www." per character
     tags: Bounds = (None, None)  # "<" per character
     keys: Bounds = (None, None)  # '":' per character: JSON
-    placeholders: Bounds = (None, None)  # how often "lorem ipsum" is said
+    placeholders: Bounds = (None, None)  # occurrences of "lorem ipsum"
     mean_line: Bounds = (None, None)  # characters of a line that is not blank
     mean_word: Bounds = (None, None)
     repeated_lines: Bounds = (None, 0.9)

@@ -4,7 +4,7 @@
                                            hash and its band keys; names, and what was dropped, with examples
     00000.tokens.npz                       their tokens, by split, of those that no duplicate rule dropped
 
-A shard's last file appears whole or not at all, and says that the shard is done. Shards do not depend on each other or on
+A shard's last file is written last and atomically: if it is there, the shard is done. Shards do not depend on each other or on
 who makes them, so any number of processes may.
 """
 
@@ -26,7 +26,7 @@ from zamba_lab.corpora.sources import Source
 from zamba_lab.corpora.stdlib import SPLITS, split_of
 from zamba_lab.corpora.tokens import dtype_of, encode
 from zamba_lab.tokenizer import Tokenizer, texts as reading
-from zamba_lab.writing import whole, write
+from zamba_lab.writing import atomic_file, write
 
 EXAMPLES = 3  # of dropped documents, for each rule
 EXCERPT = 160  # characters of each
@@ -52,13 +52,13 @@ def batches(sources: Sequence[Source], size: int, number: int = 0, source: int =
     number: of the first shard. source, start: the place of its first document.
     """
     for at in range(source, len(sources)):
-        rows, held, first = [], 0, start if at == source else 0
+        rows, n_bytes, first = [], 0, start if at == source else 0
         for row in sources[at].read(first):
             rows.append(row)
-            held += len(row[1])
-            if held >= size:
+            n_bytes += len(row[1])
+            if n_bytes >= size:
                 yield Batch(number, at, first, rows)
-                number, first, rows, held = number + 1, first + len(rows), [], 0
+                number, first, rows, n_bytes = number + 1, first + len(rows), [], 0
         if rows:
             yield Batch(number, at, first, rows)
             number += 1
@@ -69,11 +69,11 @@ def filter_batch(work: Path, batch: Batch, rules: Rules) -> int:
     texts, paths, ends, hashes, dropped = [], [], [0], [], {}
     n_bytes = 0
     for path, content in batch.rows:
-        text, trouble = decoded(content)
+        text, broken = decoded(content)
         data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
         n_bytes += len(data)
-        if trouble := trouble or broken_rule(text, rules):
-            note(dropped, trouble[0], path, len(data), trouble[1], text)
+        if broken := broken or broken_rule(text, rules):
+            note(dropped, broken[0], path, len(data), broken[1], text)
             continue
         data = text.encode()
         texts.append(text)
@@ -108,15 +108,11 @@ def decoded(content: str | bytes) -> tuple[str, tuple[str, str] | None]:
 
 def note(dropped: dict, rule: str, path: str, n_bytes: int, why: str, text: str) -> None:
     """Count a dropped document, and keep it as an example if there are few."""
-    entry = dropped.setdefault(rule, {"documents": 0, "bytes": 0, "examples": []})
-    entry["documents"] += 1
-    entry["bytes"] += n_bytes
-    if len(entry["examples"]) < EXAMPLES:
-        entry["examples"].append({"path": path, "why": why, "text": text[:EXCERPT]})
+    merge(dropped, {rule: {"documents": 1, "bytes": n_bytes, "examples": [{"path": path, "why": why, "text": text[:EXCERPT]}]}})
 
 
 def merge(dropped: dict, more: Mapping) -> None:
-    """Add what another shard dropped."""
+    """Add more dropped documents: of each rule their number, bytes and the first EXAMPLES."""
     for rule, counts in more.items():
         entry = dropped.setdefault(rule, {"documents": 0, "bytes": 0, "examples": []})
         entry["documents"] += counts["documents"]
@@ -198,5 +194,5 @@ def tokens_of(work: Path, number: int, split: str, *names: str) -> list[np.ndarr
 
 
 def write_arrays(file: Path, **arrays: np.ndarray) -> None:
-    with whole(file) as out:
+    with atomic_file(file) as out:
         np.savez(out, **arrays)

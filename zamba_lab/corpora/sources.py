@@ -156,7 +156,7 @@ KNOWN |= {
 def source(text: str, documents: int | None = None) -> Source:
     """A source by its name: "stdlib", a short name of KNOWN, an existing folder, or a hub id "owner/name[:config]".
 
-    documents: for the hub, how many to take. Raises ValueError for anything else.
+    documents: how many rows of a hub data set to read; None: all. Raises ValueError for anything else.
     """
     if text == "stdlib":
         return Stdlib()
@@ -172,7 +172,7 @@ def source(text: str, documents: int | None = None) -> Source:
 
 def distinct_names(paths: Sequence[str | Path], taken: Sequence[str] = ()) -> list[str]:
     """A name for each folder: its last part, or as many of its last parts as tell it from other folders and from names
-    that are taken. A folder given twice has one name twice."""
+    that are taken. The same folder twice has the same name twice."""
     parts = [Path(path).resolve().parts for path in paths]
     lengths = [1] * len(parts)
     for _ in range(max(map(len, parts), default=0)):
@@ -184,10 +184,10 @@ def distinct_names(paths: Sequence[str | Path], taken: Sequence[str] = ()) -> li
 
 def distinct(sources: Sequence[Source]) -> list[Source]:
     """The same sources; folders that were named by their last part have names of their own by `distinct_names`."""
-    unnamed = [isinstance(one, Folder) and one.name == Path(one.path).resolve().name for one in sources]
-    taken = [one.name for one, by_folder in zip(sources, unnamed) if not by_folder]
-    names = iter(distinct_names([one.path for one, by_folder in zip(sources, unnamed) if by_folder], taken))
-    return [replace(one, name=next(names)) if by_folder else one for one, by_folder in zip(sources, unnamed)]
+    unnamed = [item for item in sources if isinstance(item, Folder) and item.name == Path(item.path).resolve().name]
+    taken = [item.name for item in sources if item not in unnamed]
+    names = iter(distinct_names([item.path for item in unnamed], taken))
+    return [replace(item, name=next(names)) if item in unnamed else item for item in sources]
 
 
 def _hash(files: Iterable[Path]) -> str:

@@ -37,7 +37,7 @@ HEADER = re.compile(r"\A(?:[ \t]*#.*\n|[ \t]*\n)+")
 
 @dataclass(frozen=True)
 class Document:
-    """One text of the corpus: where it is from, what it says, and in which split it is."""
+    """One text of the corpus: its path, its text and its split."""
 
     path: str
     text: str

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zamba_lab.writing import whole
+from zamba_lab.writing import atomic_file
 
 Row = Mapping[str, Any]  # "step" (from 1), "tokens", "loss", ...; what was not measured is absent
 Writer = Callable[[Row], object]  # whatever takes a row: see writers.py
@@ -112,7 +112,7 @@ def _write(folder: Path, rows: Sequence[dict]) -> None:
     table = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
     file = folder / f"{rows[0]['step']:09d}-{rows[-1]['step']:09d}.parquet"
     try:
-        with whole(file) as out:
+        with atomic_file(file) as out:
             pq.write_table(table, out)
     except OSError as error:
         raise OSError(
