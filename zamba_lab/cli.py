@@ -107,11 +107,16 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="a shipped model (zamba2-nano), a folder or a hub id")
     parser.add_argument("prompt", help="the text to continue; - reads standard input")
     parser.add_argument("-n", "--max-new-tokens", type=int, default=100)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0, the default, takes the likeliest token")
-    parser.add_argument("--top-k", type=int)
-    parser.add_argument("--top-p", type=float)
-    parser.add_argument("--min-p", type=float)
-    parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, help="0, the default, picks the likeliest token; 0.7 with --top-p 0.8 varies more"
+    )
+    parser.add_argument("--top-k", type=int, help="sample from so many of the likeliest tokens")
+    parser.add_argument("--top-p", type=float, help="sample from the likeliest tokens that have this probability together")
+    parser.add_argument("--min-p", type=float, help="sample from tokens with at least this share of the likeliest one's probability")
+    parser.add_argument("--seed", type=int, help="the same seed writes the same text")
+    parser.epilog = (
+        """for example: zamba-lab generate zamba2-nano "if not isinstance(value," --temperature 0.5 --top-p 0.9 --seed 0 -n 36"""
+    )
     parser.set_defaults(run=_generate)
 
 
@@ -196,7 +201,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     """how well a model predicts texts, in bits per byte, beside what xz takes"""
     parser.add_argument("source", help="a shipped model (zamba2-nano), a folder or a hub id")
     parser.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="text files, or folders of them; each is one document")
-    parser.add_argument("--window", type=int, default=512, help="tokens read at once (512)")
+    parser.add_argument("--window", type=int, default=512, help="tokens read together (512)")
     parser.add_argument("--stride", type=int, default=256, help="tokens by which the window moves on (256)")
     parser.add_argument("--json", action="store_true", help="as data")
     parser.set_defaults(run=_eval)
