@@ -97,6 +97,7 @@ test-long: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/fuzz.py $(ARGS)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/fuzz_tokenizers.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/kill_corpus.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/kill_train.py
 
 test-mutants: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/mutate_lens.py $(ARGS)

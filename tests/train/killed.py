@@ -1,4 +1,4 @@
-"""One training run, killed again and again: `python killed.py FOLDER RUN`. test_kill.py reads what is left.
+"""One training run, killed again and again: `python killed.py FOLDER RUN [KILLS] [SEED]`. test_kill.py and long/kill_train.py read what is left.
 
 The kills fall on events of the interpreter, by a seeded choice of a number or by name, in children that are forked before
 torch has started any thread. SIGKILL leaves no time for anything.
@@ -73,18 +73,18 @@ def child(folder: Path, name: str, kill: tuple | None, seed: int) -> int:
     os._exit(0)
 
 
-def main(folder: Path, name: str) -> None:
-    chance = random.Random(0)
-    kills = NAMED + [(None, None, chance.randrange(2_000, 60_000)) for _ in range(6)]
+def main(folder: Path, name: str, count: int = 6, seed: int = 0) -> None:
+    chance = random.Random(seed)
+    kills = NAMED + [(None, None, chance.randrange(2_000, 60_000)) for _ in range(count)]
     chance.shuffle(kills)
     assert child(folder / "whole", name, None, 0) == 0
     died = 0
-    for seed, kill in enumerate(kills):
-        begun = checkpoints(folder / "parts")  # before the first there is no run to go on with
-        died += os.WTERMSIG(child(folder / "parts", name, kill, seed if begun else 0)) == signal.SIGKILL
+    for number, kill in enumerate(kills):
+        begun = checkpoints(folder / "parts")  # before the first there is no run to resume
+        died += os.WTERMSIG(child(folder / "parts", name, kill, number if begun else 0)) == signal.SIGKILL
     assert child(folder / "parts", name, None, 99) == 0
     print(died)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

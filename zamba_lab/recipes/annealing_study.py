@@ -73,7 +73,7 @@ BRANCH = 200  # steps after the trunk
 RATES = {"constant": Constant(warmup=4), "decay": Exponential(warmup=4)}
 SHARES = {"python": 1.0, "mix": REPLAY, "prose": 0.0}  # of phase 1's text
 ARMS = ("constant/python", "constant/mix", "decay/python", "decay/mix", "decay/prose")
-# What each difference says: the arm with the thing, and the arm without.
+# Each difference: the arm with the change, and the arm without.
 CONTRASTS = {
     "the falling rate, on phase 1's text": ("decay/python", "constant/python"),
     "the falling rate, on the mixture": ("decay/mix", "constant/mix"),
@@ -96,10 +96,10 @@ def study(
     branch: int = BRANCH,
     jobs: int = 2,
 ) -> str:
-    """Run what is not yet run, one trunk a process; write `out/results.csv` and `out/summary.json`.
+    """Train what is not yet trained, one trunk a process; write `out/results.csv` and `out/summary.json`.
 
     Args:
-        runs: folder for the trunks and their branches; a study that was stopped goes on there.
+        runs: folder for the trunks and their branches; a study that was stopped continues there.
         branch: steps of a branch.
         jobs: processes at a time, each on one thread.
 
@@ -110,7 +110,7 @@ def study(
         rows = [row for seed in seeds for row in job(seed)]
     else:
         with ProcessPoolExecutor(min(jobs, len(seeds)), mp_context=get_context("spawn")) as pool:
-            rows = [row for found in pool.map(job, seeds) for row in found]
+            rows = [row for rows_of_seed in pool.map(job, seeds) for row in rows_of_seed]
     out.mkdir(parents=True, exist_ok=True)
     with open(out / RESULTS, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS)
@@ -178,47 +178,47 @@ def mixture(text: Text, name: str) -> Mixture:
 def held_out(model: Zamba, text: Text, length: int) -> dict[str, float]:
     """Bits per byte of each domain, validation and test together."""
     splits = [packed(text.documents, split, text.tokenizer) for split in ("validation", "test")]
-    found = {}
+    measured = {}
     for name in (PYTHON, PROSE):
         parts = [split[name] for split in splits]
         bits = sum(packed_bits_per_byte(model, part, length) * part.n_bytes for part in parts)
-        found[name] = round(bits / sum(part.n_bytes for part in parts), 5)
-    return found
+        measured[name] = round(bits / sum(part.n_bytes for part in parts), 5)
+    return measured
 
 
 def differences(rows: Sequence[dict]) -> list[dict]:
-    """Each contrast in each domain: mean of the paired differences in bits a byte, below 0 where the thing helps, its 95 %
+    """Each contrast in each domain: mean of the paired differences in bits a byte, below 0 where the change helps, its 95 %
     interval (Student's t over trunks), the exact sign-flip p, and the differences themselves."""
     from scipy import stats
 
     value = {(row["arm"], int(row["seed"]), name): float(row[name]) for row in rows for name in (PYTHON, PROSE)}
     seeds = sorted({int(row["seed"]) for row in rows})
-    found = []
-    for what, (with_it, without) in CONTRASTS.items():
+    results = []
+    for contrast, (changed, without) in CONTRASTS.items():
         for name in (PYTHON, PROSE):
-            each = np.array([value[with_it, seed, name] - value[without, seed, name] for seed in seeds])
+            each = np.array([value[changed, seed, name] - value[without, seed, name] for seed in seeds])
             wide = stats.t.ppf(0.975, len(each) - 1) * stats.sem(each) if len(each) > 1 else np.nan
             flips = stats.permutation_test((each,), np.mean, permutation_type="samples", n_resamples=np.inf)
-            found.append(
+            results.append(
                 {
-                    "what": what,
+                    "what": contrast,
                     "domain": name,
                     "mean": round(float(each.mean()), 5),
                     "low": round(float(each.mean() - wide), 5),
                     "high": round(float(each.mean() + wide), 5),
                     "p": round(float(flips.pvalue), 4),
                     "n": len(each),
-                    "each": [round(float(one), 5) for one in each],
+                    "each": [round(float(difference), 5) for difference in each],
                 }
             )
-    return found
+    return results
 
 
-def table(found: Sequence[dict]) -> str:
+def table(results: Sequence[dict]) -> str:
     """The differences as Markdown."""
     lines = ["| what | domain | bits a byte | 95 % interval | sign-flip p | n |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {one['what']} | {one['domain']} | {one['mean']:+.4f} | {one['low']:+.4f} .. {one['high']:+.4f} | {one['p']:.3g} | {one['n']} |"
-        for one in found
+        f"| {row['what']} | {row['domain']} | {row['mean']:+.4f} | {row['low']:+.4f} .. {row['high']:+.4f} | {row['p']:.3g} | {row['n']} |"
+        for row in results
     ]
     return "\n".join(lines)

@@ -5,7 +5,7 @@
 
 Counted are FSDP2 as `train/distributed.py` sets it up, weights and moments in float32, passes and activations in bfloat16. Shapes
 are exact; the speed is a bound: the slowest of arithmetic, memory and links, each at its data sheet's peak and all overlapped.
-No run reaches it; `share` says which part of it one hopes for.
+No run reaches it; `share` is the part of it to hope for.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Plan:
     gpus: int
     gpu: str
     length: int
-    windows: int  # of one process in one piece of a step
+    windows: int  # of one process in one micro-batch
     checkpointing: bool
     share: float
 
@@ -90,8 +90,8 @@ class Plan:
         """At the end of the forward pass, the logits not counted; with checkpointing that of the one layer computed again."""
         c, kept = self.config, kept_per_token(self.config)
         all_kept = c.n_layers * kept["layer"] + c.n_invocations * kept["invocation"]
-        one = kept["layer"] + (kept["invocation"] if c.n_invocations else 0)
-        return BF16 * self.tokens * (kept["end"] + (c.n_layers * c.d_model + one if self.checkpointing else all_kept))
+        recomputed = kept["layer"] + (kept["invocation"] if c.n_invocations else 0)
+        return BF16 * self.tokens * (kept["end"] + (c.n_layers * c.d_model + recomputed if self.checkpointing else all_kept))
 
     @property
     def logit_bytes(self) -> float:
@@ -212,7 +212,7 @@ context-parallel training are out of scope.
 
 
 def _table(plans: list[Plan]) -> str:
-    columns = [one.rows() for one in plans]
+    columns = [plan.rows() for plan in plans]
     first, *others = columns[0]
     lines = [f"| {first} | " + " | ".join(column[first] for column in columns) + " |", "|" + "---|" * (len(columns) + 1)]
     lines += [f"| {name} | " + " | ".join(column[name] for column in columns) + " |" for name in others]

@@ -1,11 +1,11 @@
-"""The recipe of the models in `data/`, whole: text, vocabulary, two phases of training, measurement.
+"""The recipe of the models in `data/`: text, vocabulary, two phases of training, measurement.
 
     zamba-lab train zamba2-nano          also zamba1-nano, mamba2-nano, transformer-nano
     zamba-lab train shipped              all four, one after the other
 
 All four read the same windows in the same order, with the same arguments, chosen by short runs of zamba2-nano and mamba2-nano
-(`data/README.md` says which, and what came of other weight decays). Stopped by Ctrl-C, or killed, a recipe goes on where it was
-when it is started again. Nothing is written to the model's folder before it is trained and measured.
+(`data/README.md` says which, and what came of other weight decays). A recipe that was interrupted or killed continues where it was
+when it is started again. Nothing is written to the model's folder before the model is trained and measured.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def make(
         "bits_per_byte": measure(model, text.documents, window),
         "measured": f"each document alone from its start, windows of {window} tokens moved by {window // 2}",
     }
-    ratio = sum(one.n_bytes for one in text.train.values()) / sum(len(one.tokens) for one in text.train.values())
+    ratio = sum(packed.n_bytes for packed in text.train.values()) / sum(len(packed.tokens) for packed in text.train.values())
     write(out, model, text.documents, thin(rows, ratio), metrics)
     return metrics
 
@@ -109,17 +109,16 @@ def joined_metrics(run: Path, phases: tuple[TrainConfig, TrainConfig]) -> list[d
 def training_facts(model: Zamba, text: Text, rows: list[dict], phases: tuple[TrainConfig, TrainConfig]) -> dict:
     """What was run, how long and where."""
     seconds = sum(row["seconds"] for row in rows)
-    windows = [one.steps * one.batch for one in phases]
     epochs = {
-        name: mixture.epochs(count, phase.length)
-        for name, mixture, count, phase in zip(("pretrain", "anneal"), mixtures(text), windows, phases)
+        name: mixture.epochs(phase.steps * phase.batch, phase.length)
+        for name, mixture, phase in zip(("pretrain", "anneal"), mixtures(text), phases)
     }
     return {
         "parameters": model.config.n_params,
         "steps": len(rows),
         "tokens": rows[-1]["tokens"],
-        "epochs": {phase: {name: round(n, 2) for name, n in found.items()} for phase, found in epochs.items()},
-        "phases": [one.facts() for one in phases],
+        "epochs": {phase: {name: round(n, 2) for name, n in counts.items()} for phase, counts in epochs.items()},
+        "phases": [phase.facts() for phase in phases],
         "minutes": round(seconds / 60, 1),
         "tokens_per_second": round(rows[-1]["tokens"] / seconds),
         "python": platform.python_version(),
@@ -130,48 +129,48 @@ def training_facts(model: Zamba, text: Text, rows: list[dict], phases: tuple[Tra
 
 def measure(model: Zamba, documents: Sequence[Document], window: int) -> dict:
     """Bits per byte of each held-out split: the model's, in all and by domain, and what `xz -9` needs."""
-    found = {}
-    known = corpora.texts(documents, "train")
+    measured = {}
+    training_texts = corpora.texts(documents, "train")
     for split in ("validation", "test"):
         held = [document for document in documents if document.split == split]
         texts, sizes = [document.text for document in held], np.array([document.n_bytes for document in held])
         bits = document_bits(model, texts, model.tokenizer, window, window // 2)
         n_bytes = int(sizes.sum())
-        found[split] = {"bytes": n_bytes, "documents": len(held), "model": round(bits.sum() / n_bytes, 4)}
+        measured[split] = {"bytes": n_bytes, "documents": len(held), "model": round(bits.sum() / n_bytes, 4)}
         for name in (PROSE, PYTHON):
-            at = np.array([domain(document) == name for document in held])
-            found[split][f"model_{name}"] = round(bits[at].sum() / max(1, int(sizes[at].sum())), 4)
-        found[split] |= {
+            in_domain = np.array([domain(document) == name for document in held])
+            measured[split][f"model_{name}"] = round(bits[in_domain].sum() / max(1, int(sizes[in_domain].sum())), 4)
+        measured[split] |= {
             "xz_one_file": round(xz_bits(texts) / n_bytes, 4),
             "xz_file_by_file": round(sum(xz_bits_per_document(texts)) / n_bytes, 4),
-            "xz_after_training_text": round(xz_bits(texts, known) / n_bytes, 4),
+            "xz_after_training_text": round(xz_bits(texts, training_texts) / n_bytes, 4),
         }
-    return found
+    return measured
 
 
 def thin(rows: list[dict], bytes_per_token: float, points: int = 100) -> list[dict[str, str]]:
     """The rows in about `points`: the mean training loss since the one before, and the evaluations, in bits per byte."""
     every = max(1, len(rows) // points)
     curve = []
-    for at in range(0, len(rows), every):
-        some = rows[at : at + every]
-        loss = sum(row["loss"] for row in some) / len(some)
+    for start in range(0, len(rows), every):
+        group = rows[start : start + every]
+        loss = sum(row["loss"] for row in group) / len(group)
         point = {
-            "step": str(some[-1]["step"]),
-            "tokens": str(some[-1]["tokens"]),
-            "lr": f"{some[-1]['lr']:.6g}",
+            "step": str(group[-1]["step"]),
+            "tokens": str(group[-1]["tokens"]),
+            "lr": f"{group[-1]['lr']:.6g}",
             "train_bits_per_byte": f"{loss / math.log(2) / bytes_per_token:.4f}",
         }
         for name in (PYTHON, PROSE):
             key = f"{name}_bits_per_byte"
-            seen = [row[key] for row in some if row.get(key) is not None]
-            point[key] = f"{seen[-1]:.5f}" if seen else ""
+            bits = [row[key] for row in group if row.get(key) is not None]
+            point[key] = f"{bits[-1]:.5f}" if bits else ""
         curve.append(point)
     return curve
 
 
 def write(out: Path, model: Zamba, documents: Sequence[Document], curve: list[dict[str, str]], metrics: dict) -> None:
-    """Fill the folder, and renew what it shares with the others beside it."""
+    """Write the model's folder, and what it shares with the others beside it."""
     save(model, out)
     corpora.save_manifest(documents, out.parent / MANIFEST)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
@@ -191,7 +190,7 @@ def sums(folder: Path) -> str:
 
 def learning_curves(data: Path = SHIPPED["zamba2-nano"].parent, domain: str = PYTHON) -> dict[str, tuple[list, list]]:
     """Bits per byte of held-out text over million tokens, of every model of a folder: name -> (x, y)."""
-    found = {}
+    curves = {}
     for file in sorted(data.glob("*/curve.csv")):
         with open(file, newline="", encoding="utf-8") as rows:
             points = [
@@ -200,8 +199,8 @@ def learning_curves(data: Path = SHIPPED["zamba2-nano"].parent, domain: str = PY
                 if row.get(f"{domain}_bits_per_byte")
             ]
         if points:
-            found[file.parent.name] = tuple(map(list, zip(*points)))
-    return found
+            curves[file.parent.name] = tuple(map(list, zip(*points)))
+    return curves
 
 
 def picture(data: Path) -> str:

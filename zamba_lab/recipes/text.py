@@ -35,7 +35,7 @@ def shipped_text(vocab_size: int) -> Text:
 def packed(documents: Sequence[Document], split: str, tokenizer: Tokenizer) -> dict[str, Packed]:
     """The tokens of one split, by domain."""
     return {
-        name: corpora.pack([one.text for one in documents if one.split == split and domain(one) == name], tokenizer)
+        name: corpora.pack([document.text for document in documents if document.split == split and domain(document) == name], tokenizer)
         for name in (PYTHON, PROSE)
     }
 

@@ -237,12 +237,12 @@ def corpora_of(plan: dict[str, Any], shape: ZambaConfig) -> dict[str, Corpus]:
     its tokens fit the model."""
     from zamba_lab import corpora
 
-    found = {name: corpora.load(folder) for name, folder in zip(corpora.distinct_names(plan["data"]), plan["data"])}
-    if len(found) != len(plan["data"]) or len(plan.get("shares") or plan["data"]) != len(found):
+    data = {name: corpora.load(folder) for name, folder in zip(corpora.distinct_names(plan["data"]), plan["data"])}
+    if len(data) != len(plan["data"]) or len(plan.get("shares") or plan["data"]) != len(data):
         raise ValueError(f"each folder of data has a name and a share of its own: got {plan['data']}, shares {plan.get('shares')}")
-    for corpus in found.values():
+    for corpus in data.values():
         corpora.fits(corpus, shape)
-    return found
+    return data
 
 
 def mixture(plan: dict[str, Any], data: dict[str, Corpus]) -> Mixture:
