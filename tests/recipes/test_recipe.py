@@ -38,7 +38,7 @@ def test_the_recipe_makes_a_folder_that_loads(documents, tmp_path):
     assert 0 < metrics["bits_per_byte"]["test"]["model"] < 20 and metrics["training"]["steps"] == 7
     assert corpora.check(documents, tmp_path / "manifest.json") == ""
     names = {file.name for file in (tmp_path / "out").iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "metrics.json", "curve.csv"}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "metrics.json", "curve.csv"}
     assert not any(SECRET.encode() in file.read_bytes() for file in (tmp_path / "out").iterdir())
     assert "out" in (tmp_path / "curves.svg").read_text()
 
