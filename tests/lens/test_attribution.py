@@ -192,7 +192,7 @@ def test_a_link_that_stays_in_the_stream_is_refused():
         lambda model, ids: lens.layer_flow(model, ids, 1),
         lambda model, ids: lens.effect(model, ids, lens.path(0, "z")),
     ):
-        with pytest.raises(ValueError, match="speak through a mixer only: it has link_into='stream'"):
+        with pytest.raises(ValueError, match="enter the stream through a mixer only: it has link_into='stream'"):
             ask(make_model(config), random_ids(config))
 
 

@@ -62,7 +62,7 @@ def test_a_half_the_norm_silences_has_no_share(name):
         for block in model.shared_blocks:
             block.norm_in.weight[d:] = 0
     found = lens.concat_shares(model, ids)
-    assert found.loudness.abs().max() == 0
+    assert found.input.abs().max() == 0
     torch.testing.assert_close(found.scores[0, 0], torch.ones_like(found.scores[0, 0]))
     assert found.scores[1].abs().max() == 0 and found.scores[0, 1].abs().max() == 0
 
@@ -72,22 +72,23 @@ def test_shares_by_depth_are_those_of_each_invocation(name):
     model, ids = case(name)
     c, found = model.config, lens.concat_shares(model, ids)
     assert found.depths == c.hybrid_layers
-    assert found.loudness.shape == (c.n_invocations, *ids.shape)
+    assert found.input.shape == (c.n_invocations, *ids.shape)
     assert found.scores.shape == (2, 2, c.n_invocations, len(ids), c.attn_heads)
     trace = lens.run(model, ids, keep=["*.shared.input"])
     for k, block in enumerate(c.blocks_by_invocation):
         torch.testing.assert_close(found.scores[:, :, k], lens.score_parts(model, ids, k).shares)
         squares = model.shared_blocks[block].norm_in(trace[f"invocation.{k}.input"]).detach().square()
-        torch.testing.assert_close(found.loudness[k], squares[..., c.d_model :].sum(-1) / squares.sum(-1))
+        torch.testing.assert_close(found.input[k], squares[..., c.d_model :].sum(-1) / squares.sum(-1))
 
 
 def test_a_part_that_is_the_same_for_every_key_moves_nothing():
     table = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).tril()
+    seen = torch.ones(5, 5, dtype=torch.bool).tril()
     moved = (table + torch.arange(5.0, dtype=torch.float64)[:, None]).tril()
-    torch.testing.assert_close(centred(moved), centred(table))
-    torch.testing.assert_close(centred(table).sum(-1), torch.zeros(5, dtype=torch.float64))
-    torch.testing.assert_close(centred(table)[2, :3], table[2, :3] - table[2, :3].mean())
-    torch.testing.assert_close(centred(table).softmax(-1)[4], table.softmax(-1)[4])
+    torch.testing.assert_close(centred(moved, seen), centred(table, seen))
+    torch.testing.assert_close(centred(table, seen).sum(-1), torch.zeros(5, dtype=torch.float64))
+    torch.testing.assert_close(centred(table, seen)[2, :3], table[2, :3] - table[2, :3].mean())
+    torch.testing.assert_close(centred(table, seen).softmax(-1)[4], table.softmax(-1)[4])
 
 
 @pytest.mark.parametrize("name, message", [("no concat", "concat_embedding=True"), ("pure mamba1", "no shared block")])

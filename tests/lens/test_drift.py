@@ -7,7 +7,7 @@ import torch
 from lens_cases import HYBRID, TRAINED, case
 
 from zamba_lab import lens
-from zamba_lab.lens.drift import POINTS, two_way
+from zamba_lab.lens.attention import POINTS, two_way
 
 CASES = [*HYBRID, TRAINED]
 

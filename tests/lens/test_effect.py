@@ -6,7 +6,7 @@ from shipped import nano, nano_ids
 from variants import BASE, VARIANTS, make_model, random_ids
 
 from zamba_lab import lens
-from zamba_lab.lens.effect import Nudge, _pass
+from zamba_lab.lens.effect import Nudge
 
 HYBRID = [
     lens.zero("invocation", 1),
@@ -40,9 +40,9 @@ def models():
 def test_a_control_is_at_every_outlet_and_token_as_far_from_the_model_as_the_intervention_is(one):
     model, ids = make_model(BASE), random_ids(BASE)
     changed, outlets = lens.intervene(model, one), one.outlets(model.config)
-    before, after = (_pass(m, ids, None, outlets) for m in (lens.intervene(model), changed))
+    before, after = (lens.run(m, ids, keep=outlets) for m in (lens.intervene(model), changed))
     nudges = [Nudge.between(before, after, outlets, seed) for seed in (0, 0, 1)]
-    same, again, other = (_pass(lens.intervene(model, nudge), ids, None, outlets) for nudge in nudges)
+    same, again, other = (lens.run(lens.intervene(model, nudge), ids, keep=outlets) for nudge in nudges)
     assert outlets
     for point in outlets:
         far = [(trace[point] - before[point]).flatten(2).norm(dim=-1) for trace in (after, same, other)]
@@ -104,7 +104,7 @@ def test_several_interventions_are_measured_together_and_upon_others():
     first, second = lens.zero("invocation", 0), lens.wipe("conv", 1, at=5)
     both = lens.effect(model, ids, [first, second])
     upon = lens.effect(lens.intervene(model, first), ids, second, controls=0)
-    assert both.name == "invocation 0 off and conv 1 wiped at token 5"
+    assert both.name == "invocation 0 zeroed and conv 1 wiped at token 5"
     torch.testing.assert_close(upon.changed, both.changed)
     torch.testing.assert_close(upon.whole, lens.effect(model, ids, first, controls=0).changed)
     assert upon.control.shape == (0, 2, 18)
@@ -175,25 +175,61 @@ def test_a_prompt_of_padding_says_nothing_and_a_measure_of_a_prompt_has_left_its
     assert of_all.real is None and of_all.interval() == tuple(map(float, lens.bootstrap(of_all.change)))
 
 
-def test_switching_off_each_is_each_effect_alone_then_all():
-    model, ids = make_model(BASE), random_ids(BASE)
-    effects = lens.switch_off_each(model, ids)
-    assert [one.name for one in effects] == [
-        f"{part} {k} off" if k != 3 else f"every {part} off" for part in lens.SWITCHED for k in range(4)
+HOW = {"mean": "at its mean", "zero": "zeroed", "resample": "from another text"}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_switching_off_each_is_each_effect_alone_then_all(how):
+    model, ids, reference = make_model(BASE), random_ids(BASE), random_ids(BASE, b=2, l=23, seed=9)
+    effects = lens.switch_off_each(model, ids, how, None if how == "zero" else reference)
+    assert [each.name for each in effects] == [
+        f"{part} {k} {HOW[how]}" if k != 3 else f"every {part} {HOW[how]}" for part in lens.SWITCHED for k in range(4)
     ]
-    assert torch.equal(effects[1].changed, lens.effect(model, ids, lens.zero("invocation", 1), controls=0).changed)
-    assert all(one.control.shape == (0, *ids[:, 1:].shape) for one in effects)
-    assert lens.switch_off_each(make_model(VARIANTS["pure mamba2"]), ids) == []
+    whole, make = lens.next_token_loss(model, ids), getattr(lens, how)
+    for i, each in enumerate(effects):
+        where = None if i % 4 == 3 else i % 4
+        one = make(lens.SWITCHED[i // 4], where, *[reference] * (how != "zero"))
+        torch.testing.assert_close(each.changed, lens.effect(model, ids, one, controls=0).changed, rtol=0, atol=1e-12)
+        assert torch.equal(each.whole, whole) and each.control.shape == (0, *ids[:, 1:].shape) and each.change.abs().max() > 0
+    assert lens.switch_off_each(make_model(VARIANTS["pure mamba2"]), ids, how) == []
 
 
-@pytest.mark.parametrize("variant", ["mamba1", "first and last hybrid", "every layer hybrid", "no lora", "nano"])
-def test_layers_that_a_change_does_not_reach_need_not_run_again_bitwise(variant):
-    model, ids = (nano(), nano_ids(1, 19)) if variant == "nano" else (make_model(VARIANTS[variant]), random_ids(BASE))
-    for one in lens.switch_off_each(model, ids):
-        part, where, _ = one.name.split()
-        expected = lens.intervene(model, lens.zero(*(where, None) if part == "every" else (part, int(where))))
-        assert torch.equal(one.changed, lens.next_token_loss(expected, ids)) and one.change.abs().max() > 0, one.name
-        assert torch.equal(one.whole, lens.next_token_loss(model, ids))
+def test_the_mean_is_taken_over_the_prompts_themselves_and_samples_from_the_next_prompt_if_no_reference_is_given():
+    model, ids = make_model(BASE), random_ids(BASE, b=3)
+    by_default, of_itself = lens.switch_off_each(model, ids), lens.switch_off_each(model, ids, "mean", ids)
+    assert all(torch.equal(one.changed, other.changed) for one, other in zip(by_default, of_itself))
+    sampled, rolled = lens.switch_off_each(model, ids, "resample"), lens.switch_off_each(model, ids, "resample", ids[[1, 2, 0]])
+    assert all(torch.equal(one.changed, other.changed) for one, other in zip(sampled, rolled))
+
+
+@torch.no_grad()
+def test_a_part_that_always_gives_the_same_vector_is_worth_nothing_by_its_mean_and_much_by_zero():
+    model, ids = make_model(BASE), random_ids(BASE)
+    constant = torch.randn(BASE.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    class Constant(lens.Patch):
+        name = "invocation 1 constant"
+
+        def edits(self, model):
+            return lambda piece: {"invocation.1.link_out": lambda t: constant.expand_as(t)}
+
+    model = lens.intervene(model, Constant())
+    off = {how: lens.switch_off_each(model, ids, how)[1] for how in HOW}
+    assert off["mean"].name == "invocation 1 at its mean" and off["mean"].change.abs().max() < 1e-12
+    assert off["resample"].change.abs().max() == 0 and off["zero"].change.abs().max() > 1e-2
+
+
+def test_a_way_that_is_none_and_a_reference_that_does_not_fit_are_refused():
+    model, ids = make_model(BASE), random_ids(BASE)
+    for ask in (lens.switch_off_each, lens.lora_effects):
+        with pytest.raises(ValueError, match="how must be one of zero, mean, resample.*: got 'off'"):
+            ask(model, ids, "off")
+        with pytest.raises(ValueError, match="zero needs no reference"):
+            ask(model, ids, "zero", ids)
+        with pytest.raises(ValueError, match="two or more are needed, or a reference: got 1 prompt"):
+            ask(model, ids[:1], "resample")
+        with pytest.raises(ValueError, match=r"got ids of shape \(2, 18\) for 2 rows of 19 tokens"):
+            ask(model, ids, "resample", ids[:, 1:])
 
 
 def test_the_loss_of_the_next_token_needs_one():

@@ -8,7 +8,7 @@ import torch
 from lens_cases import SSM, TRAINED, case
 
 from zamba_lab import lens
-from zamba_lab.lens.horizons import halving, norms_left_alone, reach
+from zamba_lab.lens.decay import decaying_norms, halving, reach
 from zamba_lab.lens.terms import Terms, names_of_inputs
 
 
@@ -56,7 +56,7 @@ def test_left_alone_a_state_is_what_a_change_of_it_leaves_in_the_model_s_own_pas
     plain = lens.run(model, ids, keep=[*names_of_inputs([depth]), point])
     changed = lens.run(model, ids, keep=[point], edit={point: doubled})
     difference = torch.linalg.matrix_norm(changed[point] - plain[point])  # (b, l, h)
-    norms = norms_left_alone(model, plain, depth, (2, t), window)[:, 1]
+    norms = decaying_norms(model, plain, depth, (2, t), window)[:, 1]
     torch.testing.assert_close(norms.movedim(0, 1), difference[:, t : t + window + 1])
     assert difference[:, :t].abs().max() == 0
 

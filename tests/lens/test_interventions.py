@@ -10,7 +10,7 @@ from variants import BASE, VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
 from zamba_lab import lens
-from zamba_lab.lens.effect import SameCuts
+from zamba_lab.lens.effect import Cut
 from zamba_lab.lens.parts import adapters
 
 every_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
@@ -211,12 +211,8 @@ def test_the_callers_trace_sees_the_changed_pass_and_edits_after_it():
 @pytest.mark.parametrize("cuts", [(3, 4, 11), (9,)])
 @torch.no_grad()
 def test_a_pass_in_pieces_traces_what_one_pass_does(variant, cuts):
-    class Everywhere(lens.Intervention):
-        def cut(self, position):
-            return position in cuts
-
     model, ids = make_model(VARIANTS[variant]), random_ids(BASE)
-    whole, pieces = (lens.run(m, ids, keep=["*"]) for m in (model, lens.intervene(model, SameCuts((Everywhere(),)))))
+    whole, pieces = (lens.run(m, ids, keep=["*"]) for m in (model, lens.intervene(model, *map(Cut, cuts))))
     assert list(whole) == list(pieces)
     for name in whole:
         torch.testing.assert_close(pieces[name], whole[name], rtol=0, atol=1e-10, msg=lambda m: f"{name}: {m}")

@@ -7,7 +7,7 @@ from shipped import nano, nano_ids
 from variants import BASE, VARIANTS, make_model, random_ids
 
 from zamba_lab import lens
-from zamba_lab.lens.tuned import SHARES, TunedLens, translated
+from zamba_lab.lens.logits import SHARES, TunedLens, translated
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, TRAINED])

@@ -89,12 +89,24 @@ def test_random_subspaces_overlap_by_r_over_d(d, rank):
 @pytest.mark.parametrize("name", CASES)
 def test_no_adapters_equal_adapters_switched_off(name):
     model, ids = case(name)
-    effects = {effect.name: effect for effect in lens.lora_effects(model, ids)}
+    effects = {effect.name: effect for effect in lens.lora_effects(model, ids, how="zero")}
     for k in range(model.config.n_invocations):
         expected = lens.next_token_loss(lens.intervene(model, lens.zero("adapter", k)), ids)
         torch.testing.assert_close(effects[f"zero {k}"].changed, expected)
     expected = lens.next_token_loss(lens.intervene(model, lens.zero("adapter")), ids)
     torch.testing.assert_close(effects["zero all"].changed, expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_adapters_are_removed_by_their_mean_if_nothing_is_said_and_by_others_if_that_is(name):
+    model, ids = case(name)
+    other = ids.flip(1)
+    by_mean = {effect.name: effect for effect in lens.lora_effects(model, ids, reference=other)}
+    by_other = {effect.name: effect for effect in lens.lora_effects(model, ids, "resample", other)}
+    for where, number in ((1, "1"), (None, "all")):
+        for effects, make, how in ((by_mean, lens.mean, "mean"), (by_other, lens.resample, "resample")):
+            expected = lens.next_token_loss(lens.intervene(model, make("adapter", where, other)), ids)
+            torch.testing.assert_close(effects[f"{how} {number}"].changed, expected)
 
 
 @pytest.mark.parametrize("name", ["base", "lora on qkv", TRAINED])
@@ -122,11 +134,11 @@ def test_exchanges_leave_the_model_as_it_is_bit_by_bit():
 def test_the_exchanges_stay_within_a_block():
     model, _ = case(TRAINED)
     assert orders(model.config) == {
-        "zero 0": (None, 1, 2, 3),
-        "zero 1": (0, None, 2, 3),
-        "zero 2": (0, 1, None, 3),
-        "zero 3": (0, 1, 2, None),
-        "zero all": (None,) * 4,
+        "mean 0": (None, 1, 2, 3),
+        "mean 1": (0, None, 2, 3),
+        "mean 2": (0, 1, None, 3),
+        "mean 3": (0, 1, 2, None),
+        "mean all": (None,) * 4,
         "swap 0 and 2": (2, 1, 0, 3),
         "swap 1 and 3": (0, 3, 2, 1),
         "permute": (2, 3, 0, 1),
@@ -139,7 +151,7 @@ def test_the_exchanges_stay_within_a_block():
 
 def test_blocks_used_once_have_nobody_to_exchange_with():
     effects = {effect.name: effect for effect in lens.lora_effects(*case("unshared"))}
-    assert list(effects) == ["zero 0", "zero 1", "zero 2", "zero all", "permute"]
+    assert list(effects) == ["mean 0", "mean 1", "mean 2", "mean all", "permute"]
     assert torch.equal(effects["permute"].changed, effects["permute"].whole)
 
 

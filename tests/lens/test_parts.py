@@ -5,7 +5,7 @@ from lens_cases import case
 from variants import BASE, VARIANTS
 
 from zamba_lab import lens
-from zamba_lab.lens.parts import PARTS, places
+from zamba_lab.lens.parts import PARTS, numbers
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -14,8 +14,8 @@ def test_every_part_counted_shows_in_a_trace_and_none_that_is_not(name):
     c, trace = model.config, lens.run(model, ids, keep=["*"])
     assert lens.parts(c) == tuple(part for part in PARTS if lens.count(c, part))
     for part in lens.parts(c):
-        where = places(c, part, None)
-        assert where == tuple(range(lens.count(c, part))) and places(c, part, where[-1]) == where[-1:]
+        where = numbers(c, part, None)
+        assert where == tuple(range(lens.count(c, part))) and numbers(c, part, where[-1]) == where[-1:]
         points = [PARTS[part].points(c, i) for i in where]
         assert all(point in trace for i, some in zip(where, points) for point in (*some, PARTS[part].outlet(c, i)))
         assert len({point for some in points for point in some}) == len(where) * len(points[0])

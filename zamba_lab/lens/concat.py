@@ -1,24 +1,22 @@
 """X-ray of the concatenation: a shared block reads [x, x0], the stream beside the embeddings. Which half does it use?
 
-Both halves pass one norm and then products that are linear, adapters and rotation included. So a query is q_x + q_x0, a key
-k_x + k_x0, and each attention score falls into four parts, exactly: who asks by its stream or by its embedding, and who is
-found by its stream or by its embedding.
+Both halves pass one norm and then products that are linear, adapters and rotary positions included. So a query is q_x + q_x0,
+a key k_x + k_x0, and each attention score falls into four parts, exactly: the query's half, stream or embedding, by the key's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
+from einops import repeat
 from torch import Tensor
 
-from zamba_lab.blocks.lora import adapted
-from zamba_lab.lens.passes import run
-from zamba_lab.lens.mixers import norm_factor
+from zamba_lab.lens.mixers import norm_factor, rsqrt_mean_square
+from zamba_lab.lens.passes import fixed, run
 from zamba_lab.lens.terms import require_index, require_invocations, widened
 from zamba_lab.model import Zamba
-from zamba_lab.ops.attention import attention_scores, turn
 from zamba_lab.trace import Trace
 
 HALVES = ("stream", "embedding")
@@ -30,8 +28,9 @@ class ScoreParts:
 
     invocation: int
     depth: int
-    parts: Tensor  # (2, 2, b, h, l, s): query's half, key's half, in the order of HALVES; 0 where s > l
-    scores: Tensor  # (b, h, l, s): their sum as the pass recorded it, scaled; 0 where s > l
+    parts: Tensor  # (2, 2, b, h, l, s): query's half, key's half, in the order of HALVES; 0 where hidden
+    scores: Tensor  # (b, h, l, s): their sum as the pass recorded it, scaled; 0 where hidden
+    visible: Tensor  # (b, h, l, s) bool: the keys that each row reads; a row of padding, itself alone
 
     @property
     def error(self) -> float:
@@ -43,10 +42,10 @@ class ScoreParts:
         """(2, 2, b, h): how much of what moves the attention each part brings; the four sum to 1, and may be below 0.
 
         A constant on a whole row changes no probability. So scores and parts are first freed of their rows' means over the
-        keys that the row sees; a share is then <part, scores> / |scores|^2.
+        keys that the row reads; a share is then <part, scores> / |scores|^2.
         """
-        scores = centred(self.scores)
-        return (centred(self.parts) * scores).sum((-2, -1)) / scores.square().sum((-2, -1))
+        scores = centred(self.scores, self.visible)
+        return (centred(self.parts, self.visible) * scores).sum((-2, -1)) / scores.square().sum((-2, -1))
 
 
 def require_concat(model: Zamba) -> None:
@@ -56,67 +55,72 @@ def require_concat(model: Zamba) -> None:
         raise ValueError("this needs concat_embedding=True: this config's blocks read the stream alone")
 
 
-@torch.no_grad()
-def score_parts(model: Zamba, ids: Tensor, invocation: int) -> ScoreParts:
+def score_parts(model: Zamba, ids: Tensor, invocation: int, mask: Tensor | None = None) -> ScoreParts:
     """Take the attention scores of one invocation apart by the halves of the block's input.
 
     Args:
-        ids: (b, l). invocation: 0 <= invocation < n_invocations.
+        ids: (b, l). invocation: 0 <= invocation < n_invocations. mask: (b, l), see `passes`.
 
     Raises ValueError if the config has no concatenation or no such invocation.
     """
     require_concat(model)
     require_index("invocation", invocation, model.config.n_invocations)
-    return parts_of(model, run(model, ids, keep=[f"invocation.{invocation}.{name}" for name in ("input", "attn_scores")]), invocation)
+    return parts_by_invocation(model, ids, [invocation], mask)[1][0]
 
 
-def parts_of(model: Zamba, trace: Trace, invocation: int) -> ScoreParts:
-    """`score_parts` from a trace that kept the invocation's `input` and `attn_scores`."""
-    c = model.config
-    depth = c.hybrid_layers[invocation]
-    block, adapters = model.blocks_by_depth()[depth], model.layers[depth].invocation.adapters
-    joined, scores = trace[f"invocation.{invocation}.input"], widened(trace[f"invocation.{invocation}.attn_scores"])
-    positions = torch.arange(joined.shape[1], device=joined.device)[None]
-    angles = model.rotary(positions, joined.dtype)
-    halves = []
-    for half in split(norm_factor(block.norm_in, widened(joined)) * joined):
-        q, k = (
-            rearrange(adapted(getattr(block.attention, name), adapters, name, half.to(joined.dtype)), "b l (h p) -> b h l p", p=c.head_dim)
-            for name in ("q", "k")
-        )
-        halves.append((q, k) if angles is None else (turn(q, *angles), turn(k, *angles)))
-    seen = torch.ones_like(positions, dtype=torch.bool)  # every key: hidden ones go below
-    parts = torch.stack([torch.stack([widened(attention_scores(q, k, c.attn_scale, seen)) for _, k in halves]) for q, _ in halves])
-    return ScoreParts(invocation, depth, parts.tril(), scores.tril())
+@torch.no_grad()
+def parts_by_invocation(model: Zamba, ids: Tensor, invocations: Iterable[int], mask: Tensor | None) -> tuple[Trace, list[ScoreParts]]:
+    """`score_parts` of some invocations, and the trace of the pass with their `input`."""
+    names = {k: f"invocation.{k}" for k in invocations}
+    trace = run(model, ids, keep=[f"{at}.{point}" for at in names.values() for point in ("input", "attn_scores")], mask=mask)
+    keep, by_half = [f"{at}.{point}" for at in names.values() for point in ("q", "k")], []
+    for half in range(2):  # every input is that of the pass, with the other half 0
+        edit = {f"{at}.input": fixed(only(half, trace[f"{at}.input"])) for at in names.values()}
+        by_half.append(run(model, ids, keep=keep, edit=edit, mask=mask))
+    return trace, [_parts(model, trace, by_half, k) for k in names]
 
 
-def split(joined: Tensor) -> tuple[Tensor, Tensor]:
-    """The stream's half beside zeros, and zeros beside the embedding's. (b, l, 2d) -> two (b, l, 2d)"""
-    stream, embedding = joined.chunk(2, dim=-1)
-    return (torch.cat([stream, torch.zeros_like(embedding)], dim=-1), torch.cat([torch.zeros_like(stream), embedding], dim=-1))
+def _parts(model: Zamba, trace: Trace, by_half: list[Trace], k: int) -> ScoreParts:
+    c, at = model.config, f"invocation.{k}"
+    joined, scores = (widened(trace[f"{at}.{point}"]) for point in ("input", "attn_scores"))
+    queries, keys = [], []
+    for half, alone in enumerate(by_half):
+        # The norm scaled the half by its own mean square, not by that of both.
+        factor = rsqrt_mean_square(joined, c.norm_eps) / rsqrt_mean_square(only(half, joined), c.norm_eps)
+        q, key = (widened(alone[f"{at}.{point}"]) * factor[:, None] for point in ("q", "k"))
+        queries.append(q)
+        keys.append(repeat(key, "b h s p -> b (h i) s p", i=c.attn_heads // c.kv_heads))
+    parts = torch.stack([torch.stack([q @ key.mT * c.attn_scale for key in keys]) for q in queries])
+    visible = scores > -torch.inf
+    return ScoreParts(k, c.hybrid_layers[k], parts.where(visible, 0), scores.where(visible, 0), visible)
 
 
-def centred(table: Tensor) -> Tensor:
-    """A lower-triangular table less each row's mean over what the row sees. (..., l, s), l = s"""
-    count = torch.arange(1, table.shape[-1] + 1, device=table.device, dtype=table.dtype)
-    return (table - (table.sum(-1) / count)[..., None]).tril()
+def only(half: int, joined: Tensor) -> Tensor:
+    """(b, l, 2d) with the other half 0; half: an index of HALVES."""
+    halves = [part if i == half else torch.zeros_like(part) for i, part in enumerate(joined.chunk(2, dim=-1))]
+    return torch.cat(halves, dim=-1)
+
+
+def centred(table: Tensor, visible: Tensor) -> Tensor:
+    """A table less each row's mean over its visible columns; 0 where hidden, as it was. Both (..., l, s)"""
+    return (table - (table.sum(-1) / visible.sum(-1))[..., None]).where(visible, 0)
 
 
 @dataclass(frozen=True)
 class ConcatShares:
-    """Which half the blocks hear, down the depth. k over invocations."""
+    """Which half the blocks use, down the depth. k over invocations."""
 
     depths: tuple[int, ...]
-    loudness: Tensor  # (k, b, l): the embedding's share of the squared norm of norm_in's output, its weight included
+    input: Tensor  # (k, b, l): the embedding's share of the squared norm of norm_in's output, its weight included
     scores: Tensor  # (2, 2, k, b, h): `ScoreParts.shares`
 
 
 @torch.no_grad()
-def concat_shares(model: Zamba, ids: Tensor) -> ConcatShares:
+def concat_shares(model: Zamba, ids: Tensor, mask: Tensor | None = None) -> ConcatShares:
     """The embeddings' share in what each invocation reads and in what moves its attention.
 
     Args:
-        ids: (b, l), l >= 2: with one key there is nothing to choose.
+        ids: (b, l), l >= 2: with one key there is nothing to choose. mask: (b, l), see `passes`.
 
     Raises ValueError if the config has no concatenation, or l < 2.
     """
@@ -124,11 +128,10 @@ def concat_shares(model: Zamba, ids: Tensor) -> ConcatShares:
     if ids.shape[-1] < 2:
         raise ValueError(f"with one key nothing is chosen: ids must be (batch, length >= 2), got {tuple(ids.shape)}")
     c = model.config
-    trace = run(model, ids, keep=["invocation.*.input", "invocation.*.attn_scores"])
-    loudness, shares = [], []
+    trace, every = parts_by_invocation(model, ids, range(c.n_invocations), mask)
+    shares = []
     for k, block in enumerate(c.blocks_by_invocation):
         joined = widened(trace[f"invocation.{k}.input"])
         normed = norm_factor(model.shared_blocks[block].norm_in, joined) * joined
-        loudness.append(split(normed)[1].square().sum(-1) / normed.square().sum(-1))
-        shares.append(parts_of(model, trace, k).shares)
-    return ConcatShares(c.hybrid_layers, torch.stack(loudness), torch.stack(shares, dim=2))
+        shares.append(only(1, normed).square().sum(-1) / normed.square().sum(-1))
+    return ConcatShares(c.hybrid_layers, torch.stack(shares), torch.stack([parts.shares for parts in every], dim=2))

@@ -16,27 +16,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zamba_lab.lens.interventions import Edits, Intervened, Intervention, intervene
-from zamba_lab.lens.parts import parts
-from zamba_lab.lens.passes import next_token_loss, run, token_losses
-from zamba_lab.lens.replace import zero
-from zamba_lab.lens.rewire import known_until
+from zamba_lab.config import ZambaConfig
+from zamba_lab.lens.interventions import Edits, Intervened, Intervention, MemoryChange, Patch, intervene
+from zamba_lab.lens.parts import PARTS, numbers, parts
+from zamba_lab.lens.passes import next_token_loss, predicted, run, token_losses
+from zamba_lab.lens.replace import DONE, Recorded, Replace, Text
 from zamba_lab.model import Zamba
 from zamba_lab.trace import Trace
 
 Metric = Callable[[Tensor, Tensor], Tensor]  # logits (b, l, v), ids (b, l) -> (b, ...)
-SWITCHED = ("invocation", "adapter", "concat")  # the parts that belong to one use of a shared block
+SWITCHED = ("invocation", "adapter", "concat")  # the parts that belong to one invocation of a shared block
 
 
 @dataclass(frozen=True, eq=False)
 class Effect:
-    """A measure of the model whole, changed, and under controls. Axis b is the prompts; the rest is the measure's own."""
+    """A measure of the whole model, of the changed one, and under controls. Axis b is the prompts; the rest is the measure's own."""
 
     name: str
     whole: Tensor  # (b, ...)
     changed: Tensor  # (b, ...)
     control: Tensor  # (c, b, ...), c controls, perhaps none
-    real: Tensor | None = None  # (b, the measure's second axis) bool, False where padding has to do with it; None: nowhere
+    real: Tensor | None = None  # (b, the measure's second axis) bool, False where it is of padding; None: nowhere
 
     @property
     def change(self) -> Tensor:
@@ -86,13 +86,13 @@ def bootstrap(values: Tensor, level: float = 0.95, resamples: int = 2000, seed: 
         raise ValueError(f"level must be in (0, 1): got {level}")
     values = values.detach().double().cpu()
     if len(values) < 2:
-        nothing = torch.full(values.shape[1:], torch.nan, dtype=values.dtype)
-        return nothing, nothing
+        unknown = torch.full(values.shape[1:], torch.nan, dtype=values.dtype)
+        return unknown, unknown
     flat = values.reshape(len(values), -1)
     low, high = flat[0].clone(), flat[0].clone()
     differ = (flat != flat[0]).any(0)
     if differ.any():
-        found = stats.bootstrap(
+        intervals = stats.bootstrap(
             (flat[:, differ].numpy(),),
             np.mean,
             n_resamples=resamples,
@@ -101,7 +101,7 @@ def bootstrap(values: Tensor, level: float = 0.95, resamples: int = 2000, seed: 
             batch=max(1, 10**7 // flat.numel()),
             rng=np.random.default_rng(seed),
         )
-        low[differ], high[differ] = map(torch.from_numpy, found.confidence_interval)
+        low[differ], high[differ] = map(torch.from_numpy, intervals.confidence_interval)
     return low.view(values.shape[1:]), high.view(values.shape[1:])
 
 
@@ -125,8 +125,8 @@ def effect(
     """Measure the model with and without interventions, and with random changes of the same size.
 
     Args:
-        ids: (b, l) prompts. mask: as `Zamba.forward`. Of a measure with l numbers a prompt, or l - 1, each for a token and the
-            next, the intervals leave out those of padding; any other measure is to leave padding out itself.
+        ids: (b, l) prompts. mask: (b, l), see `passes`. Of a measure with l numbers a prompt, or l - 1, each for a token and
+            the next, the intervals leave out those of padding; any other measure is to leave padding out itself.
         interventions: one or several, together in force.
         metric: from logits (b, l, v) and ids to (b, ...), such as `token_losses` or `divergence_from(logits)`.
         controls: how many; each is a pass.
@@ -135,77 +135,105 @@ def effect(
     Raises ValueError if the model lacks a part, sizes do not fit, or a memory is changed at a position that ids do not reach.
     """
     several = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
+    measure = partial(token_losses, mask=mask) if metric is token_losses else metric
     changed = intervene(model, *several)
     changed.check_text(ids)
-    outlets = tuple(dict.fromkeys(p for one in several for p in one.outlets(changed.config)))
-    keep = (*outlets, *changed.edited())
-    before = _pass(intervene(model, SameCuts(several)), ids, mask, keep)
-    after = _pass(changed, ids, mask, keep)
-    whole = metric(before["logits"], ids)
-    under = [
-        metric(_pass(intervene(model, Nudge.between(before, after, outlets, seed + i), SameCuts(several)), ids, mask, keep)["logits"], ids)
-        for i in range(controls)
-    ]
-    name = " and ".join(one.name for one in several) or "nothing"
-    return Effect(name, whole, metric(after["logits"], ids), torch.stack(under) if under else whole[None][:0], _real(mask, whole))
+    cuts = [Cut(each.at) for each in several if isinstance(each, MemoryChange)]
+    outlets = tuple(dict.fromkeys(p for each in several for p in each.outlets(changed.config)))
+    keep = ("logits", *outlets, *changed.edited())
+    before, after = (run(each, ids, keep=keep, mask=mask) for each in (intervene(model, *cuts), changed))
+    whole, under = measure(before["logits"], ids), []
+    for i in range(controls):
+        nudge = Nudge.between(before, after, outlets, seed + i)
+        under.append(measure(run(intervene(model, nudge, *cuts), ids, keep=keep, mask=mask)["logits"], ids))
+    name = " and ".join(each.name for each in several) or "nothing"
+    control = torch.stack(under) if under else whole[None][:0]
+    return Effect(name, whole, measure(after["logits"], ids), control, real_numbers(mask, whole))
 
 
-def _real(mask: Tensor | None, measured: Tensor) -> Tensor | None:
-    """Which numbers of a measure (b, ...) have to do with tokens only: one a token, or one for it and the next."""
+def real_numbers(mask: Tensor | None, measured: Tensor) -> Tensor | None:
+    """Which numbers of a measure (b, ...) are of tokens only: one a token, or one for it and the next."""
     if mask is None or measured.ndim < 2:
         return None
-    real = mask.bool()
-    return {mask.shape[1]: real, mask.shape[1] - 1: real[:, :-1] & real[:, 1:]}.get(measured.shape[1])
+    return {mask.shape[1]: mask.bool(), mask.shape[1] - 1: predicted(mask)}.get(measured.shape[1])
 
 
-def switch_off_each(model: Zamba, ids: Tensor) -> list[Effect]:
-    """What each part of the shared blocks is worth: SWITCHED zeroed at each invocation alone, then at all. No controls."""
-    places = (*range(model.config.n_invocations), None)
-    zeros = [zero(part, where) for part in SWITCHED if part in parts(model.config) for where in places]
-    whole, changed = losses_from(model, ids, [((one,), one.where or 0) for one in zeros])
-    return [Effect(one.name, whole, loss, whole[None][:0]) for one, loss in zip(zeros, changed)]
+def switch_off_each(
+    model: Zamba,
+    ids: Tensor,
+    how: str = "mean",
+    reference: Tensor | None = None,
+    mask: Tensor | None = None,
+    reference_mask: Tensor | None = None,
+) -> list[Effect]:
+    """What each part of the shared blocks is worth: SWITCHED replaced at each invocation alone, then at all. No controls.
 
+    Zero misleads: a part that always gives the same vector, which the layers behind it have learnt to expect, seems vital when
+    it is zeroed, though it tells them nothing about the text. Its mean keeps that vector, and takes away only what the part
+    says about this text.
 
-def losses_from(model: Zamba, ids: Tensor, changes: Sequence[tuple[Sequence[Intervention], int]]) -> tuple[Tensor, list[Tensor]]:
-    """The next-token loss, (b, l - 1), of the model and under each of some changes, bitwise what `next_token_loss` gives.
-
-    changes: interventions, and the first invocation that they reach. The layers before that one run once for all.
+    Args:
+        ids: (b, l), l >= 2. mask: (b, l), see `passes`.
+        how: "mean", "resample" or "zero".
+        reference: (b', l') ids whose mean, or whose values at the same position, a part is given; not for "zero". None: for a
+            mean ids themselves, to resample from the prompt after each, the first after the last.
+        reference_mask: (b', l'); None, for a reference: no padding.
     """
-    depths = model.config.hybrid_layers
-    streams = [f"layers.{depth}.resid_in" for depth in depths]
-    trace = run(model, ids, keep=["logits", *streams])
-    found = []
-    for several, first in changes:
-        start = known_until(depths[first], trace[streams[first]])
-        found.append(next_token_loss(intervene(model, *several, start), ids))
-    return token_losses(trace["logits"], ids), found
+    replacement, c = Replacement(model, ids, how, SWITCHED, reference, mask, reference_mask), model.config
+    several = [replacement(part, where) for part in SWITCHED if part in parts(c) for where in (*range(c.n_invocations), None)]
+    whole = next_token_loss(model, ids, mask=mask)
+    changed = [next_token_loss(intervene(model, each), ids, mask=mask) for each in several]
+    return [Effect(each.name, whole, loss, whole[None][:0], real_numbers(mask, whole)) for each, loss in zip(several, changed)]
 
 
-def _pass(model: Intervened, ids: Tensor, mask: Tensor | None, keep: tuple[str, ...]) -> Trace:
-    trace = Trace(keep=("logits", *keep))
-    model(ids, mask, trace)
-    return trace
+class Replacement:
+    """Makes interventions that replace parts of a model alike, from one pass over the reference. Arguments as `switch_off_each`."""
+
+    def __init__(
+        self,
+        model: Zamba,
+        ids: Tensor,
+        how: str,
+        replaced: Sequence[str],
+        reference: Tensor | None,
+        mask: Tensor | None,
+        reference_mask: Tensor | None,
+    ):
+        if how not in DONE or (how == "zero" and reference is not None):
+            raise ValueError(f"how must be one of {', '.join(DONE)}, and zero needs no reference: got {how!r}")
+        if reference is None and how == "resample":
+            if len(ids) < 2:
+                raise ValueError("to resample each prompt from another, two or more are needed, or a reference: got 1 prompt")
+            reference, reference_mask = ids.roll(-1, 0), None if mask is None else mask.roll(-1, 0)
+        elif reference is None:
+            reference, reference_mask = ids, mask
+        elif how == "resample":
+            Text(reference, reference_mask).check_pass(*ids.shape)
+        points = {p: None for part in replaced if part in parts(model.config) for p in every_point(model.config, part)}
+        self.how = how
+        self.source = Recorded(run(model, reference, keep=points, mask=reference_mask), reference_mask) if how != "zero" else None
+
+    def __call__(self, part: str, where: int | None) -> Replace:
+        return Replace(part, where, self.how, self.source)
+
+
+def every_point(config: ZambaConfig, part: str) -> list[str]:
+    return [point for i in numbers(config, part, None) for point in PARTS[part].points(config, i)]
+
+
+class Cut(MemoryChange):
+    """Nothing, but the pass is cut at `at`."""
+
+    def __init__(self, at: int):
+        self.at, self.name = at, f"a cut at token {at}"
 
 
 @dataclass(frozen=True, eq=False)
-class SameCuts(Intervention):
-    """Nothing, done in the same pieces as the interventions given."""
-
-    others: tuple[Intervention, ...]
-
-    def cut(self, position: int) -> bool:
-        return any(one.cut(position) for one in self.others)
-
-
-@dataclass(frozen=True, eq=False)
-class Nudge(Intervention):
+class Nudge(Patch):
     """At each point and token: a value at a given distance from the whole model's, in a random direction."""
 
     values: dict[str, Tensor] = field(default_factory=dict)  # point -> (b, l, ...)
-
-    @property
-    def name(self) -> str:
-        return "a random change of the same size"
+    name: str = "a random change of the same size"
 
     @staticmethod
     def between(before: Trace, after: Trace, points: Sequence[str], seed: int) -> Nudge:
@@ -213,8 +241,8 @@ class Nudge(Intervention):
         generator = torch.Generator().manual_seed(seed)
         return Nudge({p: nudged(before[p], after[p], generator) for p in points})
 
-    def bind(self, model: Zamba) -> Edits:
-        return lambda start, cache: {p: partial(_given, values=values, start=start) for p, values in self.values.items()}
+    def edits(self, model: Zamba) -> Edits:
+        return lambda piece: {p: partial(_set, values=values[:, piece.start :]) for p, values in self.values.items()}
 
 
 def nudged(before: Tensor, after: Tensor, generator: torch.Generator) -> Tensor:
@@ -226,5 +254,5 @@ def nudged(before: Tensor, after: Tensor, generator: torch.Generator) -> Tensor:
     return moved.view(before.shape).to(before.dtype)
 
 
-def _given(value: Tensor, values: Tensor, start: int) -> Tensor:
-    return values[:, start : start + value.shape[1]].expand_as(value)
+def _set(value: Tensor, values: Tensor) -> Tensor:
+    return values[:, : value.shape[1]].expand_as(value)

@@ -5,10 +5,14 @@
         logits, cache = changed.extend(next, cache)  # ... and decoding, under the same interventions
         zl.generate(changed, ids, 20)
 
-The model itself is never touched, so there is nothing to undo, nothing to forget, and other threads may use it. An
-intervention acts in one or more of three ways: on the model's structure, through a view that shares its weights
-(`rewire`); on activations, by edits of the trace (`bind`); on what decoding carries, between two pieces of the sequence
-(`cut`, `before`, `after`). The kinds: `replace.py`, `rewire.py`, `hold.py`, `paths.py`. What they do: `effect.py`.
+The model itself is never touched, so there is nothing to undo, nothing to forget, and other threads may use it. There are
+three kinds of intervention:
+
+    Rewire         the structure: a view of the model with the same weights              (rewire.py)
+    Patch          activations: edits of trace points in each pass                       (replace.py, and frozen memories)
+    MemoryChange   what decoding carries, between the tokens at - 1 and at               (memory.py)
+
+What they do to a measure: `effect.py`.
 """
 
 from __future__ import annotations
@@ -24,60 +28,69 @@ from torch import Tensor
 
 from zamba_lab.cache import Cache
 from zamba_lab.config import ZambaConfig
-from zamba_lab.model import Zamba, last_real
+from zamba_lab.model import Zamba
 from zamba_lab.trace import OFF, Edit, Trace
 
-# from the position of the first new token, and the cache that it is given, to the edits of a pass
-Edits = Callable[[int, Cache | None], dict[str, Edit]]
-
 BY_HEAD = ("q", "k", "v", "attn_scores", "attn_probs")  # points that have their heads before their positions
-HIDDEN = {"attn_scores": -torch.inf, "attn_probs": 0.0}  # points with an axis over all positions; what fills it up
+HIDDEN = {"attn_scores": -torch.inf, "attn_probs": 0.0}  # points with an axis over all positions, and the value of a hidden key
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive tokens that the model reads in one pass, as a `Patch` needs to know them."""
+
+    start: int  # the position of the first token
+    cache: Cache | None  # that it is read with
+    mask: Tensor | None  # (b, s) bool over all positions of the call and before, False at padding; None: no padding
+
+
+Edits = Callable[[Piece], dict[str, Edit]]
+
+
 class Intervention:
-    """A change of a model's passes, as a value. This one changes nothing; the kinds say what they change."""
+    """A change of a model's passes, as a value. This one changes nothing; `Rewire`, `Patch` and `MemoryChange` are the kinds."""
 
-    @property
-    def name(self) -> str:
-        return "nothing"
+    name: str
 
     def check(self, model: Zamba) -> None:
         """Raise ValueError if the model lacks the part, or a size does not fit it. Called before anything runs."""
 
-    def check_pass(self, b: int, start: int, stop: int) -> None:
-        """Raise ValueError if a pass of b rows over positions start..stop-1 cannot be served."""
-
-    def check_text(self, length: int) -> None:
-        """Raise ValueError if it would change nothing in a text of so many tokens, read at once and never gone on with."""
-
-    def rewire(self, model: Zamba) -> Zamba:
-        """The model with another structure, sharing its weights."""
-        return model
-
-    def bind(self, model: Zamba) -> Edits:
-        """The trace edits of a pass that starts at a position; what they need from other texts is computed here, once."""
-        return lambda start, cache: {}
-
-    def edited(self, config: ZambaConfig) -> tuple[str, ...]:
-        """The trace points that the edits are of."""
-        return ()
-
-    def cut(self, position: int) -> bool:
-        """Whether the cache must be seen between the tokens at position - 1 and position."""
-        return False
-
-    def before(self, cache: Cache, position: int) -> Cache:
-        """The cache that the token at a cut position is given."""
-        return cache
-
-    def after(self, old: Cache | None, new: Cache, position: int) -> Cache:
-        """The cache after a piece that began at `position` with the cache `old`."""
-        return new
+    def check_pass(self, b: int, stop: int) -> None:
+        """Raise ValueError if b rows cannot be served up to position stop - 1."""
 
     def outlets(self, config: ZambaConfig) -> tuple[str, ...]:
         """The trace points, (b, l, ...), at which the change enters the rest of the model: where a control perturbs."""
         return ()
+
+
+class Rewire(Intervention):
+    def rewire(self, model: Zamba) -> Zamba:
+        """The model with another structure, sharing its weights."""
+        return model
+
+
+class Patch(Intervention):
+    def points(self, config: ZambaConfig) -> tuple[str, ...]:
+        """The trace points that are edited."""
+        return ()
+
+    def edits(self, model: Zamba) -> Edits:
+        """From a piece to its edits, by trace point."""
+        return lambda piece: {}
+
+
+class MemoryChange(Patch):
+    """The cache is changed between the tokens at positions `at` - 1 and `at`; the pass is cut there."""
+
+    at: int
+
+    def before(self, cache: Cache) -> Cache:
+        """The cache that the token at position `at` is read with, from the one that the tokens before it left."""
+        return cache
+
+    def after(self, old: Cache, new: Cache) -> Cache:
+        """The cache after a piece that began at `at` or later, with the cache `old`."""
+        return new
 
 
 class Intervened:
@@ -87,13 +100,15 @@ class Intervened:
     """
 
     def __init__(self, model: Zamba | Intervened, interventions: tuple[Intervention, ...]):
-        outer, base = (model.interventions, model.base) if isinstance(model, Intervened) else ((), model)
-        self.base, self.interventions = base, (*outer, *interventions)
-        for one in self.interventions:
-            one.check(base)
-            base = one.rewire(base)
-        self.view = base
-        self._bound = [one.bind(base) for one in self.interventions]
+        outer, view = (model.interventions, model.base) if isinstance(model, Intervened) else ((), model)
+        self.base, self.interventions = view, (*outer, *interventions)
+        for each in self.interventions:
+            each.check(view)
+            view = each.rewire(view) if isinstance(each, Rewire) else view
+        self.view = view
+        self._patches = [each for each in self.interventions if isinstance(each, Patch)]
+        self._memories = [each for each in self.interventions if isinstance(each, MemoryChange)]
+        self._edits = [patch.edits(view) for patch in self._patches]
 
     def __enter__(self) -> Intervened:
         return self
@@ -110,13 +125,15 @@ class Intervened:
         return self.extend(ids, None, mask, trace)[0]
 
     def check_text(self, ids: Tensor) -> None:
-        """Raise ValueError if a pass over these (b, l) ids and no more cannot be served, or leaves an intervention idle.
+        """Raise ValueError if a pass over these (b, l) ids alone cannot be served, or leaves an intervention idle.
 
-        `extend` has no such check: what it reads may be gone on with.
+        `extend` has no such check: more tokens may follow.
         """
-        for one in self.interventions:
-            one.check_pass(len(ids), 0, ids.shape[-1])
-            one.check_text(ids.shape[-1])
+        length = ids.shape[-1]
+        for each in self.interventions:
+            each.check_pass(len(ids), length)
+            if getattr(each, "at", 0) >= length:
+                raise ValueError(f"at must be the position of a token, or nothing changes: got {each.name}, a text of {length} tokens")
 
     def extend(
         self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace=OFF, last_only: bool = False
@@ -124,47 +141,39 @@ class Intervened:
         """As `Zamba.extend`. `trace` sees the pass as it went, and its own edits come after the interventions'."""
         start = 0 if cache is None else cache.length
         stop = start + ids.shape[-1]
-        for one in self.interventions:
-            one.check_pass(len(ids), start, stop)
-        bounds = [start, *(p for p in range(start + 1, stop) if any(one.cut(p) for one in self.interventions)), stop]
-        whole = len(bounds) == 2
+        for each in self.interventions:
+            each.check_pass(len(ids), stop)
+        bounds = [start, *sorted({memory.at for memory in self._memories if start < memory.at < stop}), stop]
+        in_one, seen = len(bounds) == 2, joined_mask(ids, cache, mask)
         logits, traces = [], []
         for first, last in pairwise(bounds):
-            piece = slice(first - start, last - start)
-            for one in self.interventions:
-                cache = one.before(cache, first) if first and one.cut(first) else cache
-            inner = self._trace(trace, first, cache)
-            out, new = self.view.extend(ids[:, piece], cache, None if mask is None else mask[:, piece], inner, last_only and whole)
-            for one in self.interventions:
-                new = one.after(cache, new, first)
+            tokens = slice(first - start, last - start)
+            for memory in self._memories:
+                cache = memory.before(cache) if memory.at == first else cache
+            inner = self._trace(trace, Piece(first, cache, seen))
+            out, new = self.view.extend(ids[:, tokens], cache, None if mask is None else mask[:, tokens], inner, last_only and in_one)
+            for memory in self._memories:
+                new = memory.after(cache, new) if memory.at <= first else new
             cache = new
             logits.append(out)
             traces.append(inner)
         if trace is not OFF:
             hand_over(traces, trace)
-        if last_only and not whole:
-            return last_real(torch.cat(logits, dim=1), mask), cache
+        if last_only and not in_one:
+            return last_token(torch.cat(logits, dim=1), mask), cache
         return torch.cat(logits, dim=1) if len(logits) > 1 else logits[0], cache
 
     def edited(self) -> tuple[str, ...]:
         """The trace points that the interventions edit."""
-        return tuple(dict.fromkeys(point for one in self.interventions for point in one.edited(self.config)))
+        return tuple(dict.fromkeys(point for patch in self._patches for point in patch.points(self.config)))
 
-    def _edits(self, start: int, cache: Cache | None) -> dict[str, Edit]:
-        found: dict[str, Edit] = {}
-        for bound in self._bound:
-            for name, edit in bound(start, cache).items():
-                found[name] = partial(_chained, found[name], edit) if name in found else edit
-        return found
-
-    def _trace(self, trace, start: int, cache: Cache | None):
+    def _trace(self, trace, piece: Piece):
         """The trace of a piece: the interventions' edits, then those of the caller's trace; OFF where there are none."""
-        edits = self._edits(start, cache)
-        if trace is OFF:
-            return Trace(edit=edits) if edits else OFF
-        for name, edit in trace.edit.items():
-            edits[name] = partial(_chained, edits[name], edit) if name in edits else edit
-        return Trace(trace.keep, edits)
+        edits: dict[str, Edit] = {}
+        for more in (*(edits_of(piece) for edits_of in self._edits), {} if trace is OFF else trace.edit):
+            for name, edit in more.items():
+                edits[name] = partial(_chained, edits[name], edit) if name in edits else edit
+        return (Trace(edit=edits) if edits else OFF) if trace is OFF else Trace(trace.keep, edits)
 
 
 def intervene(model: Zamba | Intervened, *interventions: Intervention) -> Intervened:
@@ -173,6 +182,24 @@ def intervene(model: Zamba | Intervened, *interventions: Intervention) -> Interv
     Usable as it is or in a `with`. Raises ValueError if the model lacks a part that is named, or sizes do not fit.
     """
     return Intervened(model, interventions)
+
+
+def joined_mask(ids: Tensor, cache: Cache | None, mask: Tensor | None) -> Tensor | None:
+    """The mask over the cache's positions and those of (b, l) ids, (b, s) bool; None if nothing is padding."""
+    past = None if cache is None else cache.mask
+    if past is None and (mask is None or mask.all()):
+        return None
+    lengths = 0 if cache is None else cache.length, ids.shape[1]
+    parts = (part if part is not None else ids.new_ones(len(ids), length) for part, length in zip((past, mask), lengths))
+    return torch.cat([part.bool() for part in parts], dim=1)
+
+
+def last_token(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Of (b, l, v) the logits of each row's last token, (b, 1, v); of the last position in a row of padding only."""
+    if mask is None:
+        return logits[:, -1:]
+    last = torch.arange(mask.shape[1], device=mask.device).where(mask.bool(), -1).amax(1)
+    return logits[torch.arange(len(logits), device=logits.device), last][:, None]
 
 
 def hand_over(pieces: list[Trace], trace: Trace) -> None:

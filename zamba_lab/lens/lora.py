@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from zamba_lab.config import ZambaConfig
-from zamba_lab.lens.effect import losses_from
-from zamba_lab.lens.interventions import Intervention
+from zamba_lab.lens.effect import Effect, Replacement, real_numbers
+from zamba_lab.lens.interventions import intervene
 from zamba_lab.lens.mixers import weight_and_bias
-from zamba_lab.lens.replace import zero
+from zamba_lab.lens.parts import adapters as lora_parts
+from zamba_lab.lens.passes import next_token_loss
 from zamba_lab.lens.rewire import permute_adapters
 from zamba_lab.model import Zamba
-
-PARTS = ("mlp", "q", "k", "v")
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,6 @@ class LoraChange:
         """`chance_overlaps` for what these adapters read: (draws, r)."""
         rank = self.spectrum.shape[1]
         return chance_overlaps(round(rank / self.reads_by_chance), rank)
-
-
-def lora_parts(config: ZambaConfig) -> tuple[str, ...]:
-    """The parts of a shared block that have adapters: of "mlp", "q", "k", "v"."""
-    rank = {"mlp": config.lora_rank, **dict.fromkeys("qkv", config.lora_rank_qkv)}
-    return tuple(part for part in PARTS if config.n_invocations and rank[part])
 
 
 @torch.no_grad()
@@ -105,7 +98,7 @@ def product_spectrum(out_of: Tensor, into: Tensor) -> Tensor:
 
 def overlaps(bases: Sequence[Tensor]) -> Tensor:
     """cos^2 of the principal angles between subspaces, falling: (k, k, r) from k orthonormal bases (d, r)."""
-    pairs = [[torch.linalg.svdvals(one.mT @ other).square().clamp(max=1) for other in bases] for one in bases]
+    pairs = [[torch.linalg.svdvals(base.mT @ other).square().clamp(max=1) for other in bases] for base in bases]
     return torch.stack([torch.stack(row) for row in pairs])
 
 
@@ -123,69 +116,61 @@ def chance_overlaps(d: int, rank: int, draws: int = 64, seed: int = 0) -> Tensor
     if not 1 <= rank <= d:
         raise ValueError(f"rank must be in 1..{d} (the dimension d): got {rank}")
     generator = torch.Generator().manual_seed(seed)
-    fixed = slice(0, rank)  # any will do; the first axes need no product
-    return torch.stack(
-        [
-            torch.linalg.svdvals(torch.linalg.qr(torch.randn(d, rank, generator=generator))[0][fixed]).square().clamp(max=1)
-            for _ in range(draws)
-        ]
-    )
+    bases = torch.linalg.qr(torch.stack([torch.randn(d, rank, generator=generator) for _ in range(draws)]))[0]
+    return torch.linalg.svdvals(bases[:, :rank]).square().clamp(max=1)  # the fixed one: the first axes, which need no product
 
 
-@dataclass(frozen=True)
-class LoraEffect:
-    """What the next-token loss does when invocations get other adapters. Both (b, l - 1), nats."""
+@dataclass(frozen=True, eq=False)
+class LoraEffect(Effect):
+    """What the next-token loss, (b, l - 1) in nats, does when invocations get other adapters. No controls."""
 
-    name: str
-    order: tuple[int | None, ...]  # whose adapters each invocation has; None: none at all
-    whole: Tensor
-    changed: Tensor
-
-    @property
-    def change(self) -> Tensor:
-        """> 0 where the adapters that belong there were the better ones."""
-        return self.changed - self.whole
+    order: tuple[int | None, ...] = ()  # whose adapters each invocation has; None: none that say anything of the text
 
 
-def lora_effects(model: Zamba, ids: Tensor) -> list[LoraEffect]:
-    """Zero, swap and permute the adapters and see what each does to the loss.
+def lora_effects(
+    model: Zamba,
+    ids: Tensor,
+    how: str = "mean",
+    reference: Tensor | None = None,
+    mask: Tensor | None = None,
+    reference_mask: Tensor | None = None,
+) -> list[LoraEffect]:
+    """Remove, swap and permute the adapters and see what each does to the loss.
 
-        zero      one invocation without its adapters, then all without
+        mean      what one invocation's adapters add is their mean over the reference, then what all add; or "resample", "zero"
         swap      two invocations of one block exchange theirs
         permute   every invocation of each block gets the next one's, the last the first's
 
-    Args:
-        ids: (b, l), l >= 2.
+    Zero misleads: adapters that always add the same vector, which the block has learnt to expect, seem vital when they are
+    zeroed, though they tell it nothing about the text. Their mean keeps that vector.
 
-    Raises ValueError if the config has no adapters.
+    Arguments and reference as `switch_off_each`. Raises ValueError if the config has no adapters.
     """
     c = model.config
     if not lora_parts(c):
         raise ValueError("these effects need adapters: this config has lora_rank 0 and lora_rank_qkv 0, or no shared block")
-    every = orders(c)
-    firsts = [next((k for k, one in enumerate(order) if one != k), 0) for order in every.values()]
-    whole, losses = losses_from(model, ids, list(zip(map(exchange, every.values()), firsts)))
-    return [LoraEffect(name, order, whole, changed) for (name, order), changed in zip(every.items(), losses)]
+    replacement = Replacement(model, ids, how, ("adapter",), reference, mask, reference_mask)
+    whole, effects = next_token_loss(model, ids, mask=mask), []
+    for name, order in orders(c, how).items():
+        permuted = permute_adapters([i if owner is None else owner for i, owner in enumerate(order)])
+        removed = (replacement("adapter", i) for i, owner in enumerate(order) if owner is None)
+        changed = next_token_loss(intervene(model, permuted, *removed), ids, mask=mask)
+        effects.append(LoraEffect(name, whole, changed, whole[None][:0], real_numbers(mask, whole), order))
+    return effects
 
 
-def orders(config: ZambaConfig) -> dict[str, tuple[int | None, ...]]:
+def orders(config: ZambaConfig, how: str = "mean") -> dict[str, tuple[int | None, ...]]:
     """The exchanges of `lora_effects`, by name: whose adapters each invocation has."""
     k, blocks = config.n_invocations, config.blocks_by_invocation
     own = tuple(range(k))
-    found: dict[str, tuple[int | None, ...]] = {f"zero {i}": (*own[:i], None, *own[i + 1 :]) for i in own}
-    found["zero all"] = (None,) * k
+    every: dict[str, tuple[int | None, ...]] = {f"{how} {i}": (*own[:i], None, *own[i + 1 :]) for i in own}
+    every[f"{how} all"] = (None,) * k
     for i in own:
         for j in own[i + 1 :]:
             if blocks[i] == blocks[j]:
-                found[f"swap {i} and {j}"] = tuple({i: j, j: i}.get(one, one) for one in own)
+                every[f"swap {i} and {j}"] = tuple({i: j, j: i}.get(owner, owner) for owner in own)
     after = {}
     for block in set(blocks):
-        uses = [i for i in own if blocks[i] == block]
-        after |= dict(zip(uses, uses[1:] + uses[:1]))
-    return found | {"permute": tuple(after[i] for i in own)}
-
-
-def exchange(order: Sequence[int | None]) -> list[Intervention]:
-    """The adapters in another order, of which none comes twice; None: what that invocation's adapters add is 0."""
-    own = [i if one is None else one for i, one in enumerate(order)]
-    return [permute_adapters(own), *(zero("adapter", i) for i, one in enumerate(order) if one is None)]
+        invocations = [i for i in own if blocks[i] == block]
+        after |= dict(zip(invocations, invocations[1:] + invocations[:1]))
+    return every | {"permute": tuple(after[i] for i in own)}

@@ -1,11 +1,11 @@
 """The parts of a model that can be changed by themselves, and where each shows in a trace.
 
-    invocation    what a use of a shared block adds to its mixer's input (`link_out`)
-    head          what one head of a use of attention reads (`attn_mixed`)
-    adapter       what the LoRA adapters of a use add (`lora.*`)
-    concat        the embedding half of what a use reads (`input`); the block's own norm then rescales what is left
+    invocation    what an invocation of a shared block adds to its mixer's input (`link_out`)
+    head          what one head of an invocation's attention reads (`attn_mixed`)
+    adapter       what the LoRA adapters of an invocation add (`lora.*`)
+    concat        the embedding half of an invocation's input (`input`); the block's own norm then rescales the other half
     mixer         what a layer's mixer writes to the stream (`out`)
-    convolution   what a layer's convolution hands on, activated: x, B and C (in Mamba-1 x, from which B and C are made)
+    convolution   the output of a layer's convolution, activated: x, B and C (in Mamba-1 x, from which B and C are made)
     steps         a layer's step sizes; at 0 its state neither fades nor is written to
 
 A part is addressed by its number down the depth: the first four by invocation (heads in the transformer arm by layer),
@@ -37,7 +37,7 @@ def attention_depths(config: ZambaConfig) -> tuple[int, ...]:
 
 
 def attention_path(config: ZambaConfig, i: int) -> str:
-    """Where the trace points of the i-th use of attention are."""
+    """Where the trace points of the i-th attention down the depth are."""
     return f"layers.{i}.attention" if config.mixer == "attention" else f"invocation.{i}"
 
 
@@ -47,12 +47,13 @@ def mixer_depths(config: ZambaConfig) -> tuple[int, ...]:
 
 
 def adapters(config: ZambaConfig) -> tuple[str, ...]:
-    """The names of an invocation's adapters."""
-    return ("mlp",) * bool(config.lora_rank) + ("q", "k", "v") * bool(config.lora_rank_qkv)
+    """The names of an invocation's adapters, of "mlp", "q", "k", "v"; none if the model has no shared block."""
+    names = ("mlp",) * bool(config.lora_rank) + ("q", "k", "v") * bool(config.lora_rank_qkv)
+    return names * bool(config.n_invocations)
 
 
 def convolved(config: ZambaConfig) -> tuple[str, ...]:
-    """What a mixer's convolution hands on, activated. Mamba-1 makes B and C from its x."""
+    """The trace points of a mixer's convolution, activated. Mamba-1 makes B and C from its x."""
     return ("x", "B", "C") if config.mixer == "mamba2" else ("x",)
 
 
@@ -62,6 +63,10 @@ def _invocation(point: str):
 
 def _mamba(point: str):
     return lambda config, i: f"layers.{i}.mamba.{point}"
+
+
+def _mixers(config: ZambaConfig) -> int:
+    return len(mixer_depths(config))
 
 
 PARTS = {
@@ -77,11 +82,9 @@ PARTS = {
         _invocation("link_out"),
     ),
     "concat": Part(lambda c: c.n_invocations * c.concat_embedding, lambda c, i: (f"invocation.{i}.input",), _invocation("link_out")),
-    "mixer": Part(lambda c: len(mixer_depths(c)), lambda c, i: (f"layers.{i}.mamba.out",), _mamba("out")),
-    "convolution": Part(
-        lambda c: len(mixer_depths(c)), lambda c, i: tuple(f"layers.{i}.mamba.{name}" for name in convolved(c)), _mamba("out")
-    ),
-    "steps": Part(lambda c: len(mixer_depths(c)), lambda c, i: (f"layers.{i}.mamba.dt",), _mamba("y")),
+    "mixer": Part(_mixers, lambda c, i: (f"layers.{i}.mamba.out",), _mamba("out")),
+    "convolution": Part(_mixers, lambda c, i: tuple(f"layers.{i}.mamba.{name}" for name in convolved(c)), _mamba("out")),
+    "steps": Part(_mixers, lambda c, i: (f"layers.{i}.mamba.dt",), _mamba("y")),
 }
 
 
@@ -97,7 +100,7 @@ def count(config: ZambaConfig, part: str) -> int:
     return PARTS[part].count(config)
 
 
-def places(config: ZambaConfig, part: str, where: int | None) -> tuple[int, ...]:
+def numbers(config: ZambaConfig, part: str, where: int | None) -> tuple[int, ...]:
     """The numbers of the parts meant: `where` alone, or every one if it is None.
 
     Raises ValueError if there is no such part, or the config has none, or not that many.
@@ -115,9 +118,11 @@ def numbered(part: str, where: int | None, count: int) -> tuple[int, ...]:
 
 
 def require_link_into_mixer(config: ZambaConfig) -> None:
-    """Raise ValueError if what a shared block gives stays in the stream, where the caller's mathematics has no place for it."""
+    """Raise ValueError if a shared block's output stays in the stream: what splits a model at its mixers has no place for it."""
     if config.n_invocations and config.link_into != "mixer":
-        raise ValueError(f"this takes a model apart whose shared blocks speak through a mixer only: it has link_into={config.link_into!r}")
+        raise ValueError(
+            f"this splits a model whose shared blocks enter the stream through a mixer only: it has link_into={config.link_into!r}"
+        )
 
 
 def phrase(part: str, where: int | None) -> str:

@@ -30,6 +30,11 @@ def run(
     return trace
 
 
+def fixed(value: Tensor) -> Callable[[Tensor], Tensor]:
+    """A trace edit that gives `value` whatever the model computed."""
+    return lambda computed: value
+
+
 def next_token_loss(
     model: Zamba, ids: Tensor, edit: dict[str, Callable[[Tensor], Tensor]] | None = None, mask: Tensor | None = None
 ) -> Tensor:

@@ -8,21 +8,24 @@ the value was worth, and is no more, counts as lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from zamba_lab.cache import Cache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.effect import bootstrap
-from zamba_lab.lens.hold import wipe
+from zamba_lab.lens.memory import wipe
 from zamba_lab.lens.interventions import intervene
 from zamba_lab.lens.logits import divergence
 from zamba_lab.lens.parts import attention_depths, mixer_depths
+from zamba_lab.lens.terms import widened
 from zamba_lab.lens.timetravel import transplant
+from zamba_lab.lens.passes import tokens_first
 from zamba_lab.model import Zamba
+from zamba_lab.ops.loss import token_nll
 
 MEMORIES = ("ssm", "conv", "kv")
 
@@ -34,7 +37,7 @@ class Recall:
     parts: tuple[str, ...]
     distances: tuple[int, ...]
     whole: Tensor  # (d, b) nothing wiped
-    never: Tensor  # (d, b) another value in the needle: what the model says that was never told
+    never: Tensor  # (d, b) another value in the needle: the model was never told
     wiped: Tensor  # (d, part, i, b); where a layer has no such memory, `whole`
     never_wiped: Tensor  # (d, part, i, b) another value in the needle, and wiped
 
@@ -95,11 +98,11 @@ def who_remembers(
     """
     if not distances:
         raise ValueError("distances must name one distance or more: got none")
-    found = []
+    losses = []
     for distance in distances:
         told, never = (_recalled(model, ids) for ids in needles(filler, distance, count, lead, seed))
-        found.append((told[0], never[0], told[1], never[1]))
-    return Recall(MEMORIES, tuple(distances), *(torch.stack(part) for part in zip(*found)))
+        losses.append((told[0], never[0], told[1], never[1]))
+    return Recall(MEMORIES, tuple(distances), *(torch.stack(part) for part in zip(*losses)))
 
 
 def _recalled(model: Zamba, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,51 +111,48 @@ def _recalled(model: Zamba, ids: Tensor) -> tuple[Tensor, Tensor]:
     _, cache = model.extend(ids[:, :asked], last_only=True)
 
     def loss(changed) -> Tensor:
-        logits = changed.extend(ids[:, asked : asked + 1], cache)[0][:, 0]
-        return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), ids[:, -1], reduction="none")
+        return token_nll(changed.extend(ids[:, asked : asked + 1], cache)[0][:, 0], ids[:, -1])
 
     whole = loss(intervene(model))
-    rows = [
-        [loss(intervene(model, wipe(part, holders[depth], asked))) if depth in holders else whole for depth in range(model.config.n_layers)]
-        for part, holders in memories(model.config).items()
-    ]
-    return whole, torch.stack([torch.stack(row) for row in rows])
+    return whole, by_memory(model.config, lambda part, k, depth: loss(intervene(model, wipe(part, k, asked))), whole)
+
+
+def by_memory(config: ZambaConfig, measure: Callable[[str, int, int], Tensor], absent: Tensor) -> Tensor:
+    """(part, i, ...): measure(part, its number, depth) of each memory, parts as `MEMORIES`; `absent` where a layer has none."""
+    mixers, attention = mixer_depths(config), attention_depths(config)
+    rows = []
+    for part, depths in zip(MEMORIES, (mixers, mixers, attention)):
+        numbers = {depth: k for k, depth in enumerate(depths)}
+        rows.append(torch.stack([measure(part, numbers[i], i) if i in numbers else absent for i in range(config.n_layers)]))
+    return torch.stack(rows)
 
 
 @torch.no_grad()
-def who_carries(model: Zamba, ids: Tensor, donor: Tensor) -> Tensor:
-    """How far another text's memory, transplanted alone, moves what the model says next.
+def who_carries(model: Zamba, ids: Tensor, donor: Tensor, mask: Tensor | None = None) -> Tensor:
+    """How far another text's memory, transplanted alone, moves what the model predicts next.
 
     Args:
         ids, donor: (b, l) two texts for each row, l >= 2. All but the last token of each is read; then one memory of ids' cache
             is the donor's, and the last token of ids comes.
+        mask: (b, l) of both texts, see `passes`.
 
     Returns: (part, i, b) KL(own || with the transplant) in nats, parts as `MEMORIES`; 0 where a layer has no such memory.
     Raises ValueError if the texts are not of one shape.
     """
     if ids.shape != donor.shape or ids.ndim != 2 or ids.shape[1] < 2:
         raise ValueError(f"two texts of one shape (b, l >= 2) are needed: got {tuple(ids.shape)} and {tuple(donor.shape)}")
-    own, other = (model.extend(text[:, :-1], last_only=True)[1] for text in (ids, donor))
+    if mask is not None:  # all padding to the front, so that each row ends in a token
+        order = tokens_first(mask.logical_not())
+        ids, donor, mask = (each.gather(1, order) for each in (ids, donor, mask))
+    read = None if mask is None else mask[:, :-1]
+    own, other = (model.extend(text[:, :-1], mask=read, last_only=True)[1] for text in (ids, donor))
 
-    def says(cache) -> Tensor:
-        logits = model.extend(ids[:, -1:], cache)[0][:, 0]
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    def prediction(cache: Cache) -> Tensor:
+        return widened(model.extend(ids[:, -1:], cache)[0][:, 0]).log_softmax(-1)
 
-    before = says(own)
-    return torch.stack(
-        [
-            torch.stack(
-                [
-                    divergence(before, says(transplant(own, other, (part,), (i,)))) if i in holders else torch.zeros_like(before[:, 0])
-                    for i in range(model.config.n_layers)
-                ]
-            )
-            for part, holders in memories(model.config).items()
-        ]
+    before = prediction(own)
+    return by_memory(
+        model.config,
+        lambda part, k, depth: divergence(before, prediction(transplant(own, other, (part,), (depth,)))),
+        torch.zeros_like(before[:, 0]),
     )
-
-
-def memories(config: ZambaConfig) -> dict[str, dict[int, int]]:
-    """For each kind of memory: depth -> its number among those that the model has."""
-    mixers = {depth: depth for depth in mixer_depths(config)}
-    return {"ssm": mixers, "conv": mixers, "kv": {depth: k for k, depth in enumerate(attention_depths(config))}}

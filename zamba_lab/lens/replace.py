@@ -1,93 +1,156 @@
-"""Replacing what a part computes: by nothing, by its mean over a text, or by what it computed on another text.
+"""Replacing what a part computes: by 0, by its mean over a text, or by what it computed on another text.
 
-zero("invocation", 2)                   off
-mean("mixer", 3, reference)             what it gives on average: takes away what it says about *this* text
+zero("invocation", 2)                   0
+mean("mixer", 3, reference)             its mean over another text: takes away what it says about *this* text
 resample("head", 0, other, head=1)      what it gave at the same position of another text
+path(2, "dt", other)                    the same of an invocation's output, along some of the edges into its mixer only
+
+To measure what a part is worth take `mean` or `resample`. Zero misleads: a part that always gives the same vector, which the
+layers behind it have learnt to expect, seems vital when it is zeroed, though it tells them nothing about the text. Its mean
+keeps that vector, and takes away only what the part says about this text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zamba_lab.config import ZambaConfig
-from zamba_lab.lens.interventions import Edits, Intervention
-from zamba_lab.lens.parts import PARTS, phrase, places
+from zamba_lab.lens.interventions import Edits, Patch, Piece
+from zamba_lab.lens.parts import PARTS, numbered, numbers, phrase, require_link_into_mixer
 from zamba_lab.lens.passes import run
 from zamba_lab.model import Zamba
-from zamba_lab.trace import Edit
+from zamba_lab.trace import Edit, Trace
 
-DONE = {"zero": "off", "mean": "at its mean", "resample": "from another text"}
+DONE = {"zero": "zeroed", "mean": "at its mean", "resample": "from another text"}
+
+
+class Text:
+    """Another text, (b', l') ids, and its padding: `mask` of its shape, or None, which `mean` and `resample` explain."""
+
+    def __init__(self, ids: Tensor, mask: Tensor | None = None):
+        if ids.ndim != 2 or 0 in ids.shape:
+            raise ValueError(f"another text is given as ids of shape (batch, length): got {tuple(ids.shape)}")
+        if mask is not None and mask.shape != ids.shape:
+            raise ValueError(f"mask must have the shape of the text that it is of: got {tuple(mask.shape)}, ids {tuple(ids.shape)}")
+        self.ids, self.mask = ids, mask
+
+    def check_pass(self, b: int, stop: int) -> None:
+        """Raise ValueError unless there is a token for each of b rows and `stop` positions."""
+        if self.ids.shape[1] < stop or len(self.ids) not in (1, b):
+            raise ValueError(
+                "this takes values of another text at the same positions, a text as long as the one that runs, for each row or "
+                f"one for all: got ids of shape {tuple(self.ids.shape)} for {b} rows of {stop} tokens"
+            )
+
+    def reader(self, model: Zamba, points: Sequence[str]) -> Callable[[Tensor | None], tuple[Trace, Tensor | None]]:
+        """A function from the mask of the pass that runs to the trace of this text, and the mask it was read with.
+
+        The last trace is remembered: decoding asks at each token, and under one mask.
+        """
+        last: list = []
+
+        def read(mask: Tensor | None) -> tuple[Trace, Tensor | None]:
+            mask = self.mask if mask is None or self.mask is not None else self._laid_beside(mask)
+            same = last and (mask is last[1] or mask is not None and last[1] is not None and torch.equal(mask, last[1]))
+            if not same:
+                ids = self.ids if mask is None else self.ids.expand(len(mask), -1)
+                last[:] = run(model, ids, keep=points, mask=mask), mask
+            return last[0], last[1]
+
+        return read
+
+    def _laid_beside(self, mask: Tensor) -> Tensor | None:
+        """The mask of the pass, (b, s), for the positions of this text; what comes after position s is no padding."""
+        if len(self.ids) not in (1, len(mask)):
+            return None
+        length = self.ids.shape[1]
+        return F.pad(mask[:, :length], (0, max(0, length - mask.shape[1])), value=True)
+
+
+class Recorded:
+    """In place of a `Text`: values that a trace of it has kept, with the mask of that pass."""
+
+    def __init__(self, trace: Trace, mask: Tensor | None = None):
+        self.trace, self.mask = trace, mask
+
+    def check_pass(self, b: int, stop: int) -> None:
+        """They are of the text that runs, or means."""
+
+    def reader(self, model: Zamba, points: Sequence[str]) -> Callable[[Tensor | None], tuple[Trace, Tensor | None]]:
+        return lambda mask: (self.trace, self.mask)
 
 
 @dataclass(frozen=True, eq=False)
-class Replace(Intervention):
-    """From position `since` on, the part's value is another. Made by `zero`, `mean`, `resample`, `drop_concat`, `freeze`."""
+class Replace(Patch):
+    """The part's value is another. Made by `zero`, `mean`, `resample`, `drop_concat`."""
 
     part: str
     where: int | None
     how: str  # a key of DONE
-    source: Tensor | None = None  # the ids that the mean or the samples are taken from
+    source: Text | Recorded | None = None  # of the mean or the samples
     head: int | None = None
-    since: int = 0
 
     @property
     def name(self) -> str:
-        head = "" if self.head is None else f" {self.head} of attention"
-        part = self.part + head
-        return f"{phrase(part, self.where)} {DONE[self.how]}" + (f" from token {self.since}" if self.since else "")
+        part = self.part if self.head is None else f"{self.part} {self.head} of attention"
+        return f"{phrase(part, self.where)} {DONE[self.how]}"
 
     def check(self, model: Zamba) -> None:
         c = model.config
-        places(c, self.part, self.where)
+        numbers(c, self.part, self.where)
         if (self.part == "head") != (self.head is not None):
             raise ValueError(f"head must be given for part 'head' and for no other: got part {self.part!r}, head {self.head}")
         if self.head is not None and not 0 <= self.head < c.attn_heads:
             raise ValueError(f"head must be in 0..{c.attn_heads - 1}: got {self.head}")
 
-    def check_pass(self, b: int, start: int, stop: int) -> None:
-        if self.how == "resample" and (self.source.shape[1] < stop or len(self.source) not in (1, b)):
-            raise ValueError(
-                f"resampling needs a text as long as the one that runs, for each row or one for all: got ids of "
-                f"shape {tuple(self.source.shape)} for {b} rows of {stop} tokens"
-            )
+    def check_pass(self, b: int, stop: int) -> None:
+        if self.how == "resample":
+            self.source.check_pass(b, stop)
 
-    def edited(self, config: ZambaConfig) -> tuple[str, ...]:
-        return tuple(p for i in places(config, self.part, self.where) for p in PARTS[self.part].points(config, i))
+    def points(self, config: ZambaConfig) -> tuple[str, ...]:
+        return tuple(p for i in numbers(config, self.part, self.where) for p in PARTS[self.part].points(config, i))
 
     def outlets(self, config: ZambaConfig) -> tuple[str, ...]:
-        return tuple(PARTS[self.part].outlet(config, i) for i in places(config, self.part, self.where))
+        return tuple(PARTS[self.part].outlet(config, i) for i in numbers(config, self.part, self.where))
 
-    def bind(self, model: Zamba) -> Edits:
-        points = self.edited(model.config)
-        given: dict[str, Tensor | None] = dict.fromkeys(points)
-        if self.source is not None:
-            trace = run(model, self.source, keep=points)
-            given = {p: trace[p].mean((0, 1), keepdim=True) if self.how == "mean" else trace[p] for p in points}
-        return lambda start, cache: {p: self.edit(model.config, given[p], start) for p in points}
+    def edits(self, model: Zamba) -> Edits:
+        points, c = self.points(model.config), model.config
+        read = None if self.source is None else self.source.reader(model, points)
+        chosen = {"head": (self.head,), "concat": (..., slice(c.d_model, None))}.get(self.part, (...,))
 
-    def edit(self, config: ZambaConfig, given: Tensor | None, start: int) -> Edit:
-        chosen = {"head": (self.head,), "concat": (..., slice(config.d_model, None))}.get(self.part, (...,))
-        return partial(_replaced, given=given, sampled=self.how == "resample", chosen=chosen, since=self.since, start=start)
+        def edits(piece: Piece) -> dict[str, Edit]:
+            if read is None:
+                return {point: partial(_replaced, other=None, chosen=chosen) for point in points}
+            of_mean = self.how == "mean" and isinstance(self.source, Text) and piece.mask is not None
+            trace, mask = read(None if of_mean and piece.mask.shape != self.source.ids.shape else piece.mask)
+            others = {point: mean_token(trace[point], mask) if self.how == "mean" else trace[point][:, piece.start :] for point in points}
+            return {point: partial(_replaced, other=others[point], chosen=chosen) for point in points}
+
+        return edits
 
 
-def _replaced(value: Tensor, given: Tensor | None, sampled: bool, chosen: tuple, since: int, start: int) -> Tensor:
-    """value (b, l, ...) with `chosen` of its last axes replaced, from position `since` on; None: by 0."""
-    if given is None:
-        given = torch.zeros_like(value)
-    elif sampled:
-        given = given[:, start : start + value.shape[1]]
-    index = (slice(None), slice(max(0, since - start), None), *chosen)
+def mean_token(value: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean over the tokens of (b, l, ...), (1, 1, ...); padding is left out."""
+    return value.mean((0, 1), keepdim=True) if mask is None else value[mask.bool()].mean(0)[None, None]
+
+
+def _replaced(value: Tensor, other: Tensor | None, chosen: tuple) -> Tensor:
+    """value (b, l, ...) with `chosen` of its last axes from `other`, (b or 1, at least l or 1, ...); None: 0."""
+    other = torch.zeros_like(value) if other is None else other[:, : value.shape[1]].to(value.dtype).expand_as(value)
+    index = (slice(None), slice(None), *chosen)
     changed = value.clone()
-    changed[index] = given.to(value.dtype).expand_as(value)[index]
+    changed[index] = other[index]
     return changed
 
 
 def zero(part: str, where: int | None = None, head: int | None = None) -> Replace:
-    """Switch a part off.
+    """Replace a part's value by 0, which misleads about what the part is worth: see the module.
 
     Args:
         part: a name of the table in `parts.py`; where: its number, None: every one; head: which head, for "head" only.
@@ -95,22 +158,27 @@ def zero(part: str, where: int | None = None, head: int | None = None) -> Replac
     return Replace(part, where, "zero", head=head)
 
 
-def mean(part: str, where: int | None, reference: Tensor, head: int | None = None) -> Replace:
+def mean(part: str, where: int | None, reference: Tensor, head: int | None = None, mask: Tensor | None = None) -> Replace:
     """Replace a part's value by its mean over the tokens of (b', l') ids `reference`, read from their starts.
 
-    Other arguments as `zero`. A constant that stands for the part takes away what it says about this text, and leaves what
-    it says about any: zero takes away both.
+    Args:
+        mask: (b', l'), that of the reference. None: that of the text that runs, if it has the same shape; else no padding.
+
+    Other arguments as `zero`.
     """
-    return Replace(part, where, "mean", checked(reference), head)
+    return Replace(part, where, "mean", Text(reference, mask), head)
 
 
-def resample(part: str, where: int | None, donor: Tensor, head: int | None = None) -> Replace:
+def resample(part: str, where: int | None, donor: Tensor, head: int | None = None, mask: Tensor | None = None) -> Replace:
     """Replace a part's value by what it is at the same position of the text `donor`.
 
     Args:
-        donor: (1 or b, l') ids, at least as long as what runs. Other arguments as `zero`.
+        donor: (1 or b, l') ids, at least as long as what runs.
+        mask: (1 or b, l'), that of the donor. None: that of the text that runs, beside which it is laid position by position.
+
+    Other arguments as `zero`.
     """
-    return Replace(part, where, "resample", checked(donor), head)
+    return Replace(part, where, "resample", Text(donor, mask), head)
 
 
 def drop_concat(where: int | None = None) -> Replace:
@@ -118,7 +186,87 @@ def drop_concat(where: int | None = None) -> Replace:
     return zero("concat", where)
 
 
-def checked(ids: Tensor) -> Tensor:
-    if ids.ndim != 2 or 0 in ids.shape:
-        raise ValueError(f"another text is given as ids of shape (batch, length): got {tuple(ids.shape)}")
-    return ids
+def columns(config: ZambaConfig) -> dict[str, slice]:
+    """The columns of a mixer's input projection, by name, before the convolution."""
+    c = config
+    widths = {
+        "mamba2": {"z": c.d_inner, "x": c.d_inner, "B": c.n_groups * c.d_state, "C": c.n_groups * c.d_state, "dt": c.ssm_heads},
+        "mamba1": {"x": c.d_inner, "z": c.d_inner},
+    }[c.mixer]
+    slices, start = {}, 0
+    for name, width in widths.items():
+        slices[name], start = slice(start, start + width), start + width
+    return slices
+
+
+@dataclass(frozen=True, eq=False)
+class Path(Patch):
+    """Made by `path`."""
+
+    invocation: int
+    to: tuple[str, ...]
+    donor: Text | None
+
+    @property
+    def name(self) -> str:
+        done = "zeroed" if self.donor is None else "from another text"
+        return f"invocation {self.invocation} {done} in its mixer's {', '.join(self.to)}"
+
+    def check(self, model: Zamba) -> None:
+        c = model.config
+        if not c.n_invocations:
+            raise ValueError("there is no path from attention to a mixer: the model has no shared block (n_shared_blocks 0)")
+        require_link_into_mixer(c)
+        numbered("invocation", self.invocation, c.n_invocations)
+        if not self.to or set(self.to) - set(columns(c)):
+            raise ValueError(f"a path leads to {', '.join(columns(c))} of a {c.mixer} mixer: got {self.to}")
+
+    def check_pass(self, b: int, stop: int) -> None:
+        if self.donor is not None:
+            self.donor.check_pass(b, stop)
+
+    def outlets(self, config: ZambaConfig) -> tuple[str, ...]:
+        return (f"layers.{config.hybrid_layers[self.invocation]}.mamba.out",)
+
+    def points(self, config: ZambaConfig) -> tuple[str, ...]:
+        depth = config.hybrid_layers[self.invocation]
+        return f"layers.{depth}.resid_in", f"layers.{depth}.mamba.projected"
+
+    def edits(self, model: Zamba) -> Edits:
+        layer, link = model.layers[model.config.hybrid_layers[self.invocation]], f"invocation.{self.invocation}.link_out"
+        read = None if self.donor is None else self.donor.reader(model, [link])
+        patched = [columns(model.config)[name] for name in self.to]
+
+        def edits(piece: Piece) -> dict[str, Edit]:
+            stream: list[Tensor] = []  # the pass's own x, to which the other t is added
+
+            def note(x: Tensor) -> Tensor:
+                stream[:] = [x]
+                return x
+
+            def patch(projected: Tensor) -> Tensor:
+                x, changed = stream[0], projected.clone()
+                t = 0 if read is None else read(piece.mask)[0][link][:, piece.start : piece.start + x.shape[1]]
+                other = layer.mamba.in_proj(layer.norm(x + t))
+                for part in patched:
+                    changed[..., part] = other[..., part]
+                return changed
+
+            return dict(zip(self.points(model.config), (note, patch)))
+
+        return edits
+
+
+def path(invocation: int, to: Sequence[str], donor: Tensor | None = None, mask: Tensor | None = None) -> Path:
+    """Patch an invocation's output t along some of the edges into its mixer (path patching).
+
+    t reaches the model in one place only, the mixer's input norm(x + t). There the input projection makes z (the gate), x (what
+    is written), B and C (where it is written and read) and dt (how long it stays) of it. Along the edges named, t is another
+    text's or 0; along the others it is the model's own.
+
+    Args:
+        invocation: 0 <= invocation < n_invocations.
+        to: of "z", "x", "B", "C", "dt" (Mamba-2) or "x", "z" (Mamba-1). All of them together: the invocation replaced.
+        donor, mask: the text whose t is used, as in `resample`; None: t = 0.
+    """
+    return Path(invocation, (to,) if isinstance(to, str) else tuple(to), None if donor is None else Text(donor, mask))

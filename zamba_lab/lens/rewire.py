@@ -11,62 +11,55 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
-from zamba_lab.blocks import Context
-from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
-from zamba_lab.lens.interventions import Intervention
+from zamba_lab.lens.interventions import Rewire
 from zamba_lab.lens.parts import adapters
 from zamba_lab.model import Zamba
-from zamba_lab.trace import OFF
 
 
 @dataclass(frozen=True, eq=False)
-class Rewire(Intervention):
-    """An intervention on the structure: it shows in what each invocation adds to its mixer's input."""
+class Rewiring(Rewire):
+    """A change of blocks or adapters: it shows in what each invocation adds to its mixer's input."""
 
-    what: str
+    name: str
     rewired: Callable[[Zamba], Zamba]
-    must: Callable[[ZambaConfig], None] = lambda config: None  # raises ValueError if the config lacks what it needs
-
-    @property
-    def name(self) -> str:
-        return self.what
+    require: Callable[[ZambaConfig], None] = lambda config: None  # raises ValueError if the config lacks what it needs
 
     def outlets(self, config: ZambaConfig) -> tuple[str, ...]:
         return tuple(f"invocation.{k}.link_out" for k in range(config.n_invocations))
 
     def check(self, model: Zamba) -> None:
         if not model.config.n_invocations:
-            raise ValueError(f"{self.what}: the model has no shared block (n_shared_blocks 0)")
-        self.must(model.config)
+            raise ValueError(f"{self.name}: the model has no shared block (n_shared_blocks 0)")
+        self.require(model.config)
 
     def rewire(self, model: Zamba) -> Zamba:
         return self.rewired(model)
 
 
-def swap_blocks(first: int = 0, second: int = 1) -> Rewire:
+def swap_blocks(first: int = 0, second: int = 1) -> Rewiring:
     """Block `first` runs wherever `second` did, and the other way round: ABAB becomes BABA."""
 
     def swapped(model: Zamba) -> Zamba:
         other = {first: second, second: first}
         return view(model, shared_blocks=(model.shared_blocks[other.get(i, i)] for i in range(len(model.shared_blocks))))
 
-    return Rewire(f"blocks {first} and {second} swapped", swapped, partial(must_have, blocks=(first, second)))
+    return Rewiring(f"blocks {first} and {second} swapped", swapped, partial(require_blocks, blocks=(first, second)))
 
 
-def one_block(block: int = 0) -> Rewire:
+def one_block(block: int = 0) -> Rewiring:
     """One block runs at every invocation, with that invocation's adapters and link: ABAB becomes AAAA."""
 
     def alone(model: Zamba) -> Zamba:
         config = replace(model.config, n_shared_blocks=1, block_order=None)
         return view(model, config, shared_blocks=[model.shared_blocks[block]])
 
-    return Rewire(f"block {block} everywhere", alone, partial(must_have, blocks=(block,)))
+    return Rewiring(f"block {block} everywhere", alone, partial(require_blocks, blocks=(block,)))
 
 
-def untie() -> Rewire:
+def untie() -> Rewiring:
     """Give each invocation a copy of its block: the same result, until a copy is changed."""
 
     def untied(model: Zamba) -> Zamba:
@@ -77,10 +70,10 @@ def untie() -> Rewire:
             shared_blocks=(copy.deepcopy(model.shared_blocks[block]) for block in c.blocks_by_invocation),
         )
 
-    return Rewire("a copy of its block for each invocation", untied)
+    return Rewiring("a copy of its block for each invocation", untied)
 
 
-def permute_adapters(order: Sequence[int]) -> Rewire:
+def permute_adapters(order: Sequence[int]) -> Rewiring:
     """Invocation k runs with the adapters of invocation order[k]; block and link stay."""
     order = tuple(order)
 
@@ -91,44 +84,37 @@ def permute_adapters(order: Sequence[int]) -> Rewire:
             layers[depth] = view(layers[depth], invocation=invocation)
         return view(model, layers=layers)
 
-    return Rewire(f"adapters in the order {' '.join(map(str, order))}", permuted, partial(must_permute, order=order))
+    return Rewiring(f"adapters in the order {' '.join(map(str, order))}", permuted, partial(require_order, order=order))
 
 
-class Known(nn.Module):
-    """Stands for a layer, and those before it, whose stream is known. It carries nothing on."""
+def lend(depth: int, owner: int) -> Rewiring:
+    """The invocation at the hybrid layer `depth` runs with the adapters and the link of the one at `owner`."""
 
-    def __init__(self, x: Tensor):
-        super().__init__()
-        self.x = x
+    def lent(model: Zamba) -> Zamba:
+        layers = list(model.layers)
+        layers[depth] = view(layers[depth], invocation=layers[owner].invocation)
+        return view(model, layers=layers)
 
-    def forward(self, x: Tensor, block: nn.Module | None, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
-        return self.x, LayerCache()
-
-
-def known_until(depth: int, x: Tensor) -> Rewire:
-    """The layers before `depth` need not run: the stream that enters it is x, (b, l, d), as a pass from the start gave it."""
-    return Rewire(
-        f"the stream before depth {depth} as it was", lambda model: view(model, layers=[*[Known(x)] * depth, *list(model.layers)[depth:]])
-    )
+    return Rewiring(f"layer {depth} with the adapters and link of layer {owner}", lent)
 
 
 def view(module: nn.Module, config: ZambaConfig | None = None, **children: nn.Module | Iterable[nn.Module]) -> nn.Module:
     """A module like this one, with the same parameters, but for the children (and the config) given."""
     new = copy.copy(module)
-    given = {name: child if isinstance(child, nn.Module) else nn.ModuleList(child) for name, child in children.items()}
-    new._modules = {**module._modules, **given}  # the copy shared the dict of the original
+    modules = {name: child if isinstance(child, nn.Module) else nn.ModuleList(child) for name, child in children.items()}
+    new._modules = {**module._modules, **modules}  # the copy shared the dict of the original
     if config is not None:
         new.config = config
     return new
 
 
-def must_have(config: ZambaConfig, blocks: Sequence[int]) -> None:
+def require_blocks(config: ZambaConfig, blocks: Sequence[int]) -> None:
     for block in blocks:
         if not 0 <= block < config.n_shared_blocks:
             raise ValueError(f"block must be one of the model's shared blocks: got {block}, n_shared_blocks {config.n_shared_blocks}")
 
 
-def must_permute(config: ZambaConfig, order: Sequence[int]) -> None:
+def require_order(config: ZambaConfig, order: Sequence[int]) -> None:
     if not adapters(config):
         raise ValueError("the model has no adapters to permute: lora_rank 0, lora_rank_qkv 0")
     if sorted(order) != list(range(config.n_invocations)):

@@ -1,4 +1,4 @@
-"""The SSM states after every token: recomputed from their recorded inputs, layer by layer; how full, and of what.
+"""The SSM states after every token, recomputed from their recorded inputs: how large, how many directions, and of which tokens.
 
 A state is many times larger than what it is made from, so the pass records x, dt, B and C, and the recurrence is run again,
 step by step, for the layers asked for: the step that decoding takes and that defines the faster forms.
@@ -48,32 +48,32 @@ def each_state(model: Zamba, trace: Trace, depths: Sequence[int]) -> Iterator[Te
         yield state
 
 
-def state_norms(model: Zamba, ids: Tensor) -> Tensor:
+def state_norms(model: Zamba, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     """The Frobenius norm of every head's (p, n) state after every token, over the depth.
 
     Args:
-        ids: (b, l).
+        ids: (b, l). mask: (b, l), see `passes`.
 
     Returns: (n_layers, b, l, h). Never is more held than one layer's states.
     """
-    return over_depth(model, ids, torch.linalg.matrix_norm)
+    return over_depth(model, ids, mask, torch.linalg.matrix_norm)
 
 
-def state_dimensions(model: Zamba, ids: Tensor) -> Tensor:
+def state_dimensions(model: Zamba, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     """The participation ratio of every head's state after every token. Arguments and shape as `state_norms`."""
-    return over_depth(model, ids, participation_ratio)
+    return over_depth(model, ids, mask, participation_ratio)
 
 
 @torch.no_grad()
-def over_depth(model: Zamba, ids: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
+def over_depth(model: Zamba, ids: Tensor, mask: Tensor | None, measure: Callable[[Tensor], Tensor]) -> Tensor:
     """A number of each head's state, (b, h, p, n) -> (b, h), after every token of every layer: (n_layers, b, l, h)."""
     require_ssm(model)
-    trace, found = run(model, ids, keep=names_of_inputs("*")), []
+    trace, measured = run(model, ids, keep=names_of_inputs("*"), mask=mask), []
     together = max(1, ids.shape[1] // 64)  # layers: with what allocators keep of past steps, below one layer's states
     for depths in torch.arange(model.config.n_layers).split(together):
         numbers = torch.stack([measure(state) for state in each_state(model, trace, depths.tolist())], dim=1)
-        found.append(rearrange(numbers, "b l (i h) -> i b l h", i=len(depths)))
-    return torch.cat(found)
+        measured.append(rearrange(numbers, "b l (i h) -> i b l h", i=len(depths)))
+    return torch.cat(measured)
 
 
 def participation_ratio(matrices: Tensor) -> Tensor:
@@ -123,14 +123,14 @@ class Contents:
 
 
 @torch.no_grad()
-def contents(model: Zamba, ids: Tensor, depth: int, at: int = -1) -> Contents:
+def contents(model: Zamba, ids: Tensor, depth: int, at: int = -1, mask: Tensor | None = None) -> Contents:
     """Take one layer's states after one token apart into what each token before it, and it itself, has left there.
 
         left_s = exp(A (dt_{s+1} + ... + dt_at)) dt_s x_s B_s^T
 
     Args:
-        ids: (b, l).
-        depth: the layer. at: the token, counted from the end if negative.
+        ids: (b, l). mask: (b, l), see `passes`.
+        depth: the layer. at: the position, counted from the end if negative; of padding, the token before it is meant.
 
     Raises ValueError if there is no such layer or token, or no SSM.
     """
@@ -138,18 +138,17 @@ def contents(model: Zamba, ids: Tensor, depth: int, at: int = -1) -> Contents:
     require_index("depth", depth, model.config.n_layers)
     at = at + ids.shape[1] if at < 0 else at
     require_index("at", at, ids.shape[1])
-    ids = ids[:, : at + 1]
-    trace = run(model, ids, keep=names_of_inputs([depth]))
+    trace = run(model, ids[:, : at + 1], keep=names_of_inputs([depth]), mask=None if mask is None else mask[:, : at + 1])
     last = deque(each_state(model, trace, [depth]), maxlen=1).pop()  # a slice would keep the states of every token
     return Contents(depth, at, *apart(terms(model, trace, depth), last))
 
 
-def apart(found: Terms, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-    """left, state, share, recall and error of `Contents`, for the state after the last token of `found`. (b, h, p, n)"""
-    elapsed = (found.time[:, -1:] - found.time).to(state.dtype)[..., None]  # (b, s, h, p or 1, 1)
-    left = torch.exp(elapsed * found.A) * (found.dt * found.x)[..., None] * found.B[..., None, :]
+def apart(ssm: Terms, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """left, state, share, recall and error of `Contents`, for the state after the last token of `ssm`. (b, h, p, n)"""
+    elapsed = (ssm.time[:, -1:] - ssm.time).to(state.dtype)[..., None]  # (b, s, h, p or 1, 1)
+    left = torch.exp(elapsed * ssm.A) * (ssm.dt * ssm.x)[..., None] * ssm.B[..., None, :]
     share = torch.einsum("bshpn,bhpn->bhs", left, state) / state.square().sum((-2, -1))[..., None]
-    read = torch.einsum("bhpn,bshn->bhsp", state, found.B)
-    own = torch.einsum("bshpn,bshn->bhsp", left, found.B)
+    read = torch.einsum("bhpn,bshn->bhsp", state, ssm.B)
+    own = torch.einsum("bshpn,bshn->bhsp", left, ssm.B)
     error = torch.linalg.vector_norm(left.sum(1) - state) / torch.linalg.vector_norm(state)
     return left, state, share, torch.cosine_similarity(read, own, dim=-1), float(error)

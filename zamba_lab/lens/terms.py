@@ -72,6 +72,11 @@ class Terms:
         """The step sizes summed up to each token, itself included. Wide: decays come from differences of these sums."""
         return torch.cumsum(self.dt.to(self.dt.dtype if self.dt.device.type == "mps" else torch.float64), dim=1)
 
+    def until(self, t: int) -> Terms:
+        """Those of tokens 0..t."""
+        x, dt, B, C = (part[:, : t + 1] for part in (self.x, self.dt, self.B, self.C))
+        return Terms(x, dt, self.A, B, C)
+
     def scan(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The SSM applied to any (b, l, h, p) inputs: y without the D skip, of the same shape, and the last state (b, h, p, n)."""
         if self.A.shape[1:] == (1, 1):

@@ -4,7 +4,7 @@
     then = past.extend(more)                       # and one more
     back = then.rewind(ids.shape[1])               # the past again, bitwise
     both = fork(back.cache, 2)                     # two futures, as rows of one batch
-    mine = transplant(back.cache, other.cache, parts=("ssm",), depths=(3,))       # its memory in another's head
+    mine = transplant(back.cache, other.cache, parts=("ssm",), depths=(3,))       # the other text's memory in this one
 
 Nothing here changes a cache. `snapshot` is `cache.clone()`, and needed only by who writes into tensors.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from zamba_lab.cache import Cache, LayerCache
+from zamba_lab.cache import Cache
 from zamba_lab.model import Zamba
 
 PARTS = ("conv", "ssm", "kv")
@@ -28,7 +28,7 @@ FIELDS = {"conv": ("conv",), "ssm": ("ssm",), "kv": ("k", "v")}
 class Timeline:
     """A text and the caches at some of its positions. Each method gives a new one and leaves this one as it is.
 
-    ids: (b, l) read so far. moments: position -> the cache that holds the tokens before it.
+    ids: (b, l) read so far. moments: position -> the cache that holds the tokens before it. Their padding is in the caches'.
     """
 
     model: Zamba
@@ -36,10 +36,10 @@ class Timeline:
     moments: dict[int, Cache]
 
     @staticmethod
-    def start(model: Zamba, ids: Tensor) -> Timeline:
-        """Read a prompt of (b, l) ids."""
+    def start(model: Zamba, ids: Tensor, mask: Tensor | None = None) -> Timeline:
+        """Read a prompt of (b, l) ids. mask: (b, l), see `passes`."""
         with torch.no_grad():
-            _, cache = model.extend(ids, last_only=True)
+            _, cache = model.extend(ids, mask=mask, last_only=True)
         return Timeline(model, ids, {ids.shape[1]: cache})
 
     @property
@@ -47,14 +47,14 @@ class Timeline:
         """The latest."""
         return self.moments[self.ids.shape[1]]
 
-    def extend(self, ids: Tensor) -> tuple[Tensor, Timeline]:
+    def extend(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Timeline]:
         """Read on: the logits of the (b, l) new tokens, and the timeline with the moment after them."""
         with torch.no_grad():
-            logits, cache = self.model.extend(ids, self.cache)
+            logits, cache = self.model.extend(ids, self.cache, mask)
         return logits, Timeline(self.model, torch.cat([self.ids, ids], dim=1), {**self.moments, cache.length: cache})
 
     def rewind(self, position: int) -> Timeline:
-        """The timeline as it was with `position` tokens read, 1 <= position <= tokens read.
+        """The timeline as it was with `position` tokens read, 1 <= position <= tokens read, padding counted.
 
         A kept moment is the very same values. Otherwise the tokens since the last one before it are read again: a state
         cannot be run backwards.
@@ -64,8 +64,9 @@ class Timeline:
         moments = {at: cache for at, cache in self.moments.items() if at <= position}
         if position not in moments:
             last = max(moments, default=0)
+            mask = None if self.cache.mask is None else self.cache.mask[:, last:position]
             with torch.no_grad():
-                _, moments[position] = self.model.extend(self.ids[:, last:position], moments.get(last), last_only=True)
+                _, moments[position] = self.model.extend(self.ids[:, last:position], moments.get(last), mask, last_only=True)
         return Timeline(self.model, self.ids[:, :position], moments)
 
     def with_cache(self, cache: Cache) -> Timeline:
@@ -103,37 +104,37 @@ def transplant(cache: Cache, donor: Cache, parts: Iterable[str] = PARTS, depths:
             f"{n} and {len(donor.layers)} layers"
         )
     fields = [field for part in parts for field in FIELDS[part]]
-    moved = [(i, field) for i in chosen for field in fields if must_fit(i, field, cache, donor)]
+    moved = [(i, field) for i in chosen for field in fields if require_fit(i, field, cache, donor)]
     if not moved:
         raise ValueError(f"there is no {' or '.join(parts)} at depths {chosen} to transplant")
     holders = {i for i in range(n) if donor.layers[i].k is not None}
-    whole = "kv" in parts and holders <= set(chosen)
-    if any(field == "k" for _, field in moved) and not whole:
-        must_align(cache, donor)
+    every_key = "kv" in parts and holders <= set(chosen)
+    if any(field == "k" for _, field in moved) and not every_key:
+        require_same_positions(cache, donor)
     layers = list(cache.layers)
     for i, field in moved:
         layers[i] = replace(layers[i], **{field: getattr(donor.layers[i], field)})
-    time = donor if whole and holders else cache
-    return Cache(tuple(layers), time.length, cache.batch, time.mask)
+    positions = donor if every_key and holders else cache
+    return Cache(tuple(layers), positions.length, cache.batch, positions.mask)
 
 
-def must_fit(depth: int, field: str, cache: Cache, donor: Cache) -> bool:
+def require_fit(depth: int, field: str, cache: Cache, donor: Cache) -> bool:
     """Whether both caches have the part; raises ValueError if only one has, or if it differs in size or type.
 
-    Of keys and values the number of positions may differ: see `must_align`.
+    Of keys and values the number of positions may differ: see `require_same_positions`.
     """
-    mine, theirs = (getattr(one.layers[depth], field) for one in (cache, donor))
-    looks = [
+    mine, theirs = (getattr(each.layers[depth], field) for each in (cache, donor))
+    kinds = [
         None if t is None else (*(size for axis, size in enumerate(t.shape) if field not in "kv" or axis != 2), t.dtype, t.device)
         for t in (mine, theirs)
     ]
-    if looks[0] != looks[1]:
+    if kinds[0] != kinds[1]:
         words = ["none" if t is None else f"{tuple(t.shape)} {t.dtype} {t.device}" for t in (mine, theirs)]
         raise ValueError(f"layer {depth}'s {field} cannot be transplanted: here {words[0]}, the donor's {words[1]}")
     return mine is not None
 
 
-def must_align(cache: Cache, donor: Cache) -> None:
+def require_same_positions(cache: Cache, donor: Cache) -> None:
     """Raise ValueError unless both caches have the same positions."""
     same = cache.length == donor.length and (
         cache.mask is donor.mask or (cache.mask is not None and donor.mask is not None and torch.equal(cache.mask, donor.mask))
@@ -143,20 +144,3 @@ def must_align(cache: Cache, donor: Cache) -> None:
             "keys and values of some layers only can be transplanted between caches of the same positions: got "
             f"{cache.length} here and {donor.length} in the donor" + (", with other padding" if cache.length == donor.length else "")
         )
-
-
-def erased(cache: Cache, part: str, depths: Iterable[int]) -> Cache:
-    """The cache with a part ("conv" or "ssm") of some depths 0, as before the first token. Absent parts stay absent."""
-    layers = list(cache.layers)
-    for i in depths:
-        old = getattr(layers[i], part)
-        layers[i] = replace(layers[i], **{part: None if old is None else torch.zeros_like(old)})
-    return replace(cache, layers=tuple(layers))
-
-
-def with_part(cache: Cache, part: str, depths: Iterable[int], other: Cache) -> Cache:
-    """The cache with a part ("conv" or "ssm") of some depths as in `other`, unchecked."""
-    layers: list[LayerCache] = list(cache.layers)
-    for i in depths:
-        layers[i] = replace(layers[i], **{part: getattr(other.layers[i], part)})
-    return replace(cache, layers=tuple(layers))

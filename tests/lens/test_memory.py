@@ -55,7 +55,7 @@ def test_wiped_keys_are_not_there_and_frozen_keys_are_all_there_is(model, ids):
     depth = 1 if config.mixer == "attention" else config.hybrid_layers[1]
     for make, seen in ((lens.wipe, lambda t: slice(8, t + 1)), (lens.freeze, lambda t: [*range(8), t])):
         changed = lens.intervene(model, make("kv", 1, 8))
-        assert not any(one.cut(t) for one in changed.interventions for t in range(19))  # the pass stays in one piece
+        assert not any(isinstance(each, lens.MemoryChange) for each in changed.interventions)  # the pass stays in one piece
         probs = lens.run(changed, ids, keep=[f"{where}.attn_probs"])[f"{where}.attn_probs"]
         torch.testing.assert_close(probs.sum(-1), torch.ones_like(probs.sum(-1)))
         for t in range(8, 19):
