@@ -26,7 +26,7 @@ MOVES = {
         Move(0, "head 0", "head 1", slider=0),
         Move(1, "attention head 0", "attention head 1", slider=0),
         Move(2, "depth 0", "depth 1", slider=0),
-        Move(3, "every invocation off", "every adapter off", dropdown=0, option="adapter"),
+        Move(3, "every invocation at its mean", "every adapter at its mean", dropdown=0, option="adapter"),
     ],
     "02_ssm_states.ipynb": [
         Move(0, "head 0", "head 1", slider=0),
@@ -41,7 +41,7 @@ MOVES = {
     ],
     "04_causal_lab.ipynb": [
         Move(0, "lens: the stream", "what is added", dropdown=0, option="what is added to it"),
-        Move(1, "every invocation off", "every mixer off", dropdown=0, option="mixer"),
+        Move(1, "every invocation at its mean", "every mixer at its mean", dropdown=0, option="mixer"),
         Move(2, "2 tokens back", "32 tokens back", dropdown=0, option="32 tokens"),
     ],
     "06_a_first_ablation.ipynb": [Move(0, "What each change does to accuracy", "Learning curves", dropdown=0, option="learning curves")],
