@@ -21,7 +21,7 @@ NEED_NO_MASK = {
     "who_remembers": "makes texts of equal length from one that is not padded",
     "ssm_states": "the step sizes in the trace of a masked pass are 0 at padding",
 }
-LENGTHS, WIDTH, LONGER = (7, 10, 8), 13, 20
+LENGTHS, WIDTH, LONGER = (8, 10), 13, 20
 MIXERS = ("base", "mamba1", "biases", "lora on qkv only, grouped queries", "conv of one tap")
 OTHERS = ("transformer", "link into the stream", "pure mamba2")
 PADDINGS = ("right", "left", "inside")
@@ -180,11 +180,11 @@ def cases():
                     yield pytest.param(name, table[function], function in BY_ROW, id=f"{name}-{function}")
 
 
-@pytest.mark.parametrize("name, call, by_row", cases())
+@pytest.mark.parametrize("name, call, by_row", list(cases()))
 @torch.no_grad()
 def test_padded_equals_unpadded(name, call, by_row):
     model = make_model(VARIANTS[name])
-    for where in PADDINGS:
+    for where in PADDINGS if name == "base" else PADDINGS[1:]:
         ids, mask = padded(texts(), where)
         batches = [(ids[i : i + 1], mask[i : i + 1]) for i in range(len(ids))] if by_row else [(ids, mask)]
         rows = [(each, i) for each, own in ((call(model, *batch), batch[0]) for batch in batches) for i in range(len(own))]
@@ -240,7 +240,7 @@ def every_intervention(model, ids, mask, shift: int):
 @pytest.mark.parametrize("where", ["right", "left"])
 @torch.no_grad()
 def test_under_every_intervention_padded_equals_unpadded(name, where):
-    model, text = make_model(VARIANTS[name]), texts()[2]
+    model, text = make_model(VARIANTS[name]), texts()[0]
     ids, mask = padded([text], where)
     real, shift = mask[0].nonzero()[:, 0], WIDTH - text.shape[1] if where == "left" else 0
     for one, other in zip(every_intervention(model, ids, mask, shift), every_intervention(model, text, None, 0)):
@@ -283,7 +283,7 @@ def test_a_text_is_its_own_reference_with_the_mask_it_runs_with(where):
     model, (ids, mask) = make_model(BASE), padded(texts(), where)
     own, named = (lens.effect(model, ids, lens.mean("mixer", 0, ids, mask=m), mask=mask, controls=0) for m in (None, mask))
     assert torch.equal(own.by_prompt(own.changed), named.by_prompt(named.changed))
-    longer = random_ids(BASE, b=3, l=LONGER)
+    longer = random_ids(BASE, b=2, l=LONGER)
     of_other = lens.effect(model, ids, lens.mean("mixer", 0, longer), mask=mask, controls=0)
     every = lens.effect(model, ids, lens.mean("mixer", 0, longer, mask=torch.ones_like(longer)), mask=mask, controls=0)
     torch.testing.assert_close(of_other.by_prompt(of_other.changed), every.by_prompt(every.changed))
@@ -294,15 +294,15 @@ def test_one_donor_for_all_rows_is_laid_beside_each_rows_padding():
     model, (ids, mask) = make_model(BASE), padded(texts(), "left")
     donor = random_ids(BASE, b=1, l=LONGER, seed=5)
     shared = lens.intervene(model, lens.resample("mixer", 1, donor))(ids, mask)
-    full = torch.cat([mask, torch.ones(3, LONGER - WIDTH, dtype=torch.long)], 1)
-    apart = lens.intervene(model, lens.resample("mixer", 1, donor.expand(3, -1), mask=full))(ids, mask)
+    full = torch.cat([mask, torch.ones(2, LONGER - WIDTH, dtype=torch.long)], 1)
+    apart = lens.intervene(model, lens.resample("mixer", 1, donor.expand(2, -1), mask=full))(ids, mask)
     torch.testing.assert_close(shared[mask.bool()], apart[mask.bool()], rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
 def test_a_padded_prompt_is_decoded_under_an_intervention_as_the_prompt_is():
     model, (ids, mask) = make_model(BASE), padded(texts(), "left")
-    donor = random_ids(BASE, b=3, l=LONGER, seed=5)
+    donor = random_ids(BASE, b=2, l=LONGER, seed=5)
     one = lens.intervene(model, lens.resample("mixer", 1, donor), lens.zero("invocation", 0))
     _, cache = one.extend(ids, mask=mask)
     for step in range(3):

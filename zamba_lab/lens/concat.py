@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from torch import Tensor
 
 from zamba_lab.lens.mixers import norm_factor, rsqrt_mean_square
@@ -30,7 +30,7 @@ class ScoreParts:
     depth: int
     parts: Tensor  # (2, 2, b, h, l, s): query's half, key's half, in the order of HALVES; 0 where hidden
     scores: Tensor  # (b, h, l, s): their sum as the pass recorded it, scaled; 0 where hidden
-    visible: Tensor  # (b, h, l, s) bool: the keys that each row reads; a row of padding, itself alone
+    visible: Tensor  # (b, h, l, s) bool: the keys that each row reads; a row of padding, none
 
     @property
     def error(self) -> float:
@@ -77,10 +77,10 @@ def parts_by_invocation(model: Zamba, ids: Tensor, invocations: Iterable[int], m
     for half in range(2):  # every input is that of the pass, with the other half 0
         edit = {f"{at}.input": fixed(only(half, trace[f"{at}.input"])) for at in names.values()}
         by_half.append(run(model, ids, keep=keep, edit=edit, mask=mask))
-    return trace, [_parts(model, trace, by_half, k) for k in names]
+    return trace, [_parts(model, trace, by_half, k, mask) for k in names]
 
 
-def _parts(model: Zamba, trace: Trace, by_half: list[Trace], k: int) -> ScoreParts:
+def _parts(model: Zamba, trace: Trace, by_half: list[Trace], k: int, mask: Tensor | None) -> ScoreParts:
     c, at = model.config, f"invocation.{k}"
     joined, scores = (widened(trace[f"{at}.{point}"]) for point in ("input", "attn_scores"))
     queries, keys = [], []
@@ -92,6 +92,8 @@ def _parts(model: Zamba, trace: Trace, by_half: list[Trace], k: int) -> ScorePar
         keys.append(repeat(key, "b h s p -> b (h i) s p", i=c.attn_heads // c.kv_heads))
     parts = torch.stack([torch.stack([q @ key.mT * c.attn_scale for key in keys]) for q in queries])
     visible = scores > -torch.inf
+    if mask is not None:
+        visible = visible & rearrange(mask.bool(), "b l -> b 1 l 1")
     return ScoreParts(k, c.hybrid_layers[k], parts.where(visible, 0), scores.where(visible, 0), visible)
 
 

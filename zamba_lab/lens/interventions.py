@@ -145,6 +145,8 @@ class Intervened:
             each.check_pass(len(ids), stop)
         bounds = [start, *sorted({memory.at for memory in self._memories if start < memory.at < stop}), stop]
         in_one, seen = len(bounds) == 2, joined_mask(ids, cache, mask)
+        if trace is not OFF:
+            trace.clear()  # a pass that fails leaves nothing
         logits, traces = [], []
         for first, last in pairwise(bounds):
             tokens = slice(first - start, last - start)

@@ -67,8 +67,7 @@ def require_sites(sites: Iterable[str]) -> tuple[str, ...]:
 
 def unembed(model: Zamba, x: Tensor) -> Tensor:
     """The logits, (..., v), of a stream x, (..., d), at the end of the model."""
-    x = model.final_norm(x.to(model.final_norm.weight.dtype))
-    return model.embedding.logits(x) if model.head is None else model.head(x)
+    return model.logits(x.to(model.final_norm.weight.dtype))
 
 
 @torch.no_grad()

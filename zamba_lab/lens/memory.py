@@ -111,9 +111,8 @@ class FreezeConv(_OfMemory, MemoryChange):
 
         def note(projected: Tensor) -> Tensor:
             own = projected[..., c.d_inner if c.mixer == "mamba2" else 0 :][..., : c.conv_dim]
-            past = einsum(window, mixer.conv_weight[:, :-1], "b i e, e i -> b e")[:, None] if c.d_conv else 0
-            weight = mixer.conv_weight[:, -1] if c.d_conv else 1
-            y = F.silu(past + own * weight + (0 if mixer.conv_bias is None else mixer.conv_bias))
+            past = einsum(window, mixer.conv_kernel[:, :-1], "b i e, e i -> b e")[:, None]
+            y = F.silu(past + own * mixer.conv_kernel[:, -1] + (0 if mixer.conv_bias is None else mixer.conv_bias))
             group = (c.conv_dim - c.d_inner) // 2
             outputs.update(zip("xBC", y.split((c.d_inner, group, group), dim=-1)))
             return projected

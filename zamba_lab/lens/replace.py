@@ -125,12 +125,13 @@ class Replace(Patch):
         chosen = {"head": (self.head,), "concat": (..., slice(c.d_model, None))}.get(self.part, (...,))
 
         def edits(piece: Piece) -> dict[str, Edit]:
+            replaced = partial(_replaced, chosen=chosen, real=None if piece.mask is None else piece.mask[:, piece.start :])
             if read is None:
-                return {point: partial(_replaced, other=None, chosen=chosen) for point in points}
+                return {point: partial(replaced, other=None) for point in points}
             of_mean = self.how == "mean" and isinstance(self.source, Text) and piece.mask is not None
             trace, mask = read(None if of_mean and piece.mask.shape != self.source.ids.shape else piece.mask)
             others = {point: mean_token(trace[point], mask) if self.how == "mean" else trace[point][:, piece.start :] for point in points}
-            return {point: partial(_replaced, other=others[point], chosen=chosen) for point in points}
+            return {point: partial(replaced, other=others[point]) for point in points}
 
         return edits
 
@@ -140,13 +141,16 @@ def mean_token(value: Tensor, mask: Tensor | None) -> Tensor:
     return value.mean((0, 1), keepdim=True) if mask is None else value[mask.bool()].mean(0)[None, None]
 
 
-def _replaced(value: Tensor, other: Tensor | None, chosen: tuple) -> Tensor:
-    """value (b, l, ...) with `chosen` of its last axes from `other`, (b or 1, at least l or 1, ...); None: 0."""
+def _replaced(value: Tensor, other: Tensor | None, chosen: tuple, real: Tensor | None) -> Tensor:
+    """value (b, l, ...) with `chosen` of its last axes from `other`, (b or 1, at least l or 1, ...); None: 0.
+
+    real: (b, at least l) bool; where False the value stays as it is: a step size other than 0 would let time pass at padding.
+    """
     other = torch.zeros_like(value) if other is None else other[:, : value.shape[1]].to(value.dtype).expand_as(value)
     index = (slice(None), slice(None), *chosen)
     changed = value.clone()
     changed[index] = other[index]
-    return changed
+    return changed if real is None else changed.where(real[:, : value.shape[1]].view(*value.shape[:2], *[1] * (value.ndim - 2)), value)
 
 
 def zero(part: str, where: int | None = None, head: int | None = None) -> Replace:
