@@ -133,7 +133,7 @@ def test_what_the_config_decides_is_said(folder):
     del raw["num_mem_blocks"], raw["use_mem_rope"]
     (folder / "config.json").write_text(json.dumps(raw))
     assert any(
-        "num_mem_blocks, use_mem_rope not given" in text and "Taken as: num_mem_blocks 1, use_mem_rope False" in text
+        "num_mem_blocks, use_mem_rope not given" in text and "Read as: num_mem_blocks 1, use_mem_rope False" in text
         for text in doctor(folder).remarks
     )
 

@@ -98,11 +98,26 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(model, files, client):
 
 
 def test_shards_are_those_of_the_index(model, shards, client):
-    with Hub(shards | {"model-00001-of-00099.safetensors": b"of another layout", "model.safetensors": b"stale"}) as hub:
+    with Hub(shards | {"model-00001-of-00099.safetensors": b"of another layout"}) as hub:
         client(hub)
         assert same(load("lab/tiny"), model)
         wanted = [name for name in shards if name not in EXTRA]
         assert len(wanted) > 4 and sorted(hub.fetched) == sorted(wanted)
+
+
+def test_of_two_sets_of_weights_the_one_that_transformers_takes_is_fetched(model, files, shards, client):
+    with Hub(shards | files) as hub:
+        client(hub)
+        assert same(load("lab/tiny"), model)
+        assert sorted(hub.fetched) == ["config.json", "model.safetensors"]
+
+
+def test_what_lies_beside_a_tokenizer_is_fetched(files, client):
+    beside = {"tokenizer_config.json": b"{}", "chat_template.jinja": b"{{ m }}", "special_tokens_map.json": b"{ }"}
+    with Hub(files | beside) as hub:
+        client(hub)
+        fetch("lab/tiny")
+        assert sorted(hub.fetched) == sorted(["config.json", "model.safetensors", *beside])
 
 
 def test_the_tokenizer_that_counts_is_fetched_and_no_other(files, client, tmp_path):

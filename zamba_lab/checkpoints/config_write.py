@@ -34,10 +34,7 @@ def limits(config: ZambaConfig, model_type: str) -> list[str]:
             (hybrid and c.proj_bias != c.mlp_bias, "one switch for both: proj_bias and mlp_bias differ"),
             (hybrid and c.lora_rank == 0, "the MLP is always adapted: lora_rank=0"),
             (hybrid and c.lora_rank_qkv not in (0, c.lora_rank), "one rank for both: lora_rank and lora_rank_qkv differ"),
-            (
-                hybrid and c.lora_rank_qkv and c.kv_heads != c.attn_heads,
-                "adapters of k and v are as wide as q's: attn_kv_heads with lora_rank_qkv",
-            ),
+            (hybrid and c.lora_rank_qkv and c.kv_heads != c.attn_heads, "adapters of k and v are as wide as q's: attn_kv_heads"),
             (hybrid and c.head_dim != 2 * c.d_model // c.attn_heads, "the width decides it: attn_head_dim"),
         ),
         "zamba": (
@@ -54,19 +51,20 @@ def limits(config: ZambaConfig, model_type: str) -> list[str]:
         ),
         "mamba": ((c.headdim != c.d_inner, "there is one head: headdim"), (c.dt_min > 0, "there is no clamp: dt_min")),
     }[model_type]
-    common = (
+    return [why for broken, why in (*rules, *_common_limits(c)) if broken]
+
+
+def _common_limits(c: ZambaConfig) -> tuple[tuple[bool, str], ...]:
+    hybrid, unshared = bool(c.hybrid_layers), not c.tie_embeddings and c.n_shared_blocks < c.n_invocations
+    return (
         (not c.d_conv, "there is always a convolution: d_conv=0"),
         (c.mixer == "mamba2" and c.norm_groups is not None, "the gated norm has the groups of B and C: norm_groups"),
         (hybrid and c.attn_gain != 1, "the scores' scale is fixed: attn_gain"),
         (hybrid and c.link_into != "mixer", "the link is added to the mixer's input: link_into"),
         (hybrid and not c.concat_embedding, "the block always reads [x, x0]: concat_embedding=False"),
         (hybrid and c.block_order is not None, "the blocks always alternate: block_order"),
-        (
-            hybrid and not c.tie_embeddings and c.n_shared_blocks < c.n_invocations,
-            "untying the head unshares the blocks: tie_embeddings=False",
-        ),
+        (hybrid and unshared, "untying the head unshares the blocks: tie_embeddings=False"),
     )
-    return [why for broken, why in (*rules, *common) if broken]
 
 
 def write_config(config: ZambaConfig, dtype: str) -> dict:
@@ -95,7 +93,7 @@ def _write_hybrid(c: ZambaConfig) -> dict:
         "num_key_value_heads": c.kv_heads,
         "intermediate_size": c.d_mlp,
         "hidden_act": next(key for key, ours in ACTIVATIONS.items() if ours == c.activation),
-        # The reference library clamps a prompt's step sizes to this from below. It cannot take a 0 here.
+        # The reference library clamps a prompt's step sizes to this from below. It allows no 0 here.
         "time_step_min": max(c.dt_min, 1e-20),
         # It cannot cache a model without attention, and caches unless told not to.
         "use_cache": bool(c.hybrid_layers),
@@ -117,16 +115,9 @@ def _write_zamba2(c: ZambaConfig) -> dict:
     }
 
 
-def _write_zamba(c: ZambaConfig) -> dict:
-    return {**_write_hybrid(c), "hidden_mamba_act": "silu", "mamba_dt_rank": c.dt_width}
-
-
-def _write_mamba(c: ZambaConfig) -> dict:
-    return {"hidden_act": "silu", "time_step_rank": c.dt_width}
-
-
-def _write_mamba2(c: ZambaConfig) -> dict:
-    return {"hidden_act": "silu"}
-
-
-WRITERS = {"zamba2": _write_zamba2, "zamba": _write_zamba, "mamba": _write_mamba, "mamba2": _write_mamba2}
+WRITERS = {
+    "zamba2": _write_zamba2,
+    "zamba": lambda c: {**_write_hybrid(c), "hidden_mamba_act": "silu", "mamba_dt_rank": c.dt_width},
+    "mamba": lambda c: {"hidden_act": "silu", "time_step_rank": c.dt_width},
+    "mamba2": lambda c: {"hidden_act": "silu"},
+}

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from zamba_lab.checkpoints.config_read import original_to_today, read_config
 from zamba_lab.checkpoints.errors import SHOWN, CheckpointError
 from zamba_lab.checkpoints.files import INDEX, PROGRESS_ABOVE, WEIGHTS, Weights, weight_files
 from zamba_lab.checkpoints.folder import planted_links, read_whole, stopped_save
-from zamba_lab.checkpoints.load import FORGET_ABOVE, TOKENIZER_HASH, locate, plan_for, read_raw, read_tokenizer
+from zamba_lab.checkpoints.load import FORGET_ABOVE, TOKENIZER_HASH, equal, locate, plan_for, read_raw, read_tokenizer
 from zamba_lab.checkpoints.plan import Plan
 from zamba_lab.checkpoints.published import OWN, ignored_keys
 from zamba_lab.config import ZambaConfig
@@ -52,28 +53,21 @@ class Report:
     def __str__(self) -> str:
         faults = f"{len(self.faults)} kind{'s' * (len(self.faults) > 1)} of fault" if self.faults else "no fault found"
         lines = [f"{self.source}: {faults}"]
-        for title, value in (
-            ("layout", self.layout),
-            ("config.json", self.generation),
-            ("parameters", self.n_params),
-            ("bytes", self.n_bytes),
-        ):
+        facts = {"layout": self.layout, "config.json": self.generation, "parameters": self.n_params, "bytes": self.n_bytes}
+        for title, value in facts.items():
             if value is not None:
                 lines.append(f"  {title:<12} {f'{value:,}' if isinstance(value, int) else value}")
         for title, values in (("sizes", self.sizes), ("dtypes", self.dtypes)):
             if values:
                 lines.append(f"  {title:<12} {', '.join(f'{name} {value}' for name, value in values.items())}")
-        for one in self.invocations:
-            k, adapters = one["invocation"], ", ".join(one["adapters"])
-            lines.append(
-                f"  invocation {k:<2} depth {one['depth']:<3} block {one['block']}"
-                + (f"  adapters of {adapters} in slot {k}" if adapters else "")
-            )
+        for k, invocation in enumerate(self.invocations):
+            adapters = f"  adapters of {', '.join(invocation['adapters'])} in slot {k}" if invocation["adapters"] else ""
+            lines.append(f"  invocation {k:<2} depth {invocation['depth']:<3} block {invocation['block']}{adapters}")
         lines += [f"  tie          {tie}" for tie in self.ties]
         lines += [f"  note         {remark}" for remark in self.remarks]
-        for one in self.faults:
-            names, more = one["tensors"][:SHOWN], len(one["tensors"]) - SHOWN
-            lines += [f"  FAULT {one['fault']}: {one['what']}", *(f"      {name}" for name in names)]
+        for fault in self.faults:
+            names, more = fault["tensors"][:SHOWN], len(fault["tensors"]) - SHOWN
+            lines += [f"  FAULT {fault['fault']}: {fault['what']}", *(f"      {name}" for name in names)]
             lines += [f"      ... and {more} more"] if more > 0 else []
         return "\n".join(lines)
 
@@ -133,25 +127,9 @@ def _describe(report: Report, raw: dict, c: ZambaConfig) -> None:
     """What the config alone says."""
     report.generation = f"{raw['model_type']}, {generation(raw)}"
     report.n_params = c.n_params
-    report.sizes = {
-        "d_model": c.d_model,
-        "n_layers": c.n_layers,
-        "d_inner": c.d_inner,
-        "headdim": c.headdim,
-        "ssm_heads": c.ssm_heads,
-        "d_state": c.d_state,
-        "vocab_size": c.vocab_size,
-    }
-    if c.hybrid_layers:
-        report.sizes |= {
-            "n_shared_blocks": c.n_shared_blocks,
-            "attn_heads": c.attn_heads,
-            "head_dim": c.head_dim,
-            "d_attn": c.d_attn,
-            "d_mlp": c.d_mlp,
-            "lora_rank": c.lora_rank,
-            "lora_rank_qkv": c.lora_rank_qkv,
-        }
+    sizes = "d_model n_layers d_inner headdim ssm_heads d_state vocab_size"
+    hybrid = " n_shared_blocks attn_heads head_dim d_attn d_mlp lora_rank lora_rank_qkv"
+    report.sizes = {name: getattr(c, name) for name in (sizes + hybrid * bool(c.hybrid_layers)).split()}
     adapters = ["mlp"] * bool(c.lora_rank) + ["q", "k", "v"] * bool(c.lora_rank_qkv)
     report.invocations = [
         {"invocation": k, "depth": i, "block": b, "adapters": adapters}  # in slot k
@@ -159,8 +137,8 @@ def _describe(report: Report, raw: dict, c: ZambaConfig) -> None:
     ]
     report.ties = ["the head is the embedding"] if c.tie_embeddings else []
     for b in range(c.n_shared_blocks):
-        users = [str(one["depth"]) for one in report.invocations if one["block"] == b]
-        report.ties.append(f"block {b} serves the depths {', '.join(users)}")
+        depths = [str(invocation["depth"]) for invocation in report.invocations if invocation["block"] == b]
+        report.ties.append(f"block {b} serves the depths {', '.join(depths)}")
     report.remarks = remarks(raw, c)
 
 
@@ -180,8 +158,12 @@ def generation(raw: dict) -> str:
 
 def remarks(raw: dict, c: ZambaConfig) -> list[str]:
     """What there is to know about this model, above all where readers disagree."""
-    defaults = {"zamba2": ("num_mem_blocks", "use_mem_rope", "n_mamba_heads"), "mamba2": ("n_groups", "tie_word_embeddings")}
-    absent = [key for key in defaults.get(raw["model_type"], ()) if key not in raw]
+    defaults = {
+        "zamba2": {"num_mem_blocks": c.n_shared_blocks, "use_mem_rope": c.rope_theta is not None, "n_mamba_heads": c.ssm_heads},
+        "mamba2": {"n_groups": c.n_groups, "tie_word_embeddings": c.tie_embeddings},
+    }
+    absent = {key: value for key, value in defaults.get(raw["model_type"], {}).items() if key not in raw}
+    read_as = ", ".join(f"{key} {value}" for key, value in absent.items())
     clamp = raw.get("time_step_min")
     clamp = clamp if isinstance(clamp, int | float) else 0.001  # transformers' default
     rules = (
@@ -197,7 +179,7 @@ def remarks(raw: dict, c: ZambaConfig) -> list[str]:
         ),
         (
             c.n_shared_blocks > 1 and c.block_order is None,
-            "block order: blocks alternate from invocation to invocation. Readers that count layers take wrong ones.",
+            "block order: blocks alternate from invocation to invocation. Readers that count layers use the wrong one.",
         ),
         (
             raw.get("use_long_context") and c.rope_theta,
@@ -209,23 +191,10 @@ def remarks(raw: dict, c: ZambaConfig) -> list[str]:
             "ties: transformers unshares the blocks of a model with an untied head: its later ones would be random.",
         ),
         (c.mixer == "mamba1" and raw["model_type"] == "zamba", "in_proj: its rows alternate between x and z, unlike Mamba-1's."),
-        (absent, f"defaults: {', '.join(absent)} not given, and readers' defaults differ. Taken as: {_taken(absent, raw, c)}."),
+        (absent, f"defaults: {', '.join(absent)} not given, and readers' defaults differ. Read as: {read_as}."),
+        (ignored := ignored_keys(raw), f"config.json: not read, since they change nothing that is computed: {', '.join(sorted(ignored))}"),
     )
-    texts = [text for holds, text in rules if holds]
-    if ignored := ignored_keys(raw):
-        texts.append(f"config.json: not read, since they change nothing that is computed: {', '.join(sorted(ignored))}")
-    return texts
-
-
-def _taken(keys: list[str], raw: dict, c: ZambaConfig) -> str:
-    values = {
-        "num_mem_blocks": c.n_shared_blocks,
-        "use_mem_rope": c.rope_theta is not None,
-        "n_mamba_heads": c.ssm_heads,
-        "n_groups": c.n_groups,
-        "tie_word_embeddings": c.tie_embeddings,
-    }
-    return ", ".join(f"{key} {values[key]}" for key in keys)
+    return [text for holds, text in rules if holds]
 
 
 def _examine(report: Report, raw: dict, config: ZambaConfig, weights: Weights) -> None:
@@ -250,43 +219,32 @@ def _examine(report: Report, raw: dict, config: ZambaConfig, weights: Weights) -
         report.remarks.append(f"spares: {len(plan.spares)} stored adapters belong to no invocation and are not read")
     if not plan.wrong_dtype:
         report.n_bytes = sum(map(weights.nbytes, weights.headers))
-    _look_at_numbers(report, plan, weights)
+    _examine_numbers(report, plan, weights)
 
 
-def _look_at_numbers(report: Report, plan: Plan, weights: Weights) -> None:
-    found: dict[str, list[str]] = {"NaN": [], "infinite": [], "all zero": [], "copies differ": []}
-    usable = [names for _, there in plan.steps for names in there if names and not set(names) & set(plan.wrong_dtype)]
-    read = 0
-    for first, *copies in _with_bar(usable, report):
+def _examine_numbers(report: Report, plan: Plan, weights: Weights) -> None:
+    faults = {"NaN": "tensors that hold NaN", "infinite": "tensors that hold infinite numbers"}
+    faults |= {"all zero": "matrices that hold zeros only: never written?", "copies differ": "tensors that should be equal and are not"}
+    names_of: dict[str, list[str]] = {fault: [] for fault in faults}
+    usable = [names for _, stored in plan.steps for names in stored if names and not set(names) & set(plan.wrong_dtype)]
+    n_read = 0
+    for first, *copies in tqdm(usable, desc="reading", disable=(report.n_bytes or 0) < PROGRESS_ABOVE):
         tensor = weights.peek(first)
         low, high = torch.aminmax(tensor)
         if low.isnan():
-            found["NaN"].append(first)
+            names_of["NaN"].append(first)
         elif low.isinf() or high.isinf():
-            found["infinite"].append(first)
+            names_of["infinite"].append(first)
         elif low == high == 0 and tensor.ndim > 1:
-            found["all zero"].append(first)
+            names_of["all zero"].append(first)
         for name in copies:
             report.ties.append(f"{name} is stored as a copy of {first}")
-            copy = weights.peek(name)
-            if copy.dtype != tensor.dtype or not torch.equal(copy, tensor):
-                found["copies differ"].append(f"{name} from {first}")
-        read += sum(weights.nbytes(name) for name in (first, *copies))
-        if read > FORGET_ABOVE:
+            if not equal(weights.peek(name), tensor):
+                names_of["copies differ"].append(f"{name} from {first}")
+        n_read += sum(weights.nbytes(name) for name in (first, *copies))
+        if n_read > FORGET_ABOVE:
             weights.forget()
-            read = 0
-    what = {
-        "NaN": "tensors that hold NaN",
-        "infinite": "tensors that hold infinite numbers",
-        "all zero": "matrices that hold zeros only: never written?",
-        "copies differ": "tensors that should be equal and are not",
-    }
-    for fault, names in found.items():
+            n_read = 0
+    for fault, names in names_of.items():
         if names:
-            report.add(fault, what[fault], names)
-
-
-def _with_bar(steps: list, report: Report):
-    from tqdm import tqdm
-
-    return tqdm(steps, desc="reading", disable=(report.n_bytes or 0) < PROGRESS_ABOVE)
+            report.add(fault, faults[fault], names)

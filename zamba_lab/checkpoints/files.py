@@ -23,14 +23,7 @@ PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 WEIGHTS = (SINGLE, INDEX, PICKLED, PICKLED_INDEX)  # in transformers' order: the first that is there is read
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # the first that is there is the model's
 # What else lies beside a tokenizer, for other readers: the special tokens, whether <s> is added, the chat template.
-COMPANIONS = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-)
+COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json")
 PROGRESS_ABOVE = 10**9  # bytes worth a progress bar
 # What tools put into parameters' names, and which. None of our layouts has such a part in a name.
 WRAPPERS = {

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.files import CONFIG, INDEX, PICKLED, PICKLED_INDEX, PROGRESS_ABOVE, SINGLE, TOKENIZERS, read_index
+from zamba_lab.checkpoints.files import COMPANIONS, CONFIG, PROGRESS_ABOVE, SINGLE, TOKENIZERS, WEIGHTS, read_index
 
-SMALL_FILES = (CONFIG, INDEX, TOKENIZERS[0])
 LOG_IN = "log in with `hf auth login`, or put a token into HF_TOKEN"
 
 
@@ -22,7 +21,7 @@ def fetch(source: str) -> Path:
     """The local folder of a hub id, downloaded as far as it is not there yet.
 
     The client's settings hold as its users know them: cache folder, token, offline mode; a connection that drops is
-    taken up again where it broke. A file whose name in the cache is its SHA-256, as weights have, is held to it once,
+    resumed where it broke. A file whose name in the cache is its SHA-256, as weights have, is compared with it once,
     after its download. Raises CheckpointError, with what to do about it, if the model cannot be had.
     """
     from huggingface_hub import snapshot_download
@@ -37,19 +36,18 @@ def fetch(source: str) -> Path:
 
     try:
         old = cached_blobs(repo)
-        folder = download(revision or None, *SMALL_FILES)
+        small = [CONFIG, *COMPANIONS, TOKENIZERS[0]]
+        folder = download(revision or None, *small)
         commit = folder.name  # a branch may move meanwhile: all files are of one commit
         if not (folder / CONFIG).is_file():
             raise CheckpointError(f"{source!r} is a repository without a {CONFIG}: it holds no model to open")
-        small = SMALL_FILES if (folder / TOKENIZERS[0]).is_file() else (*SMALL_FILES, *TOKENIZERS)
-        if (folder / INDEX).is_file():
-            return download(commit, *small, *read_index(folder / INDEX))
-        download(commit, *small, SINGLE)
-        if (folder / SINGLE).is_file():
-            return folder
-        download(commit, *small, PICKLED_INDEX)
-        pickled = read_index(folder / PICKLED_INDEX) if (folder / PICKLED_INDEX).is_file() else [PICKLED]
-        return download(commit, *small, PICKLED_INDEX, *pickled)
+        if not (folder / TOKENIZERS[0]).is_file():
+            small += TOKENIZERS
+        for name in WEIGHTS:
+            download(commit, *small, name)
+            if (folder / name).is_file():
+                return download(commit, *small, *read_index(folder / name)) if name.endswith(".json") else folder
+        return folder
     except CheckpointError:
         raise
     except Exception as error:  # the client passes on the errors of the libraries under it
@@ -102,43 +100,32 @@ def _advice(error: Exception, repo: str, revision: str) -> str:
     """What went wrong, and what to do about it. The client's classes overlap: the narrower ones come first."""
     from huggingface_hub import constants, errors
 
-    page = f"{constants.ENDPOINT}/{repo}"
-    without = (
-        f"Without a network, load a folder that holds {CONFIG} and {SINGLE}, or the model that comes with the project: load('zamba2-nano')"
-    )
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    rules = (
-        (isinstance(error, errors.GatedRepoError), f"{repo} is gated. Accept its licence at {page}, then {LOG_IN} of the account that did"),
-        (
-            isinstance(error, errors.RepositoryNotFoundError),
+    page, first_line = f"{constants.ENDPOINT}/{repo}", _first_line(error)
+    without = f"Without a network, load a folder that holds {CONFIG} and {SINGLE}, or a model of this project: load('zamba2-nano')"
+    if isinstance(error, errors.GatedRepoError):
+        return f"{repo} is gated. Accept its licence at {page}, then {LOG_IN} of the account that did"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
             f"the hub has no model {repo}, or shows it to some accounts only. Check the name; if it is private, {LOG_IN} "
-            "of an account that may read it",
-        ),
-        (
-            isinstance(error, errors.RevisionNotFoundError),
-            f"{repo} has no revision {revision!r}. A revision is a branch, a tag or a whole commit hash: see {page}",
-        ),
-        (status in (401, 403), f"the hub refuses the token it was sent ({_first_line(error)}). To have another, {LOG_IN}"),
-        (
-            isinstance(error, errors.LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE,
+            "of an account that may read it"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo} has no revision {revision!r}. A revision is a branch, a tag or a whole commit hash: see {page}"
+    if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+        return f"the hub refuses the token it was sent ({first_line}). To have another, {LOG_IN}"
+    if isinstance(error, errors.LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
+        return (
             f"not all of its files are in {constants.HF_HUB_CACHE}, and offline mode forbids asking. Unset HF_HUB_OFFLINE "
-            f"to download them. {without}",
-        ),
-        (
-            isinstance(error, errors.LocalEntryNotFoundError),
+            f"to download them. {without}"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return (
             f"{constants.ENDPOINT} did not answer as a hub should ({_cause(error)}), and not all files are in the cache. "
-            f"Check the connection and load again. {without}",
-        ),
-        (
-            isinstance(error, errors.HFValidationError),
-            f"{_first_line(error)}. A hub id is 'organisation/name' or 'organisation/name@revision'",
-        ),
-    )
-    other = (
-        f"the download broke off ({type(error).__name__}: {_first_line(error)}). Files that came whole are kept: "
-        f"load again to go on. {without}"
-    )
-    return next((advice for holds, advice in rules if holds), other)
+            f"Check the connection and load again. {without}"
+        )
+    if isinstance(error, errors.HFValidationError):
+        return f"{first_line}. A hub id is 'organisation/name' or 'organisation/name@revision'"
+    return f"the download broke off ({type(error).__name__}: {first_line}). Files that came whole are kept: load again to go on. {without}"
 
 
 def _cause(error: BaseException) -> str:

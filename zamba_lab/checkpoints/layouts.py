@@ -15,35 +15,26 @@ from zamba_lab.checkpoints.binding import Layout
 from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.transforms import CONV, INTERLEAVED, ONE_HEAD, QKV_BY_HEAD, STACKED
 
+
 # --- pieces that several layouts share ----------------------------------------------------------------------------
-_MAMBA2_MIXER = (
-    ("layers.{i}.mamba.conv_weight", "{mixer}.conv1d.weight", CONV),
-    ("layers.{i}.mamba.conv_bias", "{mixer}.conv1d.bias"),
-    ("layers.{i}.mamba.dt_bias", "{mixer}.dt_bias"),
-    ("layers.{i}.mamba.A_log", "{mixer}.A_log"),
-    ("layers.{i}.mamba.D", "{mixer}.D"),
-    ("layers.{i}.mamba.norm_weight", "{mixer}.norm.weight"),
-    ("layers.{i}.mamba.out_proj.weight", "{mixer}.out_proj.weight"),
-    ("layers.{i}.mamba.out_proj.bias", "{mixer}.out_proj.bias"),
-)
-_IN_PROJ = (("layers.{i}.mamba.in_proj.weight", "{mixer}.in_proj.weight"), ("layers.{i}.mamba.in_proj.bias", "{mixer}.in_proj.bias"))
+def _same(names: str) -> tuple[tuple[str, str], ...]:
+    """Rows of a mixer's tensors that are called alike."""
+    return tuple((f"layers.{{i}}.mamba.{name}", f"{{mixer}}.{name}") for name in names.split())
+
+
+_CONV = (("layers.{i}.mamba.conv_weight", "{mixer}.conv1d.weight", CONV), ("layers.{i}.mamba.conv_bias", "{mixer}.conv1d.bias"))
+_IN_PROJ, _OUT_PROJ = _same("in_proj.weight in_proj.bias"), _same("out_proj.weight out_proj.bias")
 # An early revision wrapped the projection in a list of one.
-_IN_PROJ_LISTED = (
-    ("layers.{i}.mamba.in_proj.weight", "{mixer}.in_proj.0.weight | {mixer}.in_proj.weight"),
-    ("layers.{i}.mamba.in_proj.bias", "{mixer}.in_proj.0.bias | {mixer}.in_proj.bias"),
-)
+_IN_PROJ_LISTED = tuple((ours, f"{stored.replace('in_proj', 'in_proj.0')} | {stored}") for ours, stored in _IN_PROJ)
+_MAMBA2_MIXER = (*_CONV, *_same("dt_bias A_log D"), ("layers.{i}.mamba.norm_weight", "{mixer}.norm.weight"), *_OUT_PROJ)
 _ZAMBA1_MIXER = (
-    ("layers.{i}.mamba.in_proj.weight", "{mixer}.in_proj.weight", INTERLEAVED),
-    ("layers.{i}.mamba.in_proj.bias", "{mixer}.in_proj.bias", INTERLEAVED),
-    ("layers.{i}.mamba.conv_weight", "{mixer}.conv1d.weight", CONV),
-    ("layers.{i}.mamba.conv_bias", "{mixer}.conv1d.bias"),
+    *((*row, INTERLEAVED) for row in _IN_PROJ),
+    *_CONV,
     ("layers.{i}.mamba.x_proj", "{mixer}.x_proj_weight"),
     ("layers.{i}.mamba.dt_proj", "{mixer}.dt_proj_weight"),
     ("layers.{i}.mamba.dt_bias", "{mixer}.dt_proj_bias"),
-    ("layers.{i}.mamba.A_log", "{mixer}.A_log"),
-    ("layers.{i}.mamba.D", "{mixer}.D"),
-    ("layers.{i}.mamba.out_proj.weight", "{mixer}.out_proj.weight"),
-    ("layers.{i}.mamba.out_proj.bias", "{mixer}.out_proj.bias"),
+    *_same("A_log D"),
+    *_OUT_PROJ,
 )
 _ENDS = (
     ("embedding.weight", "model.embed_tokens.weight | lm_head.weight"),  # some files hold a tied head as well
@@ -52,10 +43,7 @@ _ENDS = (
 )
 _ATTENTION = (
     ("shared_blocks.{b}.norm_in.weight", "{block}.input_layernorm.weight"),
-    ("shared_blocks.{b}.attention.q.weight", "{block}.self_attn.q_proj.weight"),
-    ("shared_blocks.{b}.attention.k.weight", "{block}.self_attn.k_proj.weight"),
-    ("shared_blocks.{b}.attention.v.weight", "{block}.self_attn.v_proj.weight"),
-    ("shared_blocks.{b}.attention.o.weight", "{block}.self_attn.o_proj.weight"),
+    *((f"shared_blocks.{{b}}.attention.{x}.weight", f"{{block}}.self_attn.{x}_proj.weight") for x in "qkvo"),
     ("shared_blocks.{b}.norm_mid.weight", "{block}.pre_ff_layernorm.weight"),
 )
 _MLP_APART = (
@@ -201,34 +189,18 @@ MAMBA1 = Layout(
     rows=(
         *_PURE_ENDS,
         *_IN_PROJ,
-        ("layers.{i}.mamba.conv_weight", "{mixer}.conv1d.weight", CONV),
-        ("layers.{i}.mamba.conv_bias", "{mixer}.conv1d.bias"),
+        *_CONV,
         ("layers.{i}.mamba.x_proj", "{mixer}.x_proj.weight", ONE_HEAD),
         ("layers.{i}.mamba.dt_proj", "{mixer}.dt_proj.weight", ONE_HEAD),
         ("layers.{i}.mamba.dt_bias", "{mixer}.dt_proj.bias", ONE_HEAD),
-        ("layers.{i}.mamba.A_log", "{mixer}.A_log", ONE_HEAD),
-        ("layers.{i}.mamba.D", "{mixer}.D", ONE_HEAD),
-        ("layers.{i}.mamba.out_proj.weight", "{mixer}.out_proj.weight"),
-        ("layers.{i}.mamba.out_proj.bias", "{mixer}.out_proj.bias"),
+        *((*row, ONE_HEAD) for row in _same("A_log D")),
+        *_OUT_PROJ,
     ),
 )
 
 _OURS = {row[0] for layout in (ZAMBA2, ZAMBA1) for row in layout.rows}
-_TRANSFORMER = tuple(
-    f"layers.{{i}}.{name}"
-    for name in (
-        "norm_in.weight",
-        "attention.q.weight",
-        "attention.k.weight",
-        "attention.v.weight",
-        "attention.o.weight",
-        "norm_mid.weight",
-        "mlp.gate_up.weight",
-        "mlp.gate_up.bias",
-        "mlp.down.weight",
-        "mlp.down.bias",
-    )
-)
+_BLOCK = "norm_in.weight norm_mid.weight mlp.gate_up.weight mlp.gate_up.bias mlp.down.weight mlp.down.bias".split()
+_TRANSFORMER = tuple(f"layers.{{i}}.{name}" for name in (*_BLOCK, *(f"attention.{x}.weight" for x in "qkvo")))
 NATIVE = Layout("native", rows=tuple((name, name) for name in (*sorted(_OURS), *_TRANSFORMER)))
 
 # What the files of a model_type may look like, with a piece of a name that only this layout has.

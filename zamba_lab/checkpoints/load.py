@@ -232,7 +232,7 @@ def _faults(stored: list[Tensor], there: list[tuple[str, ...]], weights: Weights
     for tensor, (first, *copies) in zip(stored, there):
         if check and not all_finite(tensor):
             found.append(f"{first} holds NaN or infinite numbers")
-        found += [f"{name} differs from {first}, of which it should be a copy" for name in copies if not _equal(weights.peek(name), tensor)]
+        found += [f"{name} differs from {first}, of which it should be a copy" for name in copies if not equal(weights.peek(name), tensor)]
     return found
 
 
@@ -243,8 +243,9 @@ def _device(device: str | torch.device) -> torch.device:
         raise ValueError(f"device must be one that torch knows: got {device!r} ({error})") from error
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.dtype == other.dtype and torch.equal(one, other)
+def equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two stored tensors are the same numbers of the same dtype."""
+    return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def _widest(plan: Plan, weights: Weights) -> torch.dtype:

@@ -25,23 +25,15 @@ class Format:
 
     architecture: str
     fields: dict[str, tuple]
-    read: tuple[str, ...]
+    read: list[str]
     only: dict[str, object] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
     spellings: dict[str, str] = field(default_factory=dict)
 
     @property
     def known(self) -> set[str]:
-        return {key for key, *_ in self.fields.values()} | {
-            *self.read,
-            *self.only,
-            *self.ignored,
-            *ONLY,
-            *IGNORED,
-            "model_type",
-            "eos_token_id",
-            OWN,
-        }
+        filled = {key for key, *_ in self.fields.values()}
+        return filled | {*self.read, *self.only, *self.ignored, *ONLY, *IGNORED, "model_type", "eos_token_id", OWN}
 
 
 OWN = "zamba_lab"  # the key for what a published format cannot say; also our own format's model_type
@@ -100,13 +92,7 @@ _HYBRID = {
     "bos_token_id": ("bos_token_id", "int | None", 1),
 }
 _HYBRID_READ = (
-    "layers_block_type",
-    "n_mamba_heads",
-    "num_key_value_heads",
-    "intermediate_size",
-    "attention_head_dim",
-    "attention_hidden_size",
-    "hidden_act",
+    "layers_block_type n_mamba_heads num_key_value_heads intermediate_size attention_head_dim attention_hidden_size hidden_act".split()
 )
 _HYBRID_IGNORED = {"attention_dropout": "training only", "sliding_window": "never applied"}
 _HYBRID_SPELLINGS = {"layer_types": "layers_block_type", "head_dim": "attention_head_dim"}
@@ -119,24 +105,9 @@ ZAMBA2 = Format(
         "n_groups": ("mamba_ngroups", "int", 1),
         "attn_heads": ("num_attention_heads", "int", 32),
     },
-    read=(
-        *_HYBRID_READ,
-        "hybrid_layer_ids",
-        "mamba_headdim",
-        "ffn_hidden_size",
-        "num_mem_blocks",
-        "adapter_rank",
-        "use_shared_mlp_adapter",
-        "use_shared_attention_adapter",
-        "use_mem_rope",
-        "rope_theta",
-        "rope_parameters",
-        "use_long_context",
-        "add_bias_linear",
-        "time_step_limit",
-        "kv_channels",
-        "num_query_groups",
-    ),
+    read=_HYBRID_READ
+    + "hybrid_layer_ids mamba_headdim ffn_hidden_size num_mem_blocks adapter_rank use_shared_mlp_adapter use_shared_attention_adapter "
+    "use_mem_rope rope_theta rope_parameters use_long_context add_bias_linear time_step_limit kv_channels num_query_groups".split(),
     only={"gated_linear_unit": True, "ft_lora": False},
     ignored={
         **_HYBRID_IGNORED,
@@ -165,7 +136,7 @@ ZAMBA = Format(
         "conv_bias": ("mamba_conv_bias", "bool", True),
         "proj_bias": ("mamba_proj_bias", "bool", False),
     },
-    read=(*_HYBRID_READ, "attn_layer_period", "attn_layer_offset", "mamba_dt_rank"),
+    read=_HYBRID_READ + ["attn_layer_period", "attn_layer_offset", "mamba_dt_rank"],
     only={"hidden_mamba_act": "silu"},
     ignored={**_HYBRID_IGNORED, "rope_theta": "Zamba has no positions", "rope_parameters": "Zamba has no positions"},
     spellings=_HYBRID_SPELLINGS,
@@ -184,16 +155,15 @@ _PURE = {
     "bos_token_id": ("bos_token_id", "int | None", 0),
 }
 _PURE_ONLY = {"hidden_act": "silu", "rms_norm": True, "d_intermediate": 0, "attn_layer_idx": []}
-_PURE_IGNORED = {
-    "residual_in_fp32": "the stream has the parameters' dtype here",
-    "fused_add_norm": "speed only",
-    "rescale_prenorm_residual": "training only",
-    "time_step_init_scheme": "training only",
-    "time_step_scale": "training only",
-    "use_mambapy": "speed only",
-    "pad_vocab_size_multiple": "vocab_size is rounded up",
-    "attn_cfg": "there is no attention",
-}
+_PURE_IGNORED = _words(
+    {
+        "the stream has the parameters' dtype here": "residual_in_fp32",
+        "speed only": "fused_add_norm use_mambapy",
+        "training only": "rescale_prenorm_residual time_step_init_scheme time_step_scale",
+        "vocab_size is rounded up": "pad_vocab_size_multiple",
+        "there is no attention": "attn_cfg",
+    }
+)
 _PURE_SPELLINGS = {
     "d_model": "hidden_size",
     "n_layer": "num_hidden_layers",
@@ -215,7 +185,7 @@ MAMBA = Format(
         "tie_embeddings": ("tie_word_embeddings", "bool", True),
         "pad_token_id": ("pad_token_id", "int | None", 0),
     },
-    read=("time_step_rank", "intermediate_size"),
+    read=["time_step_rank", "intermediate_size"],
     only=_PURE_ONLY,
     ignored=_PURE_IGNORED,
     spellings=_PURE_SPELLINGS,
@@ -230,7 +200,7 @@ MAMBA2 = Format(
         "tie_embeddings": ("tie_word_embeddings", "bool", False),
         "pad_token_id": ("pad_token_id", "int | None", 1),
     },
-    read=("num_heads", "time_step_limit", "intermediate_size"),
+    read=["num_heads", "time_step_limit", "intermediate_size"],
     only={**_PURE_ONLY, "layer_norm_epsilon": 1e-5},
     ignored={**_PURE_IGNORED, "time_step_rank": "Mamba-1's"},
     spellings=_PURE_SPELLINGS,
