@@ -22,6 +22,7 @@ the arrow keys. Why the figures are not FigureWidgets: see `panel`.
 
 from zamba_lab.widgets.causal import intervention_panel, lens_panel, recall_panel, switch_panel
 from zamba_lab.widgets.look import (
+    SOURCES,
     attention_panel,
     contents_panel,
     decay_panel,
@@ -35,6 +36,7 @@ from zamba_lab.widgets.panel import Absent, Panel
 from zamba_lab.widgets.runs import TrainingPanel, study_panel
 
 __all__ = [
+    "SOURCES",
     "Absent",
     "Panel",
     "TrainingPanel",
