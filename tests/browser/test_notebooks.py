@@ -36,7 +36,7 @@ MOVES = {
     ],
     "03_attention_by_invocation.ipynb": [
         Move(0, "Block A", "Block B", dropdown=0, option="B"),
-        Move(1, "the block's output", "what leaves its link", dropdown=1, option="what leaves its link"),
+        Move(1, "the block's output", "the link's output", dropdown=1, option="the link's output"),
         Move(2, "head 0", "head 1", slider=1),
     ],
     "04_causal_lab.ipynb": [
