@@ -54,13 +54,13 @@ import zamba_lab  # noqa: E402
 # files whose laws are held by tests of other names, or of more than one
 TESTS = {
     "terms": ("states", "horizons", "attention"),
-    "passes": ("effect",),
-    "tuned": ("logits",),
-    "hold": ("hold", "effect", "interventions"),
+    "passes": ("effect", "masks"),
+    "attention": ("attention", "drift", "masks"),
+    "decay": ("decay", "horizons"),
+    "memory": ("memory", "effect", "interventions"),
     "parts": ("parts", "effect", "interventions"),
-    "replace": ("effect", "interventions"),
+    "replace": ("effect", "paths", "interventions", "masks"),
     "rewire": ("rewire", "effect", "interventions"),
-    "paths": ("paths", "interventions"),
 }
 SECONDS = 300  # of CPU time; a mutant that takes more hangs: killed
 Change = tuple[str, Callable[[ast.AST], None]]
