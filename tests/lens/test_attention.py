@@ -101,3 +101,12 @@ def test_a_block_that_is_not_there_is_refused():
 def test_a_model_without_shared_blocks_is_refused(name):
     with pytest.raises(ValueError, match="no shared block to look at: n_shared_blocks 0"):
         lens.attention_habits(*case(name))
+
+
+@pytest.mark.parametrize("name", ["base", "link into the stream", "pure mamba2", "transformer", TRAINED])
+def test_a_link_ratio_is_that_of_the_traced_sizes_at_its_layer(name):
+    model, ids = case(name)
+    c = model.config
+    trace = lens.run(model, ids, keep=[f"layers.{i}.{point}" for i in c.hybrid_layers for point in ("resid_in", "shared.link_out")])
+    sizes = [[trace[f"layers.{i}.{point}"].norm() for point in ("shared.link_out", "resid_in")] for i in c.hybrid_layers]
+    assert lens.link_ratios(model, ids) == pytest.approx([float(link / stream) for link, stream in sizes])

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from zamba_lab.config import ZambaConfig
+from zamba_lab.lens import link_ratios
 from zamba_lab.model import Zamba
 from zamba_lab.ops.loss import token_nll
-from zamba_lab.trace import Trace
 from zamba_lab.train import Labelled, TrainConfig, read_metrics, train
 from zamba_lab.train.batches import IGNORE
 from zamba_lab.train.state import MOVABLE
@@ -147,20 +147,9 @@ def scored(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return (logits.argmax(-1) == labels).double(), token_nll(logits.double(), labels)
 
 
-@torch.no_grad()
 def link_shares(model: nn.Module, cell: Cell) -> list[float]:
-    """RMS(link out) / RMS(stream) of each invocation before training: how loud attention is where it enters.
-
-    Far below 1 the block is hardly heard, and its gradient is small: the arm is then trained as if it were its SSM.
-    """
-    c = cell.config
-    if not c.n_invocations:
-        return []
-    depths = c.hybrid_layers
-    trace = Trace(keep=["invocation.*.link_out", *(f"layers.{i}.resid_in" for i in depths)])
-    model.eval()(cell.task.batch(cell.train.seed, 0, 16)[0], trace=trace)
-    pairs = [(trace[f"invocation.{k}.link_out"], trace[f"layers.{i}.resid_in"]) for k, i in enumerate(depths)]
-    return [float((given.square().mean() / stream.square().mean()).sqrt()) for given, stream in pairs]
+    """`lens.link_ratios` before training, on sequences of the cell's task."""
+    return link_ratios(model.eval(), cell.task.batch(cell.train.seed, 0, 16)[0])
 
 
 def loudness(shares: Sequence[float]) -> str:

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from zamba_lab.config import ZambaConfig
+from zamba_lab.lens import link_ratios
 from zamba_lab.model import Zamba
 from zamba_lab.tasks.catalogue import get
 from zamba_lab.tasks.task import Task, accuracy
-from zamba_lab.trace import Trace
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.schedules import Constant
 from zamba_lab.train.step import adamw, train_step
@@ -123,17 +123,9 @@ def score(model: Zamba, task: Task, seed: int, check: int) -> float:
     return accuracy(model(ids), labels).total
 
 
-@torch.no_grad()
 def heard(model: Zamba, ids: Tensor) -> dict[int, float]:
-    """RMS(link out) / RMS(stream) at each hybrid layer: how loud its shared block is in what the mixer reads.
-
-    ids: (b, l), of the task the model is to learn. Empty where there is no shared block.
-    """
-    depths = model.config.hybrid_layers
-    trace = Trace(keep=[f"layers.{i}.{point}" for i in depths for point in ("shared.link_out", "resid_in")])
-    model(ids, trace=trace)
-    rms = {name: trace[name].double().square().mean().sqrt().item() for name in trace}
-    return {i: rms[f"layers.{i}.shared.link_out"] / rms[f"layers.{i}.resid_in"] for i in depths}
+    """`lens.link_ratios` by hybrid layer, on (b, l) ids of the task the model is to learn; empty without a shared block."""
+    return dict(zip(model.config.hybrid_layers, link_ratios(model, ids)))
 
 
 def describe(loud: dict[int, float]) -> str:
