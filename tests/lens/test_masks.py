@@ -324,3 +324,14 @@ def test_a_mask_of_another_shape_is_refused():
     for make in (partial(lens.mean, "mixer", 0), partial(lens.resample, "mixer", 0), partial(lens.path, 0, "z")):
         with pytest.raises(ValueError, match=r"mask must have the shape of the text that it is of: got \(2, 18\)"):
             make(ids, mask=torch.ones(2, 18))
+
+
+@pytest.mark.parametrize("how", ["mean", "resample"])
+def test_switching_off_each_reads_a_reference_beside_padded_prompts_as_the_interventions_do(how):
+    model, (ids, mask) = make_model(BASE), padded(texts(), "left")
+    one_for_all = random_ids(BASE, b=1, l=LONGER, seed=3)
+    for reference in ((ids + 1) % 29, *[one_for_all] * (how == "resample")):
+        make = getattr(lens, how)
+        for each, part in zip(lens.switch_off_each(model, ids, how, reference, mask)[::4], lens.SWITCHED):
+            expected = lens.next_token_loss(lens.intervene(model, make(part, 0, reference)), ids, mask=mask)
+            torch.testing.assert_close(each.changed, expected, rtol=0, atol=1e-12, equal_nan=True)

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.interventions import Edits, Intervened, Intervention, MemoryChange, Patch, intervene
 from zamba_lab.lens.parts import PARTS, numbers, parts
 from zamba_lab.lens.passes import next_token_loss, predicted, run, token_losses
@@ -177,7 +176,7 @@ def switch_off_each(
         how: "mean", "resample" or "zero".
         reference: (b', l') ids whose mean, or whose values at the same position, a part is given; not for "zero". None: for a
             mean ids themselves, to resample from the prompt after each, the first after the last.
-        reference_mask: (b', l'); None, for a reference: no padding.
+        reference_mask: (b', l'), that of the reference; None: as in `mean` and `resample`.
     """
     replacement, c = Replacement(model, ids, how, SWITCHED, reference, mask, reference_mask), model.config
     several = [replacement(part, where) for part in SWITCHED if part in parts(c) for where in (*range(c.n_invocations), None)]
@@ -204,21 +203,19 @@ class Replacement:
         if reference is None and how == "resample":
             if len(ids) < 2:
                 raise ValueError("to resample each prompt from another, two or more are needed, or a reference: got 1 prompt")
-            reference, reference_mask = ids.roll(-1, 0), None if mask is None else mask.roll(-1, 0)
-        elif reference is None:
-            reference, reference_mask = ids, mask
-        elif how == "resample":
-            Text(reference, reference_mask).check_pass(*ids.shape)
-        points = {p: None for part in replaced if part in parts(model.config) for p in every_point(model.config, part)}
-        self.how = how
-        self.source = Recorded(run(model, reference, keep=points, mask=reference_mask), reference_mask) if how != "zero" else None
+            text = Text(ids.roll(-1, 0), None if mask is None else mask.roll(-1, 0))
+        else:
+            text = Text(ids, mask) if reference is None else Text(reference, reference_mask)
+        aligned, self.how, self.source = how == "resample", how, None
+        if aligned:
+            text.check_pass(*ids.shape)
+        if how != "zero":
+            there = [part for part in replaced if part in parts(model.config)]
+            points = [p for part in there for i in numbers(model.config, part, None) for p in PARTS[part].points(model.config, i)]
+            self.source = Recorded(*text.reader(model, points, aligned)(mask))
 
     def __call__(self, part: str, where: int | None) -> Replace:
         return Replace(part, where, self.how, self.source)
-
-
-def every_point(config: ZambaConfig, part: str) -> list[str]:
-    return [point for i in numbers(config, part, None) for point in PARTS[part].points(config, i)]
 
 
 class Cut(MemoryChange):

@@ -48,15 +48,15 @@ class Text:
                 f"one for all: got ids of shape {tuple(self.ids.shape)} for {b} rows of {stop} tokens"
             )
 
-    def reader(self, model: Zamba, points: Sequence[str]) -> Callable[[Tensor | None], tuple[Trace, Tensor | None]]:
+    def reader(self, model: Zamba, points: Sequence[str], aligned: bool) -> Callable[[Tensor | None], tuple[Trace, Tensor | None]]:
         """A function from the mask of the pass that runs to the trace of this text, and the mask it was read with.
 
-        The last trace is remembered: decoding asks at each token, and under one mask.
+        aligned: this text is laid beside the one that runs. The last trace is remembered: decoding asks at each token.
         """
         last: list = []
 
-        def read(mask: Tensor | None) -> tuple[Trace, Tensor | None]:
-            mask = self.mask if mask is None or self.mask is not None else self._laid_beside(mask)
+        def read(pass_mask: Tensor | None) -> tuple[Trace, Tensor | None]:
+            mask = self.mask_beside(pass_mask, aligned)
             same = last and (mask is last[1] or mask is not None and last[1] is not None and torch.equal(mask, last[1]))
             if not same:
                 ids = self.ids if mask is None else self.ids.expand(len(mask), -1)
@@ -65,12 +65,14 @@ class Text:
 
         return read
 
-    def _laid_beside(self, mask: Tensor) -> Tensor | None:
-        """The mask of the pass, (b, s), for the positions of this text; what comes after position s is no padding."""
-        if len(self.ids) not in (1, len(mask)):
-            return None
+    def mask_beside(self, mask: Tensor | None, aligned: bool) -> Tensor | None:
+        """Its own mask; where it has none, that of the pass, (b, s), if it is laid beside the text that runs or has its shape."""
         length = self.ids.shape[1]
-        return F.pad(mask[:, :length], (0, max(0, length - mask.shape[1])), value=True)
+        if self.mask is not None or mask is None or len(self.ids) not in (1, len(mask)):
+            return self.mask
+        if not aligned:
+            return mask if mask.shape == self.ids.shape else None
+        return F.pad(mask.bool()[:, :length], (0, max(0, length - mask.shape[1])), value=True)  # what comes later is no padding
 
 
 class Recorded:
@@ -82,8 +84,8 @@ class Recorded:
     def check_pass(self, b: int, stop: int) -> None:
         """They are of the text that runs, or means."""
 
-    def reader(self, model: Zamba, points: Sequence[str]) -> Callable[[Tensor | None], tuple[Trace, Tensor | None]]:
-        return lambda mask: (self.trace, self.mask)
+    def reader(self, model: Zamba, points: Sequence[str], aligned: bool) -> Callable[[Tensor | None], tuple[Trace, Tensor | None]]:
+        return lambda pass_mask: (self.trace, self.mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,15 +123,14 @@ class Replace(Patch):
 
     def edits(self, model: Zamba) -> Edits:
         points, c = self.points(model.config), model.config
-        read = None if self.source is None else self.source.reader(model, points)
+        read = None if self.source is None else self.source.reader(model, points, aligned=self.how == "resample")
         chosen = {"head": (self.head,), "concat": (..., slice(c.d_model, None))}.get(self.part, (...,))
 
         def edits(piece: Piece) -> dict[str, Edit]:
             replaced = partial(_replaced, chosen=chosen, real=None if piece.mask is None else piece.mask[:, piece.start :])
             if read is None:
                 return {point: partial(replaced, other=None) for point in points}
-            of_mean = self.how == "mean" and isinstance(self.source, Text) and piece.mask is not None
-            trace, mask = read(None if of_mean and piece.mask.shape != self.source.ids.shape else piece.mask)
+            trace, mask = read(piece.mask)
             others = {point: mean_token(trace[point], mask) if self.how == "mean" else trace[point][:, piece.start :] for point in points}
             return {point: partial(replaced, other=others[point]) for point in points}
 
@@ -238,7 +239,7 @@ class Path(Patch):
 
     def edits(self, model: Zamba) -> Edits:
         layer, link = model.layers[model.config.hybrid_layers[self.invocation]], f"invocation.{self.invocation}.link_out"
-        read = None if self.donor is None else self.donor.reader(model, [link])
+        read = None if self.donor is None else self.donor.reader(model, [link], aligned=True)
         patched = [columns(model.config)[name] for name in self.to]
 
         def edits(piece: Piece) -> dict[str, Edit]:
