@@ -9,7 +9,6 @@ import torch
 from harness import interleaved
 
 from zamba_lab.config import ZambaConfig, cost
-from zamba_lab.native import memory
 from zamba_lab.ops.linear import linear
 
 GEMM = (512, 2560, 10448)  # 512 tokens through the first product of a Zamba2-2.7B mixer
@@ -38,10 +37,9 @@ def read_bandwidth(quick: bool = False) -> tuple[float, str]:
     """Bytes per second of the fastest of three plain reads of a buffer far larger than the caches, and which it was.
 
     A sum, a dot product of the buffer with itself (read once) and a matrix-vector product, all in float32: torch's
-    reductions of other types and its bfloat16 matrix-vector product are bound by arithmetic, not by memory. The buffer
-    lies in large pages where there are such, since they are read faster (`large_pages`).
+    reductions of other types and its bfloat16 matrix-vector product are bound by arithmetic, not by memory.
     """
-    buffer = memory.empty(torch.empty(0), 2**20 if quick else 2**28).fill_(1)  # 1 GiB
+    buffer = torch.empty(2**20 if quick else 2**28).fill_(1)  # 1 GiB
     matrix, vector = buffer.view(-1, 4096), torch.ones(4096)
     reads = {"sum": buffer.sum, "dot": lambda: torch.dot(buffer, buffer), "matrix-vector": lambda: torch.mv(matrix, vector)}
     times = interleaved(reads, 2 if quick else 7)
@@ -69,16 +67,14 @@ def products(c: ZambaConfig) -> list[tuple[int, int]]:
 def products_alone(c: ZambaConfig, tokens: int, dtype: torch.dtype, ours: bool = False) -> Callable[[], None]:
     """All matrix products of a prefill and nothing else: the floor of its time. The head sees one token.
 
-    ours: by the lab's own products where it has one, which on a matrix unit is faster than torch's. Inputs and outputs are buffers
-    that are there; the weights are slices of one large buffer taken in turn, so that they come from memory as a model's do. All lie
-    in large pages where there are such (`native.memory`).
+    ours: by the lab's own `linear`. Inputs and outputs are buffers
+    that are there; the weights are slices of one large buffer taken in turn, so that they come from memory as a model's do.
     """
-    like = torch.empty(0, dtype=dtype)
     shapes = [(tokens, *pair) for pair in products(c)] + [(1, c.d_model, c.vocab_size)]
     largest = max(k * n for _, k, n in shapes)
-    pool = memory.empty(like, max(largest, min(2**29, sum(k * n for _, k, n in shapes)))).fill_(0.01)
-    inputs = {(m, k): memory.empty(like, m, k).fill_(0.01) for m, k, _ in shapes}
-    outputs = {(m, n): memory.empty(like, m, n) for m, _, n in shapes}
+    pool = torch.empty(max(largest, min(2**29, sum(k * n for _, k, n in shapes))), dtype=dtype).fill_(0.01)
+    inputs = {(m, k): torch.full((m, k), 0.01, dtype=dtype) for m, k, _ in shapes}
+    outputs = {(m, n): torch.empty(m, n, dtype=dtype) for m, _, n in shapes}
     work, at = [], 0
     for m, k, n in shapes:
         at = at if at + k * n <= len(pool) else 0

@@ -35,16 +35,7 @@ EXEMPT = {"__init__", "__main__"}  # they hand on the public names, lazily, and 
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 40  # from `def` to the last line, docstring included
 # Longer than the limits only since the code is laid out by ruff. Each is to be cut; the list only shrinks.
-TOO_LONG_YET = {
-    "ablate/cell.py:record",
-    "ablate/reporting.py",
-    "native/mixer1.py:mamba1_backward",
-    "native/mixer2.py:mamba2_backward",
-    "native/ssd.py:backward",
-    "native/step.py:mamba1_step",
-    "native/step.py:mamba2_step",
-    "native/tape.py:__init__",
-}
+TOO_LONG_YET = {"ablate/cell.py:record", "ablate/reporting.py"}
 HEAVY = ("plotly", "ipywidgets", "transformers", "ray", "IPython", "mamba_ssm", "causal_conv1d")
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 
+from zamba_lab import native
 from zamba_lab.blocks import attention, layers, linear, lora, mamba1, mamba2, mlp, norm, shared
 from zamba_lab.cache import Cache, LayerCache
-from zamba_lab.native import direct
 from zamba_lab.native.program import Program
 from zamba_lab.ops.gate import ACTIVATION
 
@@ -43,8 +43,7 @@ def serves(model: nn.Module, batch: int) -> bool:
         and all(not hasattr(type(module), name) for module in modules for name in vars(module))  # a method is replaced
         and all(type(t) in (Tensor, nn.Parameter) and t.is_cpu for t in tensors)
         and all(part.weight.dtype == dtype for part in modules if isinstance(part, linear.Linear | linear.Embedding))
-        and not torch.is_grad_enabled()
-        and direct.serves(torch.empty(1, dtype=dtype))
+        and native.find("linear", torch.empty(batch, 1, dtype=dtype), torch.empty(1, 1, dtype=dtype), None) is not None
     )
 
 

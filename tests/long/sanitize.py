@@ -17,15 +17,14 @@ import torch  # noqa: F401  before the kernels, as everywhere
 from zamba_lab.native import build
 
 HERE = Path(__file__).parents[1]
-OTHERS = ("ops/test_finite.py", "ops/test_gate.py", "ops/test_attention.py")
+OTHERS = ("ops/test_attention.py", "test_generation.py")
 TESTS = sorted(
     str(file)
     for file in [*(HERE / "native").glob("test_*.py"), *(HERE / name for name in OTHERS)]
     if file.stem not in ("test_build", "test_gpu")
 )
-# Tiles in plain C: a sanitizer does not see what a matrix unit reads.
-SANITIZE = "-O1 -g -DPLAIN_TILES -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
-# Narrower vectors and tiles are other paths through the same source; -march=native comes first, so these take away from it.
+SANITIZE = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+# Narrower vectors are other paths through the same source; -march=native comes first, so these take away from it.
 PROCESSORS = {"x86_64": {"AVX2": "-mno-avx512f -mno-avx512bf16", "SSE2": "-march=x86-64"}, "aarch64": {}}
 
 

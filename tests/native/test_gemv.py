@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from zamba_lab import native
+from zamba_lab.native import door
 from zamba_lab.native import gemv as products
-from zamba_lab.ops.linear import dequantised, linear, linear_int8, quantised
+from zamba_lab.ops.linear import dequantised, linear, quantised
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"no native kernels: {native.why_not()}")
 
@@ -33,17 +34,11 @@ def assert_near(got, want, dtype):
 def test_it_equals_the_product_in_float64(rows, shape, dtype):
     x, weight, bias = draw(rows, shape[1], dtype=dtype), draw(*shape, dtype=dtype, seed=1), draw(shape[0], dtype=dtype)
     want = F.linear(x.double(), weight.double(), bias.double())
-    assert_near(products.gemv(x, weight, bias), want, dtype)
-    assert_near(products.gemv(x, weight), want - bias.double(), dtype)
+    assert_near(products.linear(x, weight, bias), want, dtype)
+    assert_near(products.linear(x, weight), want - bias.double(), dtype)
     values, scale = quantised(weight)
     want = F.linear(x.double(), dequantised(values, scale, torch.float64), bias.double())
-    assert_near(products.gemv(x, values, bias, scale), want, dtype)
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-def test_what_is_added_is_added_to_the_rounded_result(dtype):
-    x, weight, add = draw(2, 1, 100, dtype=dtype), draw(65, 100, dtype=dtype), draw(2, 1, 65, dtype=dtype)
-    assert torch.equal(products.gemv(x, weight, add=add), products.gemv(x, weight) + add)
+    assert_near(products.linear_int8(x, values, scale, bias), want, dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -54,8 +49,8 @@ def test_neither_threads_nor_other_rows_change_a_bit(shape, dtype):
         results = []
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            results.append(products.gemv(x, weight))
-        alone = products.gemv(x[3:4], weight)
+            results.append(products.linear(x, weight))
+        alone = products.linear(x[3:4], weight)
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(results[0], other) for other in results)
@@ -65,15 +60,15 @@ def test_neither_threads_nor_other_rows_change_a_bit(shape, dtype):
 def test_infinite_and_nan_weights_stay_where_they_are():
     weight = draw(5, 33)
     weight[2, 0], weight[3, 32] = torch.inf, torch.nan
-    y = products.gemv(torch.ones(1, 33), weight)[0]
+    y = products.linear(torch.ones(1, 33), weight)[0]
     assert y[2] == torch.inf and y[3].isnan() and y[[0, 1, 4]].isfinite().all()
 
 
 def test_gradients_modes_strides_and_many_rows_go_to_torch(monkeypatch):
     def never(*arguments):
-        raise AssertionError("the native kernel was called")
+        raise AssertionError("the native form was called")
 
-    monkeypatch.setattr(products, "gemv", never)
+    monkeypatch.setitem(door.FORMS, "linear", door.FORMS["linear"]._replace(plain=never))
     x, weight = draw(2, 64), draw(32, 64)
     assert torch.equal(linear(x, weight), F.linear(x, weight))  # gradients are on
     with torch.no_grad():
@@ -96,19 +91,3 @@ def test_gradients_modes_strides_and_many_rows_go_to_torch(monkeypatch):
         torch.vmap(linear, (0, None))(x, weight)
         with pytest.raises(AssertionError, match="native"):
             linear(x, weight)
-
-
-def test_rounding_to_int8_moves_no_weight_by_more_than_half_a_step():
-    weight = torch.cat([draw(9, 50), torch.zeros(1, 50)])
-    values, scale = quantised(weight)
-    moved = (dequantised(values, scale, torch.float32) - weight).abs()
-    assert (moved <= weight.abs().amax(1, keepdim=True) / 254 * (1 + 1e-5)).all()
-    assert values.abs().amax(1).tolist() == [127] * 9 + [0]
-
-
-def test_int8_for_many_rows_is_the_product_with_the_rounded_weights():
-    values, scale = quantised(draw(20, 64))
-    x = draw(40, 64)
-    torch.testing.assert_close(linear_int8(x, values, scale), x @ dequantised(values, scale, torch.float32).T)
-    with torch.no_grad():
-        torch.testing.assert_close(linear_int8(x[:3], values, scale), linear_int8(x, values, scale)[:3])

@@ -76,7 +76,7 @@ def packages(monkeypatch):
 def test_the_ssd_kernel_is_called_as_documented(packages):
     x, dt, A, B, C, state = ssd_inputs()
     D = torch.linspace(0, 1, 8).double()
-    y, last = gpu.ssd(x, dt, A, B, C, D, state, 16)
+    y, last = gpu.ssd(x, dt, A, B, C, D, state)
     want, want_last = ssd(x, dt, A, B, C, state, D=D)
     torch.testing.assert_close(y, want)
     torch.testing.assert_close(last, want_last)
@@ -85,7 +85,7 @@ def test_the_ssd_kernel_is_called_as_documented(packages):
 def test_the_selective_scan_kernel_is_called_as_documented(packages):
     x, dt, A, B, C, _ = (t.float() for t in scan_inputs())
     D = torch.linspace(0, 1, 15).reshape(3, 5)
-    y, last = gpu.selective_scan(x, dt, A, B, C, D)
+    y, last = gpu.selective_scan(x, dt, A, B, C, D, None)
     want, states = scan_recurrence(x, dt, A, B, C)
     torch.testing.assert_close(y, want + D * x)
     torch.testing.assert_close(last, states[:, -1])
@@ -93,7 +93,7 @@ def test_the_selective_scan_kernel_is_called_as_documented(packages):
 
 def test_a_gradient_the_kernel_would_lose_is_refused(packages):
     x, dt, A, B, C, _ = (t.float().requires_grad_() for t in scan_inputs())
-    y, last = gpu.selective_scan(x, dt, A, B, C, torch.zeros(3, 5))
+    y, last = gpu.selective_scan(x, dt, A, B, C, torch.zeros(3, 5), None)
     y.sum().backward(retain_graph=True)
     with pytest.raises(ValueError, match="no gradient for its last state"):
         last.sum().backward()
@@ -109,15 +109,15 @@ def test_the_convolution_kernel_is_called_as_documented(packages, taps, l):
 
 
 @pytest.mark.parametrize("e, taps, taken", [(56, 4, True), (52, 4, False), (56, 5, False)])
-def test_the_convolution_kernel_is_given_the_channels_and_taps_it_is_made_for(packages, monkeypatch, e, taps, taken):
-    called = []
-    monkeypatch.setattr(native, "serves", lambda *tensors: False)
-    monkeypatch.setattr(gpu, "serves", lambda *given: True)  # as if this were a CUDA device
-    monkeypatch.setattr(gpu, "conv_silu", lambda *given, by=gpu.conv_silu: called.append(given) or by(*given))
-    x, weight = torch.randn(2, 9, e), torch.randn(e, taps)
-    for got, want in zip(conv_silu(x, weight, None), causal_conv(x, weight, None)):
-        torch.testing.assert_close(got, F.silu(want) if want.shape == x.shape else want)
-    assert bool(called) == taken
+def test_the_convolution_kernel_is_given_the_channels_and_taps_it_is_made_for(packages, e, taps, taken):
+    assert gpu.serves("conv_silu", torch.randn(2, 9, e), torch.randn(e, taps), None, None) == taken
+
+
+def test_other_types_and_scans_from_a_state_are_the_pure_forms(packages):
+    *tensors, state = scan_inputs()
+    assert not gpu.serves("ssd", tensors[0])
+    tensors = [t.float() for t in tensors]
+    assert gpu.serves("selective_scan", *tensors, None, None) and not gpu.serves("selective_scan", *tensors, None, state)
 
 
 def test_without_the_packages_nothing_is_served():
@@ -145,7 +145,7 @@ def assert_alike(fast, pure, inputs: list[torch.Tensor], dtype: torch.dtype) -> 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_a_gpu_the_ssd_agrees_with_the_pure_form(dtype):
     inputs = on_gpu(ssd_inputs(l=300, p=64, n=64), dtype, narrow=(0, 3, 4))
-    assert gpu.serves("ssd", inputs[0], *inputs[3:5]), "mamba_ssm is not installed"
+    assert native.find("ssd", *inputs[:5], None, inputs[5]) is gpu.ssd, "mamba_ssm is not installed"
     assert_alike(ssd, ssd_chunked, inputs, dtype)
 
 
@@ -153,7 +153,7 @@ def test_on_a_gpu_the_ssd_agrees_with_the_pure_form(dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_a_gpu_the_selective_scan_agrees_with_the_recurrence(dtype):
     inputs = on_gpu(scan_inputs()[:5], dtype, narrow=(0, 1, 3, 4))
-    assert gpu.serves("selective_scan", inputs[0], *inputs[3:]), "mamba_ssm is not installed"
+    assert native.find("selective_scan", *inputs, None, None) is gpu.selective_scan, "mamba_ssm is not installed"
 
     def pure(*args):
         y, states = scan_recurrence(*args)
@@ -168,7 +168,7 @@ def test_on_a_gpu_the_selective_scan_agrees_with_the_recurrence(dtype):
 @pytest.mark.parametrize("e", [64, 52])
 def test_on_a_gpu_the_convolution_agrees_with_the_pure_form(e, taps, dtype):
     inputs = on_gpu((torch.randn(2, 300, e), torch.randn(e, taps), torch.randn(e)), dtype, narrow=(0, 1, 2))
-    assert gpu.serves_conv(*inputs, None) == (e == 64), "causal_conv1d is not installed"
+    assert (native.find("conv_silu", *inputs, None) is gpu.conv_silu) == (e == 64), "causal_conv1d is not installed"
 
     def pure(*args):
         with native.off():

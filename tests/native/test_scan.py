@@ -5,13 +5,11 @@ from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 from ops.inputs import scan_inputs
 from native.test_native import assert_same, assert_same_bits, draw, gradients
 from torch.utils.flop_counter import FlopCounterMode
 
 from zamba_lab import native
-from zamba_lab.ops.conv import causal_conv
 from zamba_lab.native import build
 from zamba_lab.ops.scan import scan_chunked, scan_recurrence, selective_scan
 
@@ -35,7 +33,7 @@ def recurrence(*inputs):
 
 
 def native_scan(x, dt, A, B, C, state=None, D=None, keep=True):
-    return native.selective_scan(x, dt, A, B, C, D, state, keep)[:2]
+    return torch.ops.zamba_lab.selective_scan(x, dt, A, B, C, D, state, keep)[:2]
 
 
 def close(got, want, rtol):
@@ -178,51 +176,3 @@ def test_the_exponential_over_all_floats_that_matter():
     inf, nan = torch.inf, torch.nan
     edges = exponential(torch.tensor([0.0, -0.0, -1e-45, -inf, inf, nan, -nan, -88.0, -1e30, 1e30, 89.0]))
     assert edges.tolist()[:5] == [1, 1, 1, 0, inf] and edges[5:7].isnan().all() and edges.tolist()[7:] == [0, 0, inf, inf]
-
-
-@pytest.mark.parametrize("l", [2, 70])
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
-@pytest.mark.parametrize("whole", [True, False], ids=["bias and states", "neither"])
-def test_the_whole_mixer_equals_its_parts(l, dtype, tolerance, whole):
-    b, h, p, n, rank, taps, e = 2, 2, 20, 5, 3, 4, 40
-    sizes = [(b, l, 2 * e), (e, taps), (e,), (h, rank + 2 * n, p), (h, p, rank), (h, p), (h, p, n), (h, p), (b, taps - 1, e), (b, h, p, n)]
-    inputs = [(draw(*size, seed=i) / 2).to(dtype) for i, size in enumerate(sizes)]
-    inputs[-1] = inputs[-1].to(torch.promote_types(dtype, torch.float32))
-    inputs = [t if whole or i not in (2, 8, 9) else None for i, t in enumerate(inputs)]
-
-    def parts(xz, weight, bias, x_proj, dt_proj, dt_bias, A_log, D, conv_state, state):
-        x, z = xz.chunk(2, dim=-1)
-        x, last_inputs = causal_conv(x, weight, bias, conv_state)
-        x = F.silu(x).unflatten(-1, (h, p))
-        low, B, C = torch.einsum("blhp,hip->blhi", x, x_proj).split((rank, n, n), dim=-1)
-        wide = torch.promote_types(dtype, torch.float32)
-        dt = F.softplus(torch.einsum("blhr,hpr->blhp", low, dt_proj).to(wide) + dt_bias.to(wide))
-        y, states = scan_recurrence(x, dt, -torch.exp(A_log.to(wide)), B, C, state)
-        return (y + D * x).flatten(2) * F.silu(z), last_inputs, states[:, -1]
-
-    assert_same(lambda *inputs: native.mamba1(*inputs, 0.0), parts, inputs, tolerance)
-
-
-def test_a_least_step_size_has_no_gradient_below_it():
-    sizes = [(1, 9, 24), (12, 4), (12,), (1, 7, 12), (1, 12, 3), (1, 12), (1, 12, 2), (1, 12)]
-    inputs = [draw(*size, seed=i) for i, size in enumerate(sizes)]
-    inputs[5] -= 3
-    whole = lambda dt_min: lambda *inputs: native.mamba1(*inputs, None, None, dt_min)
-    assert not torch.equal(whole(0.2)(*inputs)[0], whole(0.0)(*inputs)[0])
-    got = gradients(whole(0.2), inputs)[5]
-    for c in range(12):
-        nudge = torch.zeros_like(inputs[5])
-        nudge[0, c] = 1e-6
-        up, down = ([*inputs[:5], inputs[5] + sign * nudge, *inputs[6:]] for sign in (1, -1))
-        weights = [draw(*t.shape, seed=1 + i) for i, t in enumerate(whole(0.2)(*inputs))]
-        value = lambda inputs: sum((t * w).sum() for t, w in zip(whole(0.2)(*inputs), weights))
-        torch.testing.assert_close(got[0, c], (value(up) - value(down)) / 2e-6, rtol=1e-4, atol=1e-6)
-
-
-def test_the_mixer_operator_is_what_torch_expects_of_one():
-    sizes = [(1, 5, 24), (12, 4), (12,), (1, 7, 12), (1, 12, 3), (1, 12), (1, 12, 2), (1, 12), (1, 3, 12), (1, 1, 12, 2)]
-    inputs = [draw(*size, seed=i).requires_grad_() for i, size in enumerate(sizes)]
-    for arguments in (inputs, [t if i not in (2, 8, 9) else None for i, t in enumerate(inputs)]):
-        torch.library.opcheck(
-            torch.ops.zamba_lab.mamba1, (*arguments, 0.0), test_utils=("test_schema", "test_autograd_registration", "test_faketensor")
-        )

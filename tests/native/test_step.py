@@ -9,7 +9,7 @@ from variants import VARIANTS, make_model, random_ids
 import zamba_lab as zl
 from zamba_lab import native
 from zamba_lab.ops.attention import angles, attend, turn
-from zamba_lab.native.step import attend_step
+from zamba_lab.native.call import call, suffix
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"no native kernels: {native.why_not()}")
 
@@ -39,8 +39,8 @@ def test_a_step_is_as_near_to_float64_as_the_pure_forms_are(config, dtype, toler
     size = want.square().mean().sqrt()
     with native.off():
         pure = (rounded.extend(ids[:, -1:], cache)[0] - want).square().mean().sqrt() / size
-    native = (rounded.extend(ids[:, -1:], cache)[0] - want).square().mean().sqrt() / size
-    assert native < tolerance and native < max(1.5 * pure, 1e-11)
+    found = (rounded.extend(ids[:, -1:], cache)[0] - want).square().mean().sqrt() / size
+    assert found < tolerance and found < max(1.5 * pure, 1e-11)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.02)], ids=str)
@@ -59,17 +59,10 @@ def test_attention_of_one_token_equals_attention_over_the_sequence(h, g, p, hidd
     want = attend(turn(q, *by).double(), turned.double(), v.double(), 0.3, seen)
     K, V = torch.full((b, g, s + 5, p), torch.nan, dtype=dtype), torch.full((b, g, s + 5, p), torch.nan, dtype=dtype)
     K[:, :, : s - 1], V[:, :, : s - 1] = k[:, :, :-1], v[:, :, :-1]
-    got = attend_step(
-        q.view(b, 1, h * p),
-        k[:, :, -1].reshape(b, 1, g * p).contiguous(),
-        v[:, :, -1].reshape(b, 1, g * p).contiguous(),
-        by,
-        K,
-        V,
-        s,
-        seen,
-        0.3,
-    )
+    last_k, last_v = (t[:, :, -1].contiguous() for t in (k, v))
+    apart, seen_apart, got = p // 2, 0 if seen is None else s, torch.empty_like(q)
+    sizes, tensors = (b, h, g, p, s, s + 5, 0.3), (q, last_k, last_v, *by, apart, K, V, seen, seen_apart, got)
+    call("attend_step" + suffix(q), 0, *sizes, *tensors)
     torch.testing.assert_close(got.double().view(b, h, 1, p), want, rtol=0, atol=tolerance)
     torch.testing.assert_close(K[:, :, :s], turned, rtol=0, atol=tolerance)
     assert torch.equal(V[:, :, s - 1], v[:, :, -1]) and V[:, :, s:].isnan().all()

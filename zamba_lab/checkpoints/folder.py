@@ -46,18 +46,18 @@ def locked(folder: Path, shared: bool = False, wait: float = SAVER_WAITS) -> Ite
         yield False
         return
     try:
-        is_held, until = None, time.monotonic() + wait
-        while is_held is None:
+        held, until = None, time.monotonic() + wait
+        while held is None:
             try:
                 fcntl.flock(number, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                is_held = True
+                held = True
             except BlockingIOError:
                 if time.monotonic() >= until:
                     raise CheckpointError(f"another process has been saving into {str(folder)!r} for {wait:g} s: try again later") from None
                 time.sleep(0.005)
             except OSError:  # a file system without locks
-                is_held = False
-        yield is_held
+                held = False
+        yield held
     finally:
         os.close(number)
 
@@ -163,8 +163,8 @@ def _finish(folder: Path) -> None:
         if not source.exists():
             continue
         new = sorted(path.name for path in source.iterdir() if path.name != LINK)
-        if foreign := [name for name in new if not _written(name) or not _is_file(source / name)]:
-            raise CheckpointError(f"{str(source)!r} holds {foreign[0]!r}, which no save writes: see what it is and remove it")
+        if strange := [name for name in new if not _written(name) or not _is_file(source / name)]:
+            raise CheckpointError(f"{str(source)!r} holds {strange[0]!r}, which no save writes: see what it is and remove it")
         has_tokenizer = any(name in TOKENIZERS for name in new)
         for path in folder.iterdir() if source.name == SAVED else ():
             old = WEIGHTS_WRITTEN.fullmatch(path.name) or has_tokenizer and _written(path.name)

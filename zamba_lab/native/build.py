@@ -29,7 +29,7 @@ NATIVE = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-mar
 # Of 512 bits where there are such: compilers take 256 unasked for what they make of loops, though beside vectors written of 512.
 WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
 FLAGS = ("-O2", "-ftree-vectorize", NATIVE, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC")
-ABI = 5  # ssd.c says the same: a library that answers another number is not this version's
+ABI = 6  # ssd.c says the same: a library that answers another number is not this version's
 
 _library: ctypes.CDLL | None = None
 _reason: str | None = None

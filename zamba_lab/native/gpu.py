@@ -13,28 +13,19 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from zamba_lab.native.call import is_off
-
 TAPS = (2, 3, 4)  # what causal_conv1d is compiled for
 CHANNELS = 8  # with channels together in memory, which is our layout, it wants strides that are multiples of this
+CHUNK = 256  # tokens, as published
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def serves(name: str, x: Tensor, *others: Tensor | None) -> bool:
-    """Whether `name`, one of KERNELS, is installed and takes these: of one type, on a CUDA device, not empty."""
-    return (
-        x.device.type == "cuda"
-        and not is_off()
-        and x.dtype in TYPES
-        and x.numel() > 0
-        and all(t is None or t.dtype == x.dtype for t in others)
-        and kernel(name) is not None
-    )
-
-
-def serves_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None) -> bool:
-    """Whether `conv_silu` takes these, as `serves`."""
-    return weight.shape[1] in TAPS and x.shape[2] % CHANNELS == 0 and serves("conv_silu", x, weight, bias, state)
+    """Whether the kernel of this name is installed and computes in x's type, sizes and layout, and starts from such a state."""
+    if x.dtype not in TYPES or kernel(name) is None:
+        return False
+    if name == "conv_silu":
+        return others[0].shape[1] in TAPS and x.shape[2] % CHANNELS == 0
+    return name != "selective_scan" or others[-1] is None
 
 
 @cache
@@ -54,14 +45,12 @@ KERNELS = {
 }
 
 
-def ssd(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None, chunk_size: int
-) -> tuple[Tensor, Tensor]:
-    """Arguments and results as `ops.ssd.ssd`."""
-    return kernel("ssd")(x, dt, A, B, C, chunk_size, D=D, initial_states=state, return_final_states=True)
+def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Results as `ops.ssd.ssd`."""
+    return kernel("ssd")(x, dt, A, B, C, CHUNK, D=D, initial_states=state, return_final_states=True)
 
 
-def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> tuple[Tensor, Tensor]:
+def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: None) -> tuple[Tensor, Tensor]:
     """Arguments and results as `ops.scan.selective_scan` from a zero state. Our heads are its groups, channels run (h p)."""
     h = x.shape[2]
     u, delta = (rearrange(part, "b l h p -> b (h p) l") for part in (x, dt.to(x.dtype)))
@@ -89,7 +78,7 @@ def _no_gradient(gradient: Tensor) -> None:
 
 
 def conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Arguments and results as `ops.conv.conv_silu`, for what `serves_conv` takes."""
+    """Arguments and results as `ops.conv.conv_silu`, for what `serves` says yes to."""
     back = weight.shape[1] - 1  # 1 to 3
     if state is None:
         state = x.new_zeros(x.shape[0], back, x.shape[2])

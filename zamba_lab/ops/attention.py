@@ -5,10 +5,6 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
-from zamba_lab import native
-from zamba_lab.native import attend as tiles
-from zamba_lab.native import direct
-
 
 def angles(positions: Tensor, dtype: torch.dtype, p: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the angles position * theta^(-2i/p) by which `turn` turns, the same for every invocation.
@@ -27,11 +23,8 @@ def angles(positions: Tensor, dtype: torch.dtype, p: int, theta: float) -> tuple
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding over the whole head, in half-rotation layout (Su et al. 2021).
 
-    Channel i and channel i + p/2 form a pair, turned by the i-th of `angles`. x: (b, h, l, p). Returns (b, h, l, p). The native
-    form rounds once.
+    Channel i and channel i + p/2 form a pair, turned by the i-th of `angles`. x: (b, h, l, p). Returns (b, h, l, p).
     """
-    if native.serves(x, cos, sin) and cos.shape == sin.shape == (len(cos), 1, x.shape[2], x.shape[3] / 2) and len(cos) in (1, len(x)):
-        return native.turn(x, cos, sin)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
@@ -63,8 +56,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor | None
     Returns: (b, h, l, p).
     """
     l, s = q.shape[2], k.shape[2]
-    if visible is None and scale > 0 and direct.unseen() and tiles.takes(q, k, v):
-        return tiles.attend(q, k, v, scale)
     if visible is None and 1 < l < s:
         visible = visible_keys(l, s, device=q.device)
     causal = visible is None and l > 1

@@ -6,20 +6,6 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from zamba_lab import native
-from zamba_lab.native import gpu
-
-
-def conv_silu(
-    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None, mask: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """silu(causal_conv(...)), by a kernel where one serves: in one pass, rounded once. Arguments and results as there."""
-    weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-    if mask is None and weight.shape[1] <= native.MOST_TAPS and native.serves(x, weight, bias, state):
-        return native.conv_silu(x, weight, bias, state)
-    if mask is None and gpu.serves_conv(x, weight, bias, state):
-        return gpu.conv_silu(x, weight, bias, state)
-    y, state = causal_conv(x, weight, bias, state, mask)
-    return F.silu(y), state
 
 
 def causal_conv(
@@ -42,6 +28,8 @@ def causal_conv(
     back = weight.shape[-1] - 1
     if state is None:
         state = x.new_zeros(x.shape[0], back, x.shape[2])
+    elif state.shape != (x.shape[0], back, x.shape[2]):
+        raise ValueError(f"the conv state must have shape {(x.shape[0], back, x.shape[2])} (b, w-1, e): got {tuple(state.shape)}")
     if mask is not None:
         order = torch.argsort(mask.logical_not().to(torch.uint8), dim=1, stable=True)  # real tokens first
         x = _take(x, order)
@@ -58,3 +46,14 @@ def causal_conv(
 def _take(x: Tensor, index: Tensor) -> Tensor:
     """Row by row, the positions of x (b, l, e) that index (b, m) names."""
     return x.gather(1, repeat(index, "b m -> b m e", e=x.shape[-1]))
+
+
+def conv_silu(
+    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """silu(causal_conv(...)), natively where a native form serves: then rounded once. Arguments and results as there."""
+    weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+    if mask is None and (form := native.find("conv_silu", x, weight, bias, state)):
+        return form(x, weight, bias, state)
+    y, state = causal_conv(x, weight, bias, state, mask)
+    return F.silu(y), state

@@ -6,8 +6,6 @@ from einops import rearrange
 from torch import Tensor
 
 from zamba_lab import native
-from zamba_lab.native import direct
-from zamba_lab.native.step import norm_step
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
@@ -22,11 +20,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
 
     Returns: (..., d), x's dtype.
     """
-    if weight.shape == x.shape[-1:]:
-        if groups == 1 and direct.few(x) and direct.serves(x) and direct.plain(weight) and weight.dtype == x.dtype:
-            return norm_step(x, weight, eps)
-        if native.serves(x, weight):
-            return native.rms_norm(x, None, weight, eps, groups, True)
+    if form := native.find("rms_norm", x, None, weight, groups=groups):
+        return form(x, None, weight, eps, groups, True)
     wide = rearrange(x.to(torch.promote_types(x.dtype, torch.float32)), "... (g i) -> ... g i", g=groups)
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return rearrange(wide, "... g i -> ... (g i)").to(x.dtype) * weight
@@ -42,7 +37,7 @@ def gated_rms_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float, groups: int
     Returns: (b, l, e), y's dtype.
     """
     weight = weight.to(y.dtype)
-    if y.shape == z.shape and weight.shape == y.shape[-1:] and native.serves(y, z, weight):
-        return native.rms_norm(y, z, weight, eps, groups, False)
+    if form := native.find("gated_rms_norm", y, z, weight, groups=groups):
+        return form(y, z, weight, eps, groups, False)
     wide = torch.promote_types(y.dtype, torch.float32)
     return rms_norm(y.to(wide) * F.silu(z.to(wide)), weight, eps, groups).to(y.dtype)

@@ -1,4 +1,4 @@
-"""The Mamba-2 state-space model, in forms that agree: recurrence, quadratic (attention), chunked, one step, native.
+"""The Mamba-2 state-space model (SSD) in forms that agree: recurrence, one step, quadratic (attention), chunked.
 
 Dao & Gu 2024, "Transformers are SSMs". Per head, with x_t in R^p, B_t and C_t in R^n, a scalar step size dt_t > 0 and
 a scalar decay rate A < 0:
@@ -6,8 +6,8 @@ a scalar decay rate A < 0:
     state_t = exp(dt_t A) state_{t-1} + dt_t x_t B_t^T              a (p, n) matrix
     y_t     = state_t C_t
 
-`ssd` picks the fastest that serves. All take (x, dt, A, B, C, state); heads in one group share B and C. The D skip, gate and norm are the mixer's business.
-Decays and states are float32 or wider; y has x's dtype. A position with dt = 0 leaves the state as it was: padding.
+All take (x, dt, A, B, C, state); heads in one group share B and C. The gate and the norm are the mixer's business. Decays and
+states are float32 or wider; y has x's dtype. A position with dt = 0 leaves the state as it was: padding.
 """
 
 from collections.abc import Callable
@@ -17,34 +17,6 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from zamba_lab import native
-from zamba_lab.native import gpu
-
-
-def ssd(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk_size: int = 64, D: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The whole sequence by the fastest form that serves: the native kernel, the CUDA one, or `ssd_chunked`. Arguments are the latter's.
-
-    D: (h,) the skip, y + D x, or None. The native kernel has chunks of its own, 32 tokens; chunk_size means nothing
-    to it. Returns: y (b, l, h, p), the last state (b, h, p, n).
-    """
-    if native.serves(x, B, C):
-        wide = torch.promote_types(x.dtype, torch.float32)
-        dt, A, D, state = (None if t is None else t.to(wide) for t in (dt, A, D, state))
-        return native.ssd(x, dt, A, B, C, D, state)
-    if gpu.serves("ssd", x, B, C):
-        return gpu.ssd(x, dt, A, B, C, D, state, chunk_size)
-    if x.shape[1] == 1:
-        y, state = ssd_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
-        y = y[:, None]
-    else:
-        y, state = ssd_chunked(x, dt, A, B, C, state, chunk_size)
-    return y if D is None else skip(y, x, D), state
-
-
-def skip(y: Tensor, x: Tensor, D: Tensor) -> Tensor:
-    """y + D x per head, in y's dtype. x, y: (b, l, h, p); D: (h,), or (h, p) for Mamba-1."""
-    return y + (D if D.ndim == 2 else D[:, None]).to(y.dtype) * x
 
 
 def ssd_recurrence(
@@ -106,7 +78,15 @@ def ssd_quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state:
 def ssd_chunked(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk_size: int = 64
 ) -> tuple[Tensor, Tensor]:
-    """The fast form: quadratic inside a chunk, recurrent between chunks, all of it matrix multiplications.
+    """The fast form: quadratic inside a chunk, recurrent between chunks, all of it matrix products.
+
+    With a_t = dt_t A and u_t = dt_t x_t, in a chunk of q tokens that starts from `state`:
+
+        L_ts  = exp(a_{s+1} + ... + a_t) for s <= t, else 0           exp(segsum(a))
+        y_t   = sum_{s <= t} L_ts <C_t, B_s> u_s                      the within-chunk term
+              + exp(a_1 + ... + a_t) state C_t                        and what the chunks before left
+        own   = sum_s L_qs u_s B_s^T                                  the chunk's own state
+        state = exp(a_1 + ... + a_q) state + own                      the between-chunk recurrence
 
     O(l (chunk_size + n)) a channel. Any l; the last chunk may be short. Arguments as `ssd_recurrence`;
     chunk_size >= 1. Returns: y (b, l, h, p), the last state (b, h, p, n).
@@ -115,52 +95,78 @@ def ssd_chunked(
     if not x.shape[1]:
         return torch.zeros_like(x), state
     ys = []
-    for chunk in zip(*(part.split(chunk_size, dim=1) for part in (x, dt, B, C))):
-        xs, dts, Bs, Cs = chunk
+    for xs, dts, Bs, Cs in zip(*(part.split(chunk_size, dim=1) for part in (x, dt, B, C)), strict=True):
         y, state = _chunk(xs, dts, A, Bs, Cs, state)
         ys.append(y)
     return torch.cat(ys, dim=1), state
 
 
 def _chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """One chunk of q tokens from a (b, h, p, n) state. C B^T and the state products run once per *group*."""
-    wide, groups = state.dtype, B.shape[2]
-    dt = rearrange(dt.to(wide), "b q (g i) -> b g i q", g=groups)  # h = (g i)
+    """The equations of `ssd_chunked`, in its order. C B^T and the states' products run once per group, h = (g i)."""
+    wide, g = state.dtype, B.shape[2]
+    dt = rearrange(dt.to(wide), "b q (g i) -> b g i q", g=g)
+    u = rearrange(x.to(wide), "b q (g i) p -> b g i q p", g=g) * dt[..., None]
     B, C = (rearrange(part.to(wide), "b q g n -> b g q n") for part in (B, C))
-    log_decay, rest = _running_sum(dt * rearrange(A.to(wide), "(g i) -> g i 1", g=groups))
-    value = rearrange(x.to(wide), "b q (g i) p -> b g i q p", g=groups) * dt[..., None]
+    segments, total = segsum(dt * rearrange(A.to(wide), "(g i) -> g i 1", g=g))
+    L = segments.exp_()  # (b, g, i, q, q), the largest table there is: made in one buffer
 
-    # Inside the chunk. The sum is made in one buffer: these (q, q) tables of every head are the largest there are.
-    L = log_decay[..., :, None] + (-log_decay)[..., None, :]  # (b, g, i, q, q)
-    L = L.add_(rest[..., :, None]).sub_(rest[..., None, :]).add_(_no_future(L)).exp_()
-    y = ((C @ B.mT)[:, :, None] * L) @ value  # (b, g, i, q, p)
+    (finite_u, later_u), (finite_B, later_B) = without_infinities(u), without_infinities(B)
+    within = ((C @ finite_B.mT)[:, :, None] * L) @ finite_u  # (b, g, i, q, p)
+    within = within + later_u + later_B.sum(-1)[:, :, None, :, None]
 
-    # From and to the chunks around: the heads of a group stand side by side as columns of one matrix.
-    grouped = rearrange(state, "b (g i) p n -> b g n (i p)", g=groups)
-    from_before = rearrange(C @ grouped, "b g q (i p) -> b g i q p", i=dt.shape[2])
-    y = y + torch.exp(log_decay)[..., None] * from_before
-    to_end = torch.exp(log_decay[..., -1:] - log_decay + (rest[..., -1:] - rest))  # (b, g, i, q)
-    value = rearrange(value * to_end[..., None], "b g i q p -> b g (i p) q")
-    written = rearrange(value @ B, "b g (i p) n -> b (g i) p n", i=dt.shape[2])
-    kept = rearrange(torch.exp(log_decay[..., -1]), "b g i -> b (g i) 1 1")
-    return rearrange(y, "b g i q p -> b q (g i) p").to(x.dtype), kept * state + written
+    # The heads of a group stand side by side as columns of one matrix.
+    columns = rearrange(state, "b (g i) p n -> b g n (i p)", g=g)
+    before = rearrange(C @ columns, "b g q (i p) -> b g i q p", i=dt.shape[2]) * torch.exp(total)[..., None]
+
+    rows = rearrange(u * L[..., -1, :, None], "b g i q p -> b g (i p) q")
+    own = rearrange(rows @ B, "b g (i p) n -> b (g i) p n", i=dt.shape[2])
+    state = rearrange(torch.exp(total[..., -1]), "b g i -> b (g i) 1 1") * state + own
+    return rearrange(within + before, "b g i q p -> b q (g i) p").to(x.dtype), state
 
 
-def _running_sum(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The cumulative sum along the last axis, rounded, and what rounding took off it (a constant to autograd).
+def segsum(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over segments: (..., q) -> (..., q, q), a_{s+1} + ... + a_t at (t, s) and -inf for s > t; and the running sums (..., q).
 
-    Decays inside a chunk come from differences of two sums, each much larger than the difference can be: rounding them
-    first would cost two digits where decays are strong (A = -16, dt = 2, chunk 64: 2e-5 instead of 1e-7).
+    A segment is a difference of two running sums, each of which may be much larger: rounding these first would cost two digits
+    where decays are strong (A = -16, dt = 2, q = 64: 2e-5 instead of 1e-7). So the sums are float64, and what rounding takes off
+    them is put back into the difference (a constant to autograd).
     """
-    wider = x.dtype if x.device.type == "mps" else torch.float64  # that device has no float64
-    exact = torch.cumsum(x.to(wider), dim=-1)
-    rounded = exact.to(x.dtype)
-    return rounded, (exact.detach() - rounded.detach().to(wider)).to(x.dtype)
+    wider = a.dtype if a.device.type == "mps" else torch.float64  # that device has no float64
+    exact = torch.cumsum(a.to(wider), dim=-1)
+    total = exact.to(a.dtype)
+    rest = (exact.detach() - total.detach().to(wider)).to(a.dtype)
+    future = torch.ones(a.shape[-1], a.shape[-1], dtype=torch.bool, device=a.device).triu(1)
+    segments = total[..., :, None] - total[..., None, :]
+    return segments.add_(rest[..., :, None]).sub_(rest[..., None, :]).masked_fill_(future, -torch.inf), total
 
 
-def _no_future(table: Tensor) -> Tensor:
-    """(q, q): 0 on and below the diagonal, -inf above, whose exponential is 0."""
-    return torch.full(table.shape[-2:], -torch.inf, dtype=table.dtype, device=table.device).triu(1)
+def without_infinities(t: Tensor) -> tuple[Tensor, Tensor]:
+    """t, (..., q, i), with 0 for NaN and infinities; and what to add to a causal sum over q: 0 up to the first of them, itself not
+    finite from there on. Products with a mask's zeros would spread them to earlier positions: 0 * NaN is NaN."""
+    finite = torch.where(t.isfinite(), t, 0)
+    return finite, torch.cumsum(t.detach() - finite.detach(), dim=-2)
+
+
+def ssd(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk_size: int = 64, D: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The whole sequence: natively where a native form serves, else by `ssd_chunked`, whose arguments these are; and the skip.
+
+    D: (h,) for y + D x, or None. chunk_size means nothing to native forms. Returns: y (b, l, h, p), the last state (b, h, p, n).
+    """
+    if form := native.find("ssd", x, dt, A, B, C, D, state):
+        return form(x, dt, A, B, C, D, state)
+    if x.shape[1] == 1:
+        y, state = ssd_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
+        y = y[:, None]
+    else:
+        y, state = ssd_chunked(x, dt, A, B, C, state, chunk_size)
+    return y if D is None else skip(y, x, D), state
+
+
+def skip(y: Tensor, x: Tensor, D: Tensor) -> Tensor:
+    """y + D x per head, in y's dtype. x, y: (b, l, h, p); D: (h,), or (h, p) for Mamba-1."""
+    return y + (D if D.ndim == 2 else D[:, None]).to(y.dtype) * x
 
 
 def start_state(x: Tensor, B: Tensor, state: Tensor | None) -> Tensor:

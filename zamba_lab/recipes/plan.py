@@ -44,10 +44,11 @@ def unit_params(c: ZambaConfig) -> dict[str, list[int]]:
 def kept_per_token(c: ZambaConfig) -> dict[str, float]:
     """Numbers that autograd keeps for a token: in a Mamba-2 layer, in an invocation besides, and after the last layer.
 
-    The mixer is one operator that keeps its input; attention keeps what goes in and out of it, and is never a table.
+    A mixer keeps what its convolution, step size, scan and norm are given; attention what goes in and out of it, never a table.
     """
     d, e, width, kv = c.d_model, c.d_inner, c.attn_heads * c.head_dim, c.kv_heads * c.head_dim
-    layer = 2 * d + (e + c.conv_dim + c.ssm_heads) + e  # norm's two ends; in_proj's output; out_proj's input
+    layer = 2 * d + (e + c.conv_dim + c.ssm_heads)  # norm's two ends; in_proj's output
+    layer += c.conv_dim + 2 * c.ssm_heads + e + e  # the scan's x, B, C, the step size before and after softplus; the norm's two ends
     attention = 2 * c.d_attn + 2 * width + 2 * kv + width + c.attn_heads
     ranks = (c.lora_rank > 0) * c.lora_rank + 3 * c.lora_rank_qkv
     mlp = 2 * d + 4 * c.d_mlp + d  # norm's two ends; gate, up, act, product; link's input

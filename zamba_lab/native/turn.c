@@ -1,3 +1,0 @@
-#include "simd.h"
-#define KERNEL "turn.inc"
-#include "each_type.inc"
