@@ -311,12 +311,14 @@ def test_a_padded_prompt_is_decoded_under_an_intervention_as_the_prompt_is():
     torch.testing.assert_close(logits[:, 0], both[:, -1], rtol=0, atol=1e-9)
 
 
-def test_a_loss_without_a_token_before_it_or_of_padding_is_no_number():
+def test_a_loss_without_a_token_before_it_or_of_padding_is_0():
     model, (ids, mask) = make_model(BASE), padded(texts(), "inside")
     losses = lens.next_token_loss(model, ids, mask=mask)
     real = mask.bool()
     known = real[:, 1:] & (real.cumsum(1) > 0)[:, :-1]
-    assert torch.equal(losses.isfinite(), known) and losses.isnan().sum() == (~known).sum()
+    assert torch.equal(losses != 0, known)
+    found = lens.effect(model, ids, lens.resample("mixer", 0, ids), mask=mask)
+    assert found.change.abs().max() == 0 and found.control_change.abs().max() == 0
 
 
 def test_a_mask_of_another_shape_is_refused():

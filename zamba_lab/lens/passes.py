@@ -44,8 +44,8 @@ def next_token_loss(
         ids: (b, l), l >= 2.
         edit: trace edits in force during the pass, as `Trace` takes them.
 
-    Returns: (b, l - 1), float32 or wider: entry t belongs to position t + 1; NaN where that is padding or its row's first
-    token. Raises ValueError if l < 2.
+    Returns: (b, l - 1), float32 or wider: entry t belongs to position t + 1; 0 where that is padding or its row's first
+    token: `predicted` says where. Raises ValueError if l < 2.
     """
     return token_losses(run(model, ids, keep=["logits"], edit=edit, mask=mask)["logits"], ids, mask)
 
@@ -59,7 +59,7 @@ def token_losses(logits: Tensor, ids: Tensor, mask: Tensor | None = None) -> Ten
     positions = torch.arange(ids.shape[1], device=ids.device)
     previous = torch.where(mask.bool(), positions, 0).cummax(1).values[:, :-1]
     rows = torch.arange(len(ids), device=ids.device)[:, None]
-    return token_nll(logits[rows, previous], ids[:, 1:]).masked_fill(~predicted(mask), torch.nan)
+    return token_nll(logits[rows, previous], ids[:, 1:]).masked_fill(~predicted(mask), 0)
 
 
 def predicted(mask: Tensor) -> Tensor:
