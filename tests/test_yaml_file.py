@@ -21,6 +21,39 @@ def test_values_and_lines_are_read(tmp_path):
     assert lines[("axes", "rope", 1)] == 3 and lines[("axes", "width", 0)] == 5 and line_of(("axes", "none", 4), lines) == 2
 
 
+PLAIN = {
+    "1e-3": 1e-3,
+    "1.5E+2": 150.0,
+    ".5": 0.5,
+    "010": 10,
+    "08": 8,
+    "-0x1F": -31,
+    "0o17": 15,
+    "1_000": 1000,
+    "1:30": "1:30",
+    "2024-01-01": "2024-01-01",
+    "2024-99-99": "2024-99-99",
+    "1.2.3": "1.2.3",
+    "off": False,
+    "Yes": True,
+    "'off'": "off",
+    "y": "y",
+    "~": None,
+    "=": "=",
+}
+
+
+@pytest.mark.parametrize("written", PLAIN)
+def test_a_plain_value_is_what_json_and_yaml_1_2_make_of_it_and_on_and_off_are_truth_values(written, tmp_path):
+    found = read(tmp_path, f"a: {written}\n")[0]["a"]
+    assert found == PLAIN[written] and type(found) is type(PLAIN[written])
+
+
+def test_json_may_be_indented_by_tabs(tmp_path):
+    (tmp_path / "a.json").write_text('{\n\t"a": [1, {"b": "c d"}]\n}')
+    assert read_yaml(tmp_path / "a.json", "a run's file")[0] == {"a": [1, {"b": "c d"}]}
+
+
 def test_an_empty_file_holds_nothing(tmp_path):
     assert read(tmp_path, "") == (None, {(): 1})
 
@@ -39,10 +72,9 @@ def test_an_empty_file_holds_nothing(tmp_path):
         ("a: 1\nb: [", ":2: a run's file must be YAML or JSON|:3: a run's file must be YAML or JSON"),
         ("a: *unknown\n", ":1: a run's file must be YAML or JSON"),
         ("a: !!python/object/apply:os.system [ls]\n", ":1: a run's file must be YAML or JSON"),
-        ("a: 2024-99-99\n", "month must be in"),
         ("\x00", "must be YAML or JSON"),
     ],
-    ids=["aliases", "merges", "cycle", "deep", "deeper", "large", "twice", "key", "open", "no anchor", "python", "date", "binary"],
+    ids=["aliases", "merges", "cycle", "deep", "deeper", "large", "twice", "key", "open", "no anchor", "python", "binary"],
 )
 def test_a_file_out_of_bounds_is_refused_in_a_moment(tmp_path, text, rule):
     began = time.process_time()

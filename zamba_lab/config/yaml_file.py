@@ -20,10 +20,27 @@ Place = tuple[Any, ...]  # the keys and list indices that lead to a value
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as a text; here it is a number, as in JSON and in YAML 1.2."""
+    """Plain values as YAML 1.2 and JSON have them: 1e-3 is a number, 010 is ten, 1:30 and 2024-01-01 are texts.
+
+    YAML 1.1's on, off, yes and no stay truth values.
+    """
+
+    yaml_implicit_resolvers: dict = {}
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        digits = self.construct_scalar(node)
+        return int(digits, 0 if digits.lstrip("+-")[:2].lower() in ("0x", "0o") else 10)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$"), list("-+0123456789"))
+for _kind, _pattern, _first in (
+    ("bool", r"(?i:yes|no|true|false|on|off)$", "yYnNtTfFoO"),
+    ("null", r"(?i:~|null|)$", ("~", "n", "N", "")),
+    ("int", r"[-+]?(?:[0-9][0-9_]*|0[xX][0-9a-fA-F]+|0[oO][0-7]+)$", "-+0123456789"),
+    ("merge", r"<<$", "<"),
+    ("float", r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?i:inf)$|\.(?i:nan)$", "-+0123456789."),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(_pattern), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
 
 
 def read_yaml(file: str | Path, kind: str) -> tuple[Any, dict[Place, int]]:
@@ -38,7 +55,8 @@ def read_yaml(file: str | Path, kind: str) -> tuple[Any, dict[Place, int]]:
     try:
         if (size := file.stat().st_size) > MAX_BYTES:
             raise ValueError(f"{file}: {kind} has at most {MAX_BYTES:,} bytes: got {size:,}")
-        loader = _Loader(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        loader = _Loader(text.replace("\t", " ") if file.suffix == ".json" else text)  # JSON may be indented by tabs
         node = loader.get_single_node()
         if node is None:
             return None, lines
