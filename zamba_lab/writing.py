@@ -1,4 +1,4 @@
-"""Files that are complete or absent, whenever the writer is stopped and however full the disk is.
+"""Files that are complete or absent, whenever the writer is stopped and however full the disk is; and locks.
 
 Checkpoints of a run are not written by these: their names hold the hash of what is inside (train/files.py), and a saved model
 is several files together (checkpoints/save.py).
@@ -6,9 +6,11 @@ is several files together (checkpoints/save.py).
 
 from __future__ import annotations
 
+import errno
 import os
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,3 +38,36 @@ def write(file: Path, content: bytes) -> None:
     """Write a file by `atomic_file`."""
     with atomic_file(file) as out:
         out.write(content)
+
+
+class NoLocks(OSError):
+    """The file system of a lock file has no locks."""
+
+
+@contextmanager
+def locked(file: Path, seconds: float = 0.0) -> Iterator[None]:
+    """Hold a lock file; the lock ends with this process, however it ends, and the file stays.
+
+    Raises TimeoutError if another process has held it for so many seconds, and NoLocks where the file system has none. (filelock
+    then makes do with the file's existence, which outlives a killed process: others would wait for ever.)
+    """
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    lock = FileLock(file)
+    with warnings.catch_warnings(), suppress(Timeout):
+        warnings.simplefilter("ignore")  # of the way out that is refused next
+        lock.acquire(timeout=0)
+    if isinstance(lock, SoftFileLock):
+        lock.release()
+        raise NoLocks(
+            errno.ENOSYS, "this file system has no locks to keep processes out of each other's way: choose a folder on another", str(file)
+        )
+    try:
+        if not lock.is_locked:
+            lock.acquire(timeout=seconds)
+    except Timeout as error:
+        raise TimeoutError(errno.ETIMEDOUT, f"another process holds this lock, after {seconds:g} seconds still", str(file)) from error
+    try:
+        yield
+    finally:
+        lock.release()
