@@ -1,8 +1,8 @@
 """An ablation study's report with figures: Markdown, and one HTML file that needs nothing beside it.
 
-found = ablate.report(study, "runs/store")
-report.figures(found)["accuracy"]                   # a plotly figure
-report.write(found, "runs/store")                   # report.md, report.html
+result = ablate.report(study, "runs/store")
+report.figures(result)["accuracy"]                   # a plotly figure
+report.write(result, "runs/store")                   # report.md, report.html
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zamba_lab.ablate.claims import label
-from zamba_lab.ablate.reporting import Report
-from zamba_lab.ablate.store import write as write_whole
-from zamba_lab.ablate.verdicts import margin_of
 from zamba_lab import viz
+from zamba_lab.ablate.reporting import Report
+from zamba_lab.ablate.study import label
+from zamba_lab.ablate.verdicts import margin_of
+from zamba_lab.writing import write as write_whole
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -31,31 +31,31 @@ th,td{border-bottom:1px solid #e5e9ef;padding:4px 10px;text-align:left}th{color:
 .wide{overflow-x:auto}"""
 
 
-def figures(found: Report) -> dict[str, Figure]:
+def figures(result: Report) -> dict[str, Figure]:
     """By name: the effects on each metric of the study, learning curves, accuracy against state bytes, loss against FLOPs."""
-    made = {metric: effects(found, metric) for metric in found.study.metrics if any(one.metric == metric for one in found.contrasts)}
-    return made | {"learning": learning(found), "state": recall(found), "flops": work(found)}
+    made = {metric: effects(result, metric) for metric in result.study.metrics if any(row.metric == metric for row in result.contrasts)}
+    return made | {"learning": learning(result), "state": recall(result), "flops": work(result)}
 
 
-def effects(found: Report, metric: str) -> Figure:
+def effects(result: Report, metric: str) -> Figure:
     """A row for each arm: its difference from the base, with the interval and the verdict."""
-    rows = [one for one in found.contrasts if one.metric == metric]
-    seeds = max((one.seeds for one in rows), default=0)
+    rows = [row for row in result.contrasts if row.metric == metric]
+    seeds = max((row.seeds for row in rows), default=0)
     return viz.intervals(
-        *([getattr(one, name) for one in rows] for name in ("difference", "low", "high", "arm", "verdict")),
+        *([getattr(row, name) for row in rows] for name in ("difference", "low", "high", "arm", "verdict")),
         f"What each change does to {metric}",
         f"difference: {label(metric)}",
-        margin_of(found.study, metric),
+        margin_of(result.study, metric),
         f"against the base, {seeds} {'seed' if seeds == 1 else 'seeds'}, paired; 95 % BCa intervals; shaded: too small to matter",
     )
 
 
-def learning(found: Report) -> Figure:
+def learning(result: Report) -> Figure:
     """Held-out accuracy as training goes on, a line and a band of seeds for each arm."""
-    task = found.study.task
+    task = result.study.task
     levels = {"chance": task.chance} | ({} if task.plateau is None else {"seen, not bound": task.plateau})
     return viz.learning(
-        {arm: curve(cells) for arm, cells in found.found.items()},
+        {arm: curve(cells) for arm, cells in result.cells.items()},
         "Learning curves",
         "held-out accuracy",
         levels,
@@ -63,36 +63,36 @@ def learning(found: Report) -> Figure:
     )
 
 
-def recall(found: Report) -> Figure:
+def recall(result: Report) -> Figure:
     """Accuracy against the bytes that decoding carries, a point for each arm."""
-    rows = found.outcomes
+    rows = result.outcomes
     return viz.trade_off(
-        [_cost(found, one.arm)["state"] for one in rows],
-        [one.accuracy for one in rows],
-        [one.arm for one in rows],
+        [_cost(result, row.arm)["state"] for row in rows],
+        [row.accuracy for row in rows],
+        [row.arm for row in rows],
         "Recall against memory",
         "bytes that decoding carries",
         "accuracy",
-        [one.accuracy_low for one in rows],
-        [one.accuracy_high for one in rows],
+        [row.accuracy_low for row in rows],
+        [row.accuracy_high for row in rows],
     )
 
 
-def work(found: Report) -> Figure:
+def work(result: Report) -> Figure:
     """Held-out loss against the work of a token, a point for each arm."""
-    rows = found.outcomes
+    rows = result.outcomes
     return viz.trade_off(
-        [_cost(found, one.arm)["flops"] for one in rows],
-        [one.loss for one in rows],
-        [one.arm for one in rows],
+        [_cost(result, row.arm)["flops"] for row in rows],
+        [row.loss for row in rows],
+        [row.arm for row in rows],
         "Quality against work",
         "forward FLOPs a token",
         "held-out loss, nats",
     )
 
 
-def _cost(found: Report, arm: str) -> dict[str, Any]:
-    return next(row for row in found.costs if row["arm"] == arm)
+def _cost(result: Report, arm: str) -> dict[str, Any]:
+    return next(row for row in result.costs if row["arm"] == arm)
 
 
 def curve(cells: Mapping[int, Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -106,14 +106,14 @@ def curve(cells: Mapping[int, Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarra
     return np.array(steps, dtype=float), np.array(rows, dtype=float).reshape(len(cells), len(steps))
 
 
-def as_html(found: Report) -> str:
+def as_html(result: Report) -> str:
     """The report as one page: tables, figures, and plotly's own code, so that it opens anywhere and without a network."""
-    drawn = [figure.to_html(full_html=False, include_plotlyjs=k == 0) for k, figure in enumerate(figures(found).values())]
-    title = html.escape(found.study.name)
+    drawn = [figure.to_html(full_html=False, include_plotlyjs=k == 0) for k, figure in enumerate(figures(result).values())]
+    title = html.escape(result.study.name)
     head = f"<meta charset='utf-8'><title>{title}</title><style>{STYLE}</style>"
     return (
         f"<!DOCTYPE html>\n<html lang='en'><head>{head}</head><body>\n"
-        f"{page(found.markdown())}\n<h2>Figures</h2>\n" + "\n".join(drawn) + "\n</body></html>\n"
+        f"{page(result.markdown())}\n<h2>Figures</h2>\n" + "\n".join(drawn) + "\n</body></html>\n"
     )
 
 
@@ -137,14 +137,16 @@ def page(markdown: str) -> str:
 
 
 def inline(text: str) -> str:
-    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text.replace("\\|", "|"), quote=False))
+    """HTML of a line of Markdown: bold, and the escapes of `reporting.plain`."""
+    text = html.escape(html.unescape(text.replace("\\|", "|")), quote=False)
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", text)
 
 
-def write(found: Report, folder: str | Path) -> list[Path]:
+def write(result: Report, folder: str | Path) -> list[Path]:
     """report.md and report.html in a folder. Raises OSError if there is no room; what was there stays."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = {folder / "report.md": found.markdown(), folder / "report.html": as_html(found)}
+    files = {folder / "report.md": result.markdown(), folder / "report.html": as_html(result)}
     for file, text in files.items():
         write_whole(file, text.encode())
     return list(files)

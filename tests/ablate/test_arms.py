@@ -6,8 +6,8 @@ import pytest
 from ablate.tiny import BASE, TRAIN, WIDE, Before, study
 
 from zamba_lab.ablate import AXES, Study, read_study
-from zamba_lab.ablate.arms import Impossible, arms_of
-from zamba_lab.ablate.axes import changed
+from zamba_lab.ablate.arms import StudyError, arms_of
+from zamba_lab.ablate.arms import changed
 
 LEVELS = {
     ("mixer", "mamba1"): dict(mixer="mamba1"),
@@ -77,14 +77,14 @@ REFUSED = {
 
 @pytest.mark.parametrize("message, axes", REFUSED.items())
 def test_an_arm_that_cannot_be_had_is_refused(message, axes):
-    with pytest.raises(Impossible) as error:
+    with pytest.raises(StudyError) as error:
         arms_of(BASE, axes, {}, [])
     assert message in str(error.value) and error.value.place[:2] == ("axes", next(iter(axes)))
 
 
 def test_a_switch_without_an_effect_is_no_arm():
     pure = replace(BASE, n_shared_blocks=0)
-    with pytest.raises(Impossible, match="'no adapters' is the same model as 'base'"):
+    with pytest.raises(StudyError, match="'no adapters' is the same model as 'base'"):
         arms_of(pure, {}, {"no adapters": {"lora_rank": 0}}, [])
 
 

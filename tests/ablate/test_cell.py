@@ -12,8 +12,8 @@ from ablate.tiny import BASE, TRAIN, Before
 from ablate.tiny import study as tiny_study
 from processes import python
 
-from zamba_lab.ablate import Cell, Quiet, Store, report, run, run_cell, trained
-from zamba_lab.ablate.cell import hash_of, measured_once
+from zamba_lab.ablate import Cell, Quiet, Store, load_trained, report, run, run_cell
+from zamba_lab.ablate.cell import hash_of, score
 from zamba_lab.ablate.store import COLUMNS
 from zamba_lab.model import Zamba
 
@@ -77,7 +77,7 @@ def test_a_record_has_what_the_store_keeps_and_the_curve_what_was_measured(tmp_p
     assert len(record["link_shares"]) == 1 and record["link_shares"][0] > 0
     model = Zamba(BASE)
     model.load_state_dict(weights)
-    again = measured_once(model.eval(), Before().unseen(), CELL, 6)
+    again = score(model.eval(), Before().unseen(), CELL, 6)
     assert record["curve"][-1]["accuracy"] == again["accuracy"] and json.loads(record["slices"]).keys() == {"loss.late"}
 
 
@@ -99,11 +99,11 @@ def test_other_tasks_are_looked_at_in_the_end(tmp_path):
 def test_a_trained_model_comes_back_from_the_store(tmp_path):
     study = tiny_study(weights=True, seeds=(0,))
     run(study, tmp_path / "store", 1, Quiet())
-    model = trained(study, tmp_path / "store", "conv=off", 0)
-    record = report(study, tmp_path / "store").found["conv=off"][0]
+    model = load_trained(study, tmp_path / "store", "conv=off", 0)
+    record = report(study, tmp_path / "store").cells["conv=off"][0]
     assert hash_of(model.state_dict()) == record["weights_sha256"] and not model.training
     with pytest.raises(ValueError, match="no cell of arm 'conv=off' and seed 7: there are the arms base, conv=off and the seeds"):
-        trained(study, tmp_path / "store", "conv=off", 7)
+        load_trained(study, tmp_path / "store", "conv=off", 7)
     with pytest.raises(ValueError, match="no weights were kept"):
         drawn(few := tiny_study(seeds=(0,)), {"base": [0.5], "conv=off": [0.5]}, store := Store(tmp_path / "other"))
-        trained(few, store, "base", 0)
+        load_trained(few, store, "base", 0)

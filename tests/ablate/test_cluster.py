@@ -137,7 +137,7 @@ class Ray:
 
     exceptions = SimpleNamespace(RayError=Lost)
 
-    def __init__(self, run=cluster.run_far, start=lambda: None):
+    def __init__(self, run=cluster.run_remote, start=lambda: None):
         self.run, self.start, self.given, self.cancelled, self.down = run, start, {}, [], False
 
     def is_initialized(self):
@@ -213,7 +213,7 @@ def test_a_node_with_another_version_refuses_the_cell(monkeypatch):
     address = cell.address
     monkeypatch.setattr(cells, "CODE", 99)
     with pytest.raises(ValueError, match=f"must have the zamba_lab of the machine that keeps the store: cell {address} is"):
-        cluster.run_far(cell, address)
+        cluster.run_remote(cell, address)
 
 
 def test_where_there_is_no_cluster_or_no_ray_it_is_said_what_to_do(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 from ablate.tiny import study
 from scipy.stats import binomtest
 
-from zamba_lab.ablate import Claim, contrasts, judged, statistics as st
+from zamba_lab.ablate import Claim, contrasts, claim_results, statistics as st
 
 STUDIES, SEEDS = 1000, 8
 ONE = study(seeds=range(SEEDS), axes={"conv": [True, False]})
@@ -97,7 +97,7 @@ def test_at_most_one_in_twenty_studies_of_arms_that_are_the_same_confirms_a_clai
     values, differences = studies(THREE, two_humped, seed=2)
     ask(differences, "greater")
     ask(differences, "less")
-    answers = [{each.answer for each in judged(THREE, made_up(THREE, one))} for one in values]
+    answers = [{each.answer for each in claim_results(THREE, made_up(THREE, one))} for one in values]
     wrong = sum("confirmed" in one for one in answers)
     assert 0 < wrong <= 0.05 * STUDIES, f"{wrong} of {STUDIES} studies"
 
@@ -144,7 +144,7 @@ def test_arms_of_which_one_seed_in_eight_fails_are_not_called_equivalent_and_no_
     said = [verdicts_of(one, made_up(one, each))[0] for each in values]
     assert not any("equivalent" in word or "within" in word for word in said)
     assert sum("alike in 8 of 8 seeds (up to 31% may not be)" in word for word in said) > 0.25 * STUDIES, "nothing is tempting here"
-    answers = [[each.answer for each in judged(one, made_up(one, each))] for each in values]
+    answers = [[each.answer for each in claim_results(one, made_up(one, each))] for each in values]
     wrong = sum(equal == "confirmed" or less == "not confirmed" for equal, less in answers)
     assert wrong <= 0.05 * STUDIES, f"{wrong} of {STUDIES} studies"
 

@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from zamba_lab.ablate import Match, match
-from zamba_lab.ablate.axes import changed
+from zamba_lab.ablate.arms import changed
 from zamba_lab.ablate.matching import quantity, table
 from zamba_lab.model import Zamba
 from zamba_lab import native
@@ -60,7 +60,7 @@ def test_matched_state_agrees_within_two_percent_by_nbytes(arm):
 def test_an_arm_that_agrees_already_is_left_as_it_is():
     for arm in (changed(WIDE, "rope", False), changed(WIDE, "link", "stream"), WIDE):
         found = match(arm, WIDE, Match("params"), context=8)
-        assert found.config == arm and found.turned == {} and found.off == 0
+        assert found.config == arm and found.adjusted == {} and found.off == 0
 
 
 def test_what_cannot_agree_comes_nearest_and_says_so():
@@ -71,7 +71,7 @@ def test_what_cannot_agree_comes_nearest_and_says_so():
     nearest = min(abs(quantity(one, "params", 8) / WIDE.n_params - 1) for one in others)
     assert abs(found.off) <= nearest + 1e-12, "another width comes nearer"
     row = table([("pure", found)], "params", 8)[0]
-    assert row["ok"] is False and row["params"] == found.config.n_params and "d_model 32 ->" in row["turned"]
+    assert row["ok"] is False and row["params"] == found.config.n_params and "d_model 32 ->" in row["adjusted"]
 
 
 def test_a_study_trains_its_arms_as_matched():
@@ -85,7 +85,7 @@ def test_a_study_trains_its_arms_as_matched():
     [
         (dict(by="width"), "params, flops, state"),
         (dict(by="params", tolerance=0), "above 0"),
-        (dict(by="params", knobs=("colour",)), "widths that may be turned"),
+        (dict(by="params", knobs=("colour",)), "widths that may be adjusted"),
     ],
 )
 def test_a_match_of_nothing_known_is_refused(wrong, message):

@@ -56,7 +56,7 @@ def test_planted_effects_get_their_verdicts_and_claims_their_answers(tmp_path):
         "lora_rank=0": "no verdict",
         "conv=off": "less",
     }
-    assert {one.claim.text: one.answer for one in found.judged} == {
+    assert {one.claim.text: one.answer for one in found.claims} == {
         "memory is needed": "confirmed",
         "positions do nothing": "unclear",
         "adapters help": "unclear",
@@ -73,7 +73,7 @@ def test_too_few_seeds_and_missing_cells_are_said(tmp_path):
     made_up, store = planted(tmp_path)
     fewer = report(replace(made_up, seeds=SEEDS[:5]), store)
     assert {one.verdict for one in fewer.contrasts} == {"no verdict (5 seeds, 6 needed)"}
-    assert {one.answer for one in fewer.judged} == {"unclear"}
+    assert {one.answer for one in fewer.claims} == {"unclear"}
     more = report(replace(made_up, seeds=(*SEEDS, 99)), store)
     assert more.missing == 5 and "5 cells are missing" in more.markdown()
     with pytest.raises(ValueError, match="no finished cell"):
@@ -90,7 +90,7 @@ def test_arms_are_compared_by_the_metrics_of_the_study(tmp_path):
     assert (steps.difference, steps.margin) == (0, made_up.train.evaluate_every)  # nobody solved it: all made all steps
     assert "steps until solved" in found.markdown() and 'of "late"' in found.markdown()
     with pytest.raises(ValueError, match="no slice for the metric 'loss.early': there are loss.late"):
-        contrasts(made_up, found.found, ["loss.early"])
+        contrasts(made_up, found.cells, ["loss.early"])
     with pytest.raises(ValueError, match="a metric is one of accuracy, loss, solve_rate, steps, or loss.NAME"):
         replace(made_up, metrics=("speed",))
 
@@ -117,7 +117,7 @@ def test_a_claim_is_tested_in_the_direction_it_names_and_corrected_within_its_ax
     made_up = study(seeds=SEEDS[:6], axes={"d_state": [8, 16], "rope": [False]}, claims=claims)
     store, up = Store(tmp_path / "store"), np.linspace(0, 0.01, 6)
     drawn(made_up, {"base": up, "d_state=8": 0.5 + up * 0.9, "d_state=16": 0.5 + up * 1.1, "rope=off": 0.5 + up * 0.9}, store)
-    found = report(made_up, store).judged
+    found = report(made_up, store).claims
     assert [one.contrast.p for one in found] == pytest.approx([2 / 64, 2 / 64, 1, 1 / 64])
     assert [one.answer for one in found] == ["confirmed", "confirmed", "not confirmed", "confirmed"]
 

@@ -11,7 +11,7 @@ import torch
 from ablate.tiny import Wrong, study
 
 from zamba_lab.ablate import Live, Quiet, Store, SweepStopped, live, plan, run, run_cell, runner
-from zamba_lab.ablate.pool import Worker, outcome
+from zamba_lab.ablate.runner import Worker, outcome
 
 
 class Line:
@@ -113,7 +113,7 @@ def test_two_at_one_cell_run_it_once(tmp_path):
     with store.claim(cell.address):
         assert outcome(cell, Store(store.folder), Line()) == ("busy", None)
     assert outcome(cell, store, Line()) == ("done", "unsolved")
-    assert outcome(cell, Store(store.folder), Line()) == ("done", "was finished")
+    assert outcome(cell, Store(store.folder), Line()) == ("done", "unsolved")
 
 
 def test_a_busy_cell_is_asked_for_again_until_it_is_done(tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_a_busy_cell_is_asked_for_again_until_it_is_done(tmp_path, monkeypatch):
             waits.append(time.monotonic())
             yield workers[0], *(("busy", None) if len(waits) < 3 else ("done", "unsolved"))
 
-    monkeypatch.setattr(runner, "said", told)
+    monkeypatch.setattr(runner, "reports", told)
     runner.sweep(store, [one], [Held()], Quiet())
     assert len(waits) == 3 and waits[2] - waits[0] >= 0.2
 
@@ -144,16 +144,16 @@ def test_a_full_disk_stops_the_sweep_and_a_cell_that_fails_says_which(tmp_path, 
     kind, why = outcome(one.cell, store, Line())
     assert kind == "full" and "No space left" in why and store.query() == []
     with pytest.raises(OSError, match="the sweep stops, its store is whole.*No space left"):
-        runner._settle(kind, why, one, {}, None, [], Quiet())
+        raise runner.stopped(one, kind, why)
     with monkeypatch.context() as no_room_for_a_claim:
         no_room_for_a_claim.setattr(Store, "claim", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         assert outcome(one.cell, store, Line()) == ("full", "[Errno 28] No space left on device")
     kind, why = outcome(plan(study(task=Wrong())).cells[0].cell, store, Line())
     assert kind == "failed"
     with pytest.raises(SweepStopped, match=r"arm 'base', seed 0\) failed: ValueError: ids must lie in 0..10"):
-        runner._settle(kind, why, one, {}, None, [], Quiet())
+        raise runner.stopped(one, kind, why)
     with pytest.raises(SweepStopped, match="its worker died 3 times, the last time with exit status -9"):
-        runner._settle("died", -9, one, {one.cell.address: 3}, None, [], Quiet())
+        raise runner.stopped(one, "died", -9)
 
 
 def test_rates_are_chosen_before_the_cells_that_count(tmp_path):
@@ -181,7 +181,7 @@ def test_the_table_says_what_runs_what_is_done_and_when_all_will_be(monkeypatch)
     out, todo = io.StringIO(), plan(study())
     out.isatty = lambda: True
     show = Live(out)
-    show.begin(todo, list(todo.cells[1:]), 2)
+    show.begin(todo, {todo.cells[0].cell.address: "diverged"}, 2)
     show.row(todo.cells[2], {"step": 1, "loss": 2.0, "accuracy": None})
     show.row(todo.cells[2], {"step": 3, "loss": 1.5, "accuracy": 0.25})
     show.drawn = 0
@@ -193,19 +193,19 @@ def test_the_table_says_what_runs_what_is_done_and_when_all_will_be(monkeypatch)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_an_arm_whose_block_is_hardly_heard_is_named_as_soon_as_it_says_something(terminal):
+def test_an_arm_whose_attention_starts_too_quiet_is_named_as_soon_as_a_cell_reports(terminal):
     out, todo = io.StringIO(), plan(study())
     out.isatty = lambda: terminal
     show = Live(out)
-    show.begin(todo, list(todo.cells), 2)
+    show.begin(todo, {}, 2)
     show.row(todo.cells[0], {"step": 1, "loss": 2.0, "link_shares": [0.4, 1.9]})
     show.row(todo.cells[2], {"step": 1, "loss": 2.0, "link_shares": [1.0, 0.25]})
     show.end()
-    assert out.getvalue().count("(!)") == 1 and "the block is hardly heard at first" in out.getvalue()
-    assert show.rows()[2][4].endswith("(!) the block is hardly heard at first") and "(!)" not in show.rows()[1][4]
+    assert out.getvalue().count("(!)") == 1 and "attention starts too quiet" in out.getvalue()
+    assert show.rows()[2][4].endswith("(!) attention starts too quiet") and "(!)" not in show.rows()[1][4]
 
 
-def test_a_cell_says_how_loud_its_block_is_from_the_first_row(tmp_path):
+def test_a_cell_reports_how_loud_its_attention_starts_from_the_first_row(tmp_path):
     line, cell = Line(), plan(study()).cells[0].cell
     outcome(cell, Store(tmp_path / "store"), line)
     kept = Store(tmp_path / "store").records([cell.address])[cell.address]["link_shares"]
@@ -224,7 +224,7 @@ def test_in_a_notebook_the_table_is_updated_in_place(monkeypatch):
     monkeypatch.setattr(live, "in_notebook", lambda: True)
     monkeypatch.setattr(IPython.display, "display", lambda page, display_id: Handle.pages.append(page.data) or Handle())
     show, todo = Live(io.StringIO()), plan(study())
-    show.begin(todo, list(todo.cells), 2)
+    show.begin(todo, {}, 2)
     show.done(todo.cells[0], "solved")
     show.end()
     assert len(Handle.pages) == 2 and "<td style='text-align:left'>0/2</td>" in Handle.pages[0]

@@ -1,5 +1,6 @@
 """The store: cells whole or absent, each once, of one format; asked in SQL."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -38,8 +39,8 @@ def test_an_empty_store_has_no_rows(tmp_path):
     assert store.query() == [] and store.records(["a"]) == {} and store.finished() == set()
 
 
-def test_files_put_together_hold_each_cell_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MANY", 3)
+def test_files_compact_hold_each_cell_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "COMPACT_FROM", 3)
     store = filled(tmp_path / "store")
     assert sorted(file.name[:5] for file in store.cells.iterdir()).count("many-") == 1 and len(list(store.cells.iterdir())) == 3
     assert len(store.query()) == 5 and Store(tmp_path / "store").finished() == {cell.address for cell in CELLS}
@@ -108,3 +109,87 @@ def test_a_claimed_cell_is_nobody_elses_and_a_finished_one_nobodys(tmp_path):
     with one.claim(address) as mine:
         assert not mine
     assert not list(one.claims.iterdir())
+
+
+HARM = [
+    "copy (select 1) to '{file}'",
+    "copy cells to '{store}/cells/{cell}' (format parquet, use_tmp_file false)",
+    "copy (select 1 as x) to '{file}' (format csv, use_tmp_file false)",
+    "export database '{file}'",
+    "attach '{file}'",
+    "attach '{secret}' as other (type sqlite)",
+    "create table t as select * from read_csv('{secret}')",
+    "select * from read_csv('{secret}')",
+    "select * from read_text('{secret}')",
+    "select * from read_blob('{secret}')",
+    "select * from read_parquet('{store}/cells/{cell}')",
+    "select * from '{secret}'",
+    "select * from glob('{folder}/*')",
+    "select * from sniff_csv('{secret}')",
+    "import database '{folder}'",
+    "install httpfs",
+    "load '{file}'",
+    "set enable_external_access = true",
+    "set temp_directory = '{file}'",
+    "set log_query_path = '{file}'",
+    "set python_enable_replacements = true",
+    "pragma enable_profiling = 'json'",
+    "call enable_logging(storage = 'file', storage_path = '{file}')",
+    "select * from CELLS_OF_THE_TEST",
+    "select 1; copy (select 1) to '{file}'",
+    "no query",
+]
+
+
+@pytest.mark.parametrize("sql", HARM)
+def test_a_query_reads_the_cells_and_nothing_else_and_writes_nothing(sql, tmp_path):
+    CELLS_OF_THE_TEST = [1]  # noqa: F841, N806 - DuckDB would find it by its name
+    store, secret = filled(tmp_path / "store"), tmp_path / "secret.csv"
+    secret.write_text("secret\n1\n")
+    cell = next(store.cells.iterdir())
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(ValueError, match="a query reads the table cells and nothing else"):
+        store.query(sql.format(file=tmp_path / "harm", secret=secret, store=store.folder, cell=cell.name, folder=tmp_path))
+    after = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert after.keys() - {store.folder / "lock"} == before.keys() - {store.folder / "lock"}
+    assert all(after[file] == content for file, content in before.items())
+
+
+def test_a_folder_whose_name_is_a_pattern_is_a_folder(tmp_path):
+    filled(tmp_path / "other1")
+    store = filled(tmp_path / "other[1]*?")
+    assert len(store.query()) == 5 and store.statuses() == {cell.address: "unsolved" for cell in CELLS}
+
+
+@pytest.fixture
+def without_locks(monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="locks are another system call there")
+
+    def none(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+
+
+def test_without_locks_a_store_is_read_and_no_cell_of_it_is_run(tmp_path, without_locks):
+    """A soft lock would wait for ever for a process that was killed: here its file is there already."""
+    store = filled(tmp_path / "store")
+    (store.folder / "lock").write_text("")
+    store.claims.mkdir()
+    (store.claims / CELLS[0].address).write_text("")
+    assert len(store.query()) == 5 and store.has(CELLS[0].address)
+    store.compact()
+    assert len(list(store.cells.iterdir())) == 5, "nobody compacts what another may be reading"
+    for seed in (0, 9):
+        with pytest.raises(OSError, match="this file system has no locks"):
+            with store.claim(replace(CELLS[0], train=replace(TRAIN, seed=seed)).address):
+                pass
+
+
+def test_a_process_that_holds_the_store_for_ever_is_waited_for_so_long_and_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.3)
+    store = filled(tmp_path / "store")
+    with writing.locked(store.folder / "lock"):
+        with pytest.raises(TimeoutError, match="another process holds this lock, after 0.3 seconds still"):
+            store.query()
+    assert len(store.query()) == 5

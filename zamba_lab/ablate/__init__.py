@@ -2,62 +2,47 @@
 
     study = ablate.read_study("study.yaml")           # or ablate.Study(...)
     ablate.run(study, "runs/store")                   # stopped and started as often as you like
-    print(ablate.report(study, "runs/store"))         # what was found, and how sure it is
+    print(ablate.report(study, "runs/store"))         # the answers, and how sure they are
 
 Read in this order:
 
-    study.py         a study as one value;  files.py from YAML or JSON;  claims.py what is claimed beforehand
-    axes.py          what an arm may change;  arms.py all arms of a study
-    matching.py      widths adjusted until arms cost the same
+    study.py         a study as one value, from YAML or JSON; what is trusted; its claims
+    arms.py          what an arm may change, and all arms of a study;  matching.py widths adjusted until arms cost the same
     cell.py          one architecture, task and seed: its address and its run
-    planning.py      the cells of a study, learning rates first;  store.py where results are kept
-    trained.py       the model that a cell left behind
-    runner.py        running them;  pool.py the workers;  live.py the table;  cluster.py the same on many machines
+    store.py         where results are kept
+    planning.py      the cells of a study, learning rates first; studies that come with the lab; trained models
+    runner.py        running the cells in worker processes;  live.py the table;  cluster.py the same on many machines
     statistics.py    tests and intervals;  verdicts.py outcomes, contrasts and claims of a study
     reporting.py     all of it as text;  with figures: zamba_lab.report
-    box.py           the studies that come with the lab
     command.py       `zamba-lab ablate`
 """
 
 from importlib import import_module
 
 _HOME = {
-    "Study": "study",
-    "read_study": "study",
-    "Match": "matching",
-    "match": "matching",
-    "Claim": "claims",
-    "AXES": "axes",
-    "Arm": "arms",
-    "Cell": "cell",
-    "run_cell": "cell",
-    "plan": "planning",
-    "Plan": "planning",
-    "Store": "store",
-    "run": "runner",
-    "SweepStopped": "runner",
-    "Live": "live",
-    "Quiet": "live",
-    "outcomes": "verdicts",
-    "contrasts": "verdicts",
-    "judged": "verdicts",
-    "by_arm": "verdicts",
-    "report": "reporting",
-    "Report": "reporting",
-    "run_on_ray": "cluster",
-    "stored": "box",
-    "trained": "trained",
+    "study": ("Study", "Claim", "read_study"),
+    "arms": ("AXES", "Arm"),
+    "matching": ("Match", "match"),
+    "cell": ("Cell", "run_cell"),
+    "store": ("Store",),
+    "planning": ("Plan", "plan", "stored", "load_trained"),
+    "runner": ("run", "SweepStopped"),
+    "live": ("Live", "Quiet"),
+    "cluster": ("run_on_ray",),
+    "verdicts": ("by_arm", "outcomes", "contrasts", "claim_results"),
+    "reporting": ("report", "Report"),
 }
-__all__ = list(_HOME)
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+__all__ = list(_MODULE)
 
 
 def __getattr__(name: str):
-    if name not in _HOME:
+    if name not in _MODULE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_MODULE])

@@ -2,7 +2,8 @@
 
 The address is a hash of all that decides the outcome, so a cell that was run is never run again, whichever study asks for it.
 The versions of torch, numpy and Python are not in it. They round otherwise and compute the same, and with them in it each update
-would throw a store away; so bits are promised for one set of versions, and a record says which torch and Python made it.
+would throw a store away. A record says which torch and Python made it; on another machine the same cell differs by rounding, and
+training makes that grow.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from zamba_lab.train.state import MOVABLE
 # Raised when a change of the code changes what a cell gives (tests/ablate/test_golden.py says so). Cells of another number
 # have other addresses: they stay in a store and are never mixed in.
 CODE = 1
-LOUD = (0.3, 2.0)  # RMS(link out) / RMS(stream) outside of this is worth a word
-PIECE = 128  # sequences looked at in one forward pass
-SECOND = 1_000_000_000  # added to the step: another sample of held-out sequences
+LINK_RANGE = (0.3, 2.0)  # RMS(link out) / RMS(stream) outside of this is worth a warning
+FORWARD_BATCH = 128  # sequences in one forward pass of an evaluation
+SECOND_SAMPLE = 1_000_000_000  # added to the step: another sample of held-out sequences
 # what a training argument must be free of to stay out of the address; steps and schedule decide where a cell ends
 SILENT = {name.removeprefix("train.") for name in MOVABLE} - {"steps", "schedule", "evaluate_every"}
 
@@ -44,7 +45,8 @@ SILENT = {name.removeprefix("train.") for name in MOVABLE} - {"steps", "schedule
 class Cell:
     """config: the architecture, initialisation included. train: its seed decides initial weights and data alike.
 
-    also: other tasks on which the trained model is looked at. weights: whether the trained weights are kept.
+    solved: the accuracy that ends the cell; sample: held-out sequences in an evaluation. also: other tasks on which the trained
+    model is measured. weights: whether the trained weights are kept.
     """
 
     config: ZambaConfig
@@ -64,8 +66,7 @@ class Cell:
 
     @cached_property
     def address(self) -> str:
-        whole = f"{CODE}\n" + "\n".join(self.facts.values())
-        return hashlib.sha256(whole.encode()).hexdigest()[:32]
+        return _sha256(f"{CODE}\n" + "\n".join(self.facts.values()))[:32]
 
     @property
     def flops(self) -> float:
@@ -75,6 +76,10 @@ class Cell:
 
 def _text(values: Any) -> str:
     return json.dumps(values, sort_keys=True, separators=(",", ":"))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @lru_cache(maxsize=4096)
@@ -90,7 +95,7 @@ def _task_text(task: Any) -> str:
 def run_cell(
     cell: Cell, folder: Path, on_row: Callable[[Mapping[str, Any]], object] = lambda row: None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Run a cell, or go on with it where it was stopped: the outcome is the same, bit by bit.
+    """Run a cell, or go on with it where it was stopped; on one machine, with one thread, the outcome is the same.
 
     Args:
         folder: of this cell alone, for checkpoints and metrics while it runs.
@@ -101,39 +106,44 @@ def run_cell(
     """
     torch.manual_seed(cell.train.seed)
     model = Zamba(cell.config)
-    heard = link_shares(model, cell)
+    shares = link_shares(model, cell)
     data = Labelled(cell.task.batch, cell.task.length, {"address": cell.address})
-    measure = lambda model, step: measured(model, cell, step)  # noqa: E731
     began, error = time.perf_counter(), ""
     try:
-        train(model, data, cell.train, folder, measure=measure, until=solved, on_row=[lambda row: on_row({**row, "link_shares": heard})])
-    except FloatingPointError as found:
-        error = str(found)
+        train(
+            model,
+            data,
+            cell.train,
+            folder,
+            measure=lambda model, step: evaluate(model, cell, step),
+            until=is_solved,
+            on_row=[lambda row: on_row({**row, "link_shares": shares})],
+        )
+    except FloatingPointError as divergence:
+        error = str(divergence)
     rows = read_metrics(folder)
     weights = {} if error else {name: value.detach().clone() for name, value in model.state_dict().items()}
-    others = {} if error else cell.also
-    also = {name: measured_once(model.eval(), task.unseen(), cell, 0)["accuracy"] for name, task in others.items()}
-    return record(cell, rows, error, weights, also, heard, time.perf_counter() - began), weights
+    also = {} if error else {name: score(model.eval(), task.unseen(), cell, 0)["accuracy"] for name, task in cell.also.items()}
+    return record(cell, rows, error, weights, also, shares, time.perf_counter() - began), weights
 
 
-def solved(row: Mapping[str, Any]) -> bool:
+def is_solved(row: Mapping[str, Any]) -> bool:
     """Whether a row of metrics is the last."""
     return bool(row.get("solved"))
 
 
-@torch.no_grad()
-def measured(model: nn.Module, cell: Cell, step: int) -> dict[str, Any]:
-    """Accuracy and loss on held-out sequences that are new at each step; solved if a second sample says so, too."""
-    found = measured_once(model, cell.task.unseen(), cell, step)
-    again = found["accuracy"] >= cell.solved and measured_once(model, cell.task.unseen(), cell, SECOND + step)["accuracy"]
-    return {**found, "solved": float(again >= cell.solved) if again else 0.0}
+def evaluate(model: nn.Module, cell: Cell, step: int) -> dict[str, Any]:
+    """Accuracy and loss on held-out sequences that are new at each step; solved: 1.0 if a second sample reaches the accuracy, too."""
+    scores = score(model, cell.task.unseen(), cell, step)
+    solved = scores["accuracy"] >= cell.solved and score(model, cell.task.unseen(), cell, SECOND_SAMPLE + step)["accuracy"] >= cell.solved
+    return {**scores, "solved": float(solved)}
 
 
 @torch.no_grad()
-def measured_once(model: nn.Module, task: Any, cell: Cell, step: int) -> dict[str, float]:
+def score(model: nn.Module, task: Any, cell: Cell, step: int) -> dict[str, float]:
     """accuracy, held_out_loss in nats, and the loss of each of the task's slices as loss.NAME."""
     ids, labels = task.batch(cell.train.seed, step, cell.sample)
-    parts = [scored(model(some), wanted) for some, wanted in zip(ids.split(PIECE), labels.split(PIECE))]
+    parts = [_answers(model(part), wanted) for part, wanted in zip(ids.split(FORWARD_BATCH), labels.split(FORWARD_BATCH))]
     right, nats = (torch.cat(part) for part in zip(*parts))
     asked = labels != IGNORE
     slices = {
@@ -142,21 +152,24 @@ def measured_once(model: nn.Module, task: Any, cell: Cell, step: int) -> dict[st
     return {"accuracy": float(right[asked].mean()), "held_out_loss": float(nats[asked].mean()), **slices}
 
 
-def scored(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _answers(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Whether each answer is right, and its loss in nats, (n, l) float64; 0 where nothing is asked."""
     return (logits.argmax(-1) == labels).double(), token_nll(logits.double(), labels)
 
 
 def link_shares(model: nn.Module, cell: Cell) -> list[float]:
-    """`lens.link_ratios` before training, on sequences of the cell's task."""
+    """`lens.link_ratios` before training, on sequences of the cell's task.
+
+    Far below 1 the block adds next to nothing, and its gradient is small: the arm is then trained as if it were its SSM.
+    """
     return link_ratios(model.eval(), cell.task.batch(cell.train.seed, 0, 16)[0])
 
 
-def loudness(shares: Sequence[float]) -> str:
-    """What is worth a word about `link_shares`; "" if nothing is."""
-    if shares and min(shares) < LOUD[0]:
-        return "the block is hardly heard at first"
-    return "the block drowns the stream at first" if shares and max(shares) > LOUD[1] else ""
+def link_warning(shares: Sequence[float]) -> str:
+    """What is worth a warning about `link_shares`; "" if nothing is."""
+    if shares and min(shares) < LINK_RANGE[0]:
+        return "attention starts too quiet"
+    return "attention starts louder than the stream" if shares and max(shares) > LINK_RANGE[1] else ""
 
 
 def record(
@@ -165,60 +178,48 @@ def record(
     error: str,
     weights: Mapping[str, Tensor],
     also: Mapping[str, float],
-    heard: list[float],
+    shares: list[float],
     seconds: float,
 ) -> dict[str, Any]:
-    """What is kept of a cell."""
-    curve = [
-        {
-            "step": row["step"],
-            "loss": row["loss"],
-            "accuracy": row["accuracy"],
-            "held_out_loss": row["held_out_loss"],
-            "slices": _text({name: value for name, value in row.items() if name.startswith("loss.") and value is not None}),
-        }
-        for row in rows
-        if row.get("accuracy") is not None
-    ]
-    last = curve[-1] if curve else {"accuracy": math.nan, "held_out_loss": math.nan, "slices": "{}"}
-    done = rows[-1]["step"] if rows else 0
-    at = next((row["step"] for row in rows if solved(row)), None)
-    c = cell.config
-    outcome = {
-        "steps": done,
-        "solved_at": at,
-        "accuracy": last["accuracy"],
-        "held_out_loss": last["held_out_loss"],
-        "slices": last["slices"],
-        "also": _text(also),
-        "curve": curve,
-        "link_shares": heard,
-        "error": error,
-        "status": "diverged" if error else "solved" if at else "unsolved",
-        "weights_sha256": hash_of(weights),
-    }
-    work = [row["seconds"] - row["seconds_waiting"] for row in rows]
+    """What is kept of a cell (`store.COLUMNS`)."""
+    outcome = {**_outcome(rows, error), "also": _text(also), "link_shares": shares, "weights_sha256": hash_of(weights)}
+    work = sorted(row["seconds"] - row["seconds_waiting"] for row in rows)
     return {
         "address": cell.address,
         "code": CODE,
         **cell.facts,
         "seed": cell.train.seed,
         **outcome,
-        "outcome_sha256": hashlib.sha256(_text(outcome).encode()).hexdigest(),
-        "n_params": c.n_params,
-        "flops_per_token": c.flops_per_token(cell.task.length),
-        "state_bytes": c.cache_bytes(cell.task.length),
+        "outcome_sha256": _sha256(_text(outcome)),
+        "n_params": cell.config.n_params,
+        "flops_per_token": cell.config.flops_per_token(cell.task.length),
+        "state_bytes": cell.config.cache_bytes(cell.task.length),
         "seconds": seconds,
-        "seconds_a_step": sorted(work)[len(work) // 2] if work else math.nan,
+        "seconds_a_step": work[len(work) // 2] if work else math.nan,
         "host": socket.gethostname(),
-        "versions": _text(versions()),
+        "versions": _text({"python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads()}),
         "finished": time.time(),
     }
 
 
-def versions() -> dict[str, Any]:
-    """What a record says of where it was made."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+def _outcome(rows: list[dict[str, Any]], error: str) -> dict[str, Any]:
+    """How training went: the evaluated rows as a curve, the last of them, and the status."""
+    curve = [
+        {name: row[name] for name in ("step", "loss", "accuracy", "held_out_loss")}
+        | {"slices": _text({name: value for name, value in row.items() if name.startswith("loss.") and value is not None})}
+        for row in rows
+        if row.get("accuracy") is not None
+    ]
+    last = curve[-1] if curve else {"accuracy": math.nan, "held_out_loss": math.nan, "slices": "{}"}
+    solved_at = next((row["step"] for row in rows if is_solved(row)), None)
+    return {
+        "steps": rows[-1]["step"] if rows else 0,
+        "solved_at": solved_at,
+        **{name: last[name] for name in ("accuracy", "held_out_loss", "slices")},
+        "curve": curve,
+        "error": error,
+        "status": "diverged" if error else "solved" if solved_at else "unsolved",
+    }
 
 
 def hash_of(weights: Mapping[str, Tensor]) -> str:

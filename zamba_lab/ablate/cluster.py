@@ -8,9 +8,11 @@ process dies begins again elsewhere and ends with the same outcome.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 import time
-from collections import deque
+import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,14 @@ from typing import Any
 from zamba_lab.ablate.cell import Cell, run_cell
 from zamba_lab.ablate.live import Live, Quiet
 from zamba_lab.ablate.planning import Plan, Planned, plan
-from zamba_lab.ablate.runner import FULL, PATIENCE, SweepStopped
+from zamba_lab.ablate.runner import PATIENCE, largest_first, stopped
 from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study
+from zamba_lab.writing import locked
 
-AHEAD = 2  # cells handed out for each processor: one that runs, and what it takes next
+AHEAD = 2  # cells handed out for each processor: one that runs, and the next
 RETRIES = 10  # how often a cell begins again because its node or process died
+WORK = "zamba-lab-cell-"  # a node's folders of cells, and their locks, in the folder for temporary files
 
 
 def run_on_ray(study: Study, folder: str | Path, address: str | None = None, show: Live | Quiet | None = None) -> Plan:
@@ -40,17 +44,17 @@ def run_on_ray(study: Study, folder: str | Path, address: str | None = None, sho
     store, show = Store(folder), Live() if show is None else show
     with _connected(ray, address):
         # Ray gives a task of one processor one thread (OMP_NUM_THREADS). What Python raises is not tried again.
-        far = ray.remote(num_cpus=1, max_retries=RETRIES)(run_far)
+        remote = ray.remote(num_cpus=1, max_retries=RETRIES)(run_remote)
         while left := (todo := plan(study, store)).left(store):
-            show.begin(todo, left, _processors(ray))
+            show.begin(todo, store.statuses(), _processors(ray))
             try:
-                sweep(ray, far, store, left, show)
+                sweep(ray, remote, store, left, show)
             finally:
                 show.end()
     return todo
 
 
-def run_far(cell: Cell, address: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def run_remote(cell: Cell, address: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """A cell on whatever machine this is: its record and, if they are kept, its weights.
 
     Raises ValueError if the cell has another address here: the two machines would not run the same thing.
@@ -63,49 +67,77 @@ def run_far(cell: Cell, address: str) -> tuple[dict[str, Any], dict[str, Any]]:
             "node. Install the same version on all nodes"
         )
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="cell-") as folder:
-        record, weights = run_cell(cell, Path(folder))
+    with work_folder() as folder:
+        record, weights = run_cell(cell, folder)
     return record, weights if cell.weights else {}
 
 
-def sweep(ray, far, store: Store, cells: list[Planned], show: Live | Quiet) -> None:
-    """Hand out these cells, the largest first, and keep what comes back."""
-    waiting = deque(sorted(cells, key=lambda one: -one.cell.flops))
-    out: dict[Any, tuple[Planned, contextlib.ExitStack]] = {}
+@contextlib.contextmanager
+def work_folder() -> Iterator[Path]:
+    """A folder for one cell, removed afterwards. A process that is killed cannot do so: the next one on that machine does."""
+    temporary = Path(tempfile.gettempdir())
+    lock = temporary / f"{WORK}{uuid.uuid4().hex}.lock"
+    with locked(lock, PATIENCE):
+        owner = lock.stat().st_uid
+        for other in temporary.glob(f"{WORK}*.lock"):
+            with contextlib.suppress(OSError):  # locked by a living process, or removed meanwhile
+                if other != lock and other.lstat().st_uid == owner:
+                    with locked(other):
+                        _remove(other)
+        folder = lock.with_suffix("")
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            _remove(lock)
+
+
+def _remove(lock: Path) -> None:
+    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    lock.unlink(missing_ok=True)
+
+
+def sweep(ray, remote, store: Store, cells: list[Planned], show: Live | Quiet) -> None:
+    """Hand out these cells and keep what comes back."""
+    waiting = largest_first(cells)
+    out: dict[Any, tuple[Planned, contextlib.ExitStack]] = {}  # what is being run, and its claim
     try:
         while waiting or out:
-            room = AHEAD * _processors(ray) - len(out)
-            for _ in range(min(room, len(waiting))):
-                one, held = waiting.popleft(), contextlib.ExitStack()
-                if held.enter_context(store.claim(one.cell.address)):
-                    out[far.remote(one.cell, one.cell.address)] = one, held
+            for _ in range(min(AHEAD * _processors(ray) - len(out), len(waiting))):
+                planned, claim = waiting.popleft(), contextlib.ExitStack()
+                if claim.enter_context(store.claim(planned.cell.address)):
+                    out[remote.remote(planned.cell, planned.cell.address)] = planned, claim
                     continue
-                held.close()
-                if not store.has(one.cell.address):  # another runner is at it
-                    waiting.append(one)
+                claim.close()
+                if store.has(planned.cell.address):  # another runner has finished it
+                    show.done(planned, store.records([planned.cell.address])[planned.cell.address]["status"])
+                else:
+                    waiting.append(planned)
             if not out:
                 time.sleep(PATIENCE)
             done, _ = ray.wait(list(out), timeout=1.0) if out else ([], None)
             for reference in done:
-                _keep(ray, reference, *out.pop(reference), store, show)
+                planned, claim = out.pop(reference)
+                with claim:
+                    show.done(planned, _keep(ray, reference, planned, store))
             show.draw()
     finally:
-        for reference, (_, held) in out.items():
+        for reference, (_, claim) in out.items():
             ray.cancel(reference, force=True)
-            held.close()
+            claim.close()
 
 
-def _keep(ray, reference, one: Planned, held: contextlib.ExitStack, store: Store, show: Live | Quiet) -> None:
-    with held:
-        try:
-            record, weights = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            raise SweepStopped(f"cell {one.cell.address} (arm {one.arm!r}, seed {one.seed}) failed: {error}") from error
-        try:
-            store.add(record, weights or None)
-        except OSError as error:
-            raise OSError(error.errno, f"{FULL}: {error.strerror}") from error
-    show.done(one, record["status"])
+def _keep(ray, reference, planned: Planned, store: Store) -> str:
+    """Put what came back into the store; its status."""
+    try:
+        record, weights = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        raise stopped(planned, "failed", error) from error
+    try:
+        store.add(record, weights or None)
+    except OSError as error:
+        raise stopped(planned, "full", error.strerror) from error
+    return record["status"]
 
 
 @contextlib.contextmanager
@@ -119,7 +151,7 @@ def _connected(ray, address: str | None):
     except Exception as error:  # noqa: BLE001 - Ray raises a bare Exception where a node is late
         where = f"at {address!r}" if address else "on this machine"
         raise ConnectionError(
-            f"there is no Ray cluster {where}: {error}. Where a node takes long to start, start it with ports "
+            f"there is no Ray cluster {where}: {error}. Where a node needs long to start, start it with ports "
             "of your choice, which Ray then does not wait for (ray start --head --dashboard-agent-grpc-port "
             "--dashboard-agent-listen-port --runtime-env-agent-port --metrics-export-port), and give its "
             "address"

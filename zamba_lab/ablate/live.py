@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from zamba_lab.ablate.cell import loudness
+from zamba_lab.ablate.cell import link_warning
+from zamba_lab.ablate.planning import Plan, Planned
 
 EVERY = 0.5  # seconds between two drawings
 LINE_EVERY = 30.0  # where nothing can be redrawn
@@ -17,17 +18,17 @@ LINE_EVERY = 30.0  # where nothing can be redrawn
 class Quiet:
     """Shows nothing. The interface of `Live`."""
 
-    def begin(self, plan: Any, left: list[Any], workers: int) -> None:
-        """A sweep begins: its plan, the planned cells that are left, and how many work."""
+    def begin(self, plan: Plan, finished: Mapping[str, str], workers: int) -> None:
+        """A sweep begins: its plan, the status of each cell that is in the store (by address), and how many work."""
 
-    def row(self, planned: Any, row: Mapping[str, Any]) -> None:
-        """A cell says where it is."""
+    def row(self, planned: Planned, row: Mapping[str, Any]) -> None:
+        """A cell reports a row of its metrics."""
 
-    def done(self, planned: Any, status: str) -> None:
+    def done(self, planned: Planned, status: str) -> None:
         """A cell is finished."""
 
     def draw(self) -> None:
-        """Now would be a good time."""
+        """Called about twice a second."""
 
     def end(self) -> None:
         """The sweep is over, or stopped."""
@@ -42,28 +43,25 @@ class Live(Quiet):
     def __init__(self, out: TextIO | None = None):
         self.out = sys.stderr if out is None else out
         self.handle, self.lines, self.drawn = None, 0, 0.0
-        self.loud: dict[str, str] = {}  # arm -> what is to be said of how loud its block starts
+        self.warnings: dict[str, str] = {}  # arm -> that its attention starts too quiet or too loud
 
-    def begin(self, plan: Any, left: list[Any], workers: int) -> None:
+    def begin(self, plan: Plan, finished: Mapping[str, str], workers: int) -> None:
         self.plan, self.workers, self.began = plan, workers, time.monotonic()
-        waiting = {one.cell.address for one in left}
-        self.status = {one.cell.address: "finished before" for one in plan.cells if one.cell.address not in waiting}
-        self.running: dict[str, tuple[Any, Mapping[str, Any]]] = {}
-        self.worked, self.first = 0.0, None  # FLOPs done since a cell first said something: starting takes seconds
+        self.status = {one.cell.address: finished[one.cell.address] for one in plan.cells if one.cell.address in finished}
+        self.running: dict[str, tuple[Planned, Mapping[str, Any]]] = {}
+        self.worked, self.first = 0.0, None  # FLOPs done since a cell first reported: starting takes seconds
         self.draw()
 
-    def row(self, planned: Any, row: Mapping[str, Any]) -> None:
+    def row(self, planned: Planned, row: Mapping[str, Any]) -> None:
         self.first = self.first or time.monotonic()
-        if words := loudness(row.get("link_shares") or ()):
-            self.loud[planned.arm] = words
-        address = planned.cell.address
-        _, before = self.running.get(address, (None, {}))
-        share = (row["step"] - before.get("step", row["step"])) / planned.cell.train.steps
-        self.worked += share * planned.cell.flops
-        keep = {key: before[key] for key in ("accuracy",) if row.get(key) is None and key in before}
-        self.running[address] = planned, {**row, **keep}
+        if warning := link_warning(row.get("link_shares") or ()):
+            self.warnings[planned.arm] = warning
+        _, before = self.running.get(planned.cell.address, (None, {}))
+        self.worked += (row["step"] - before.get("step", row["step"])) / planned.cell.train.steps * planned.cell.flops
+        accuracy = before.get("accuracy") if row.get("accuracy") is None else row["accuracy"]
+        self.running[planned.cell.address] = planned, {**row, "accuracy": accuracy}
 
-    def done(self, planned: Any, status: str) -> None:
+    def done(self, planned: Planned, status: str) -> None:
         self.running.pop(planned.cell.address, None)
         self.status[planned.cell.address] = status
 
@@ -76,43 +74,34 @@ class Live(Quiet):
 
     def eta(self) -> float | None:
         """Seconds until every cell has made all its steps at the pace so far; None before there is a pace."""
-        left = sum(one.cell.flops for one in self.plan.cells if one.cell.address not in self.status)
-        left -= sum(row["step"] / one.cell.train.steps * one.cell.flops for one, row in self.running.values())
-        return left * (time.monotonic() - self.first) / self.worked if self.worked else None
+        left = {one.cell.address: one.cell.flops for one in self.plan.cells if one.cell.address not in self.status}
+        begun = sum(row["step"] / one.cell.train.steps * one.cell.flops for one, row in self.running.values())
+        return (sum(left.values()) - begun) * (time.monotonic() - self.first) / self.worked if self.worked else None
 
     def rows(self) -> list[list[str]]:
         """The table: arm, finished of all, solved, diverged, and what is running."""
-        found = [["arm", "cells", "solved", "diverged", "running"]]
-        for arm in dict.fromkeys(one.arm for one in self.plan.cells):
-            own = [one.cell.address for one in self.plan.cells if one.arm == arm]
-            states = [self.status.get(address) for address in own]
+        arms: dict[str, set[str]] = {}
+        for one in self.plan.cells:
+            arms.setdefault(one.arm, set()).add(one.cell.address)
+        table = [["arm", "cells", "solved", "diverged", "running"]]
+        for arm, addresses in arms.items():
+            states = [self.status[address] for address in addresses if address in self.status]
             running = [
                 f"seed {one.seed}: {row['step']}/{one.cell.train.steps} loss {row['loss']:.3f}"
-                + (f" acc {row['accuracy']:.2f}" if row.get("accuracy") is not None else "")
+                + (f" acc {row['accuracy']:.2f}" if row["accuracy"] is not None else "")
                 for one, row in self.running.values()
                 if one.arm == arm
             ]
-            running += [f"(!) {self.loud[arm]}"] if arm in self.loud else []
-            found.append(
-                [
-                    arm,
-                    f"{sum(state is not None for state in states)}/{len(own)}",
-                    str(states.count("solved")),
-                    str(states.count("diverged")),
-                    "; ".join(running),
-                ]
-            )
-        return found
+            running += [f"(!) {self.warnings[arm]}"] if arm in self.warnings else []
+            counts = str(states.count("solved")), str(states.count("diverged"))
+            table.append([arm, f"{len(states)}/{len(addresses)}", *counts, "; ".join(running)])
+        return table
 
     def headline(self) -> str:
-        known = {one.cell.address for one in self.plan.cells}
-        eta = self.eta()
+        eta, total = self.eta(), len({one.cell.address for one in self.plan.cells})
         more = f", then more cells of {len(self.plan.waiting)} arms" if self.plan.waiting else ""
-        so_far = clock(time.monotonic() - self.began)
-        return (
-            f"{len(known & self.status.keys())} of {len(known)} cells on {self.workers} workers, {so_far} so far, "
-            f"{'at most ' + clock(eta) + ' left' if eta is not None else 'no pace yet'}{more}"
-        )
+        left = f"at most {clock(eta)} left" if eta is not None else "no pace yet"
+        return f"{len(self.status)} of {total} cells on {self.workers} workers, {clock(time.monotonic() - self.began)} so far, {left}{more}"
 
     def draw(self) -> None:
         notebook, now = in_notebook(), time.monotonic()
@@ -126,25 +115,26 @@ class Live(Quiet):
             self.out.write(f"\x1b[{self.lines}F\x1b[J" * bool(self.lines) + text + "\n")
             self.lines = text.count("\n") + 1
         else:
-            self.out.write("; ".join([self.headline(), *(f"(!) {arm}: {words}" for arm, words in self.loud.items())]) + "\n")
+            self.out.write("; ".join([self.headline(), *(f"(!) {arm}: {warning}" for arm, warning in self.warnings.items())]) + "\n")
         self.out.flush()
 
     def _draw_html(self) -> None:
         from IPython.display import HTML, display
 
         head, *body = self.rows()
-        cells = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"]
-        cells += ["<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body]
-        shown = HTML(f"<p>{html.escape(self.headline())}</p><table>{''.join(cells)}</table>")
+        lines = ["".join(f"<th>{html.escape(cell)}</th>" for cell in head)]
+        lines += ["".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) for row in body]
+        table = "".join(f"<tr>{line}</tr>" for line in lines)
+        page = HTML(f"<p>{html.escape(self.headline())}</p><table>{table}</table>")
         if self.handle is None:
-            self.handle = display(shown, display_id=True)
+            self.handle = display(page, display_id=True)
         else:
-            self.handle.update(shown)
+            self.handle.update(page)
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
     """Rows of cells as lines, columns below each other."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 

@@ -1,16 +1,29 @@
-"""Which cells a study needs: first those that choose each arm's learning rate, then those that count."""
+"""Which cells a study needs: first those that choose each arm's learning rate, then those that count. And the studies that come
+with the lab, and the model that a cell left behind.
+
+    study, store = stored("quick")                    # data/studies/quick: nothing is run
+    model = load_trained(study, store, "base", seed=0)
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from zamba_lab.ablate.cell import Cell
 from zamba_lab.ablate.store import Store
-from zamba_lab.ablate.study import Study
+from zamba_lab.ablate.study import Study, read_study
+from zamba_lab.config.presets import SHIPPED
+from zamba_lab.model import Zamba
+
+STUDIES = SHIPPED["zamba2-nano"].parent / "studies"  # those that come with the lab, a folder each
+FILE = "study.yaml"
+OF_THE_MACHINE = ("python", "crc32")  # facts of a task's data that differ between machines
 
 
 @dataclass(frozen=True)
@@ -25,7 +38,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """cells: all that can be said now. rates: the learning rate of each arm that has one. waiting: the arms that have none yet.
+    """cells: all that are known now. rates: the learning rate of each arm that has one. waiting: the arms that have none yet.
 
     tried: of each tuned arm, learning rate -> what the tuning cells gave.
     """
@@ -37,11 +50,11 @@ class Plan:
 
     def left(self, store: Store) -> list[Planned]:
         """The cells that are not finished; one that two arms share is there once."""
-        done, found = store.finished(), {}
-        for one in self.cells:
-            if one.cell.address not in done:
-                found.setdefault(one.cell.address, one)
-        return list(found.values())
+        done, left = store.finished(), {}
+        for planned in self.cells:
+            if planned.cell.address not in done:
+                left.setdefault(planned.cell.address, planned)
+        return list(left.values())
 
 
 def plan(study: Study, store: Store | None = None) -> Plan:
@@ -54,7 +67,7 @@ def plan(study: Study, store: Store | None = None) -> Plan:
     ]
     tried = _tried(tuning, store)
     if study.rates:
-        rates = {arm: best(found) for arm, found in tried.items() if len(found) == len(set(study.rates))}
+        rates = {arm: best_rate(summaries) for arm, summaries in tried.items() if len(summaries) == len(set(study.rates))}
     else:
         rates = {arm.name: study.train.lr for arm in study.every_arm}
     counting = [Planned(cell_of(study, arm, seed, rate), arm, seed, False) for arm, rate in rates.items() for seed in study.seeds]
@@ -64,49 +77,113 @@ def plan(study: Study, store: Store | None = None) -> Plan:
 
 def cell_of(study: Study, arm: str, seed: int, rate: float) -> Cell:
     """The cell of an arm, a seed and a learning rate."""
-    return Cell(
-        study.matched[arm].config,
-        study.task,
-        replace(study.train, seed=seed, lr=rate),
-        study.solved,
-        study.sample,
-        study.also,
-        study.weights,
-    )
+    training = replace(study.train, seed=seed, lr=rate)
+    return Cell(study.matched[arm].config, study.task, training, study.solved, study.sample, study.also, study.weights)
 
 
 def _tried(tuning: Iterable[Planned], store: Store | None) -> dict[str, dict[float, dict[str, float]]]:
     """Of each arm, learning rate -> mean score and steps, where every tuning seed is done."""
-    records = store.records(one.cell.address for one in tuning) if store else {}
+    records = store.records(planned.cell.address for planned in tuning) if store else {}
     cells: dict[tuple[str, float], list[dict[str, Any] | None]] = {}
-    for one in tuning:
-        cells.setdefault((one.arm, one.cell.train.lr), []).append(records.get(one.cell.address))
-    found: dict[str, dict[float, dict[str, float]]] = {}
+    for planned in tuning:
+        cells.setdefault((planned.arm, planned.cell.train.lr), []).append(records.get(planned.cell.address))
+    tried: dict[str, dict[float, dict[str, float]]] = {}
     for (arm, rate), rows in cells.items():
         if all(rows):
-            found.setdefault(arm, {})[rate] = summary(rows)
-    return found
+            tried.setdefault(arm, {})[rate] = summary(rows)
+    return tried
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     """What tuning cells of one rate gave: diverged ones count as nothing right."""
     status = [row["status"] for row in rows]
-    scores = [0.0 if row["status"] == "diverged" else row["accuracy"] for row in rows]
-    losses = [math.inf if row["status"] == "diverged" else row["held_out_loss"] for row in rows]
     return {
         "solved": status.count("solved"),
         "diverged": status.count("diverged"),
-        "accuracy": statistics.fmean(scores),
+        "accuracy": statistics.fmean(0.0 if row["status"] == "diverged" else row["accuracy"] for row in rows),
         "steps": statistics.fmean(row["steps"] for row in rows),
-        "loss": statistics.fmean(losses),
+        "loss": statistics.fmean(math.inf if row["status"] == "diverged" else row["held_out_loss"] for row in rows),
     }
 
 
-def best(tried: Mapping[float, Mapping[str, float]]) -> float:
+def best_rate(summaries: Mapping[float, Mapping[str, float]]) -> float:
     """The rate that solves most seeds; among those, in the fewest steps; then with the lowest loss; then the lowest rate."""
 
     def badness(rate: float) -> tuple[float, ...]:
-        found = tried[rate]
-        return -found["solved"], found["steps"] if found["solved"] else 0, found["loss"], rate
+        row = summaries[rate]
+        return -row["solved"], row["steps"] if row["solved"] else 0, row["loss"], rate
 
-    return min(tried, key=badness)
+    return min(summaries, key=badness)
+
+
+def load_trained(study: Study, store: str | Path | Store, arm: str, seed: int) -> Zamba:
+    """The trained model of an arm and a seed, ready for inference.
+
+    Raises ValueError if the study has no such cell, or its weights were not kept (a study keeps them with `weights: true`).
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    cells = [one.cell for one in plan(study, store).cells if (one.arm, one.seed, one.tuning) == (arm, seed, False)]
+    if not cells:
+        raise ValueError(
+            f"the study {study.name!r} has no cell of arm {arm!r} and seed {seed}: there are the arms "
+            f"{', '.join(one.name for one in study.every_arm)} and the seeds {study.seeds}"
+        )
+    model = Zamba(cells[0].config)
+    model.load_state_dict(store.load_weights(cells[0].address))
+    return model.eval()
+
+
+def stored_names() -> list[str]:
+    """The studies that come with the lab."""
+    return sorted(file.parent.name for file in STUDIES.glob(f"*/{FILE}"))
+
+
+def study_file(study: str | Path) -> Path:
+    """The file of a study: a path, or the name of one that comes with the lab. Raises ValueError if it is neither."""
+    if Path(study).is_file():
+        return Path(study)
+    if str(study) in stored_names():
+        return STUDIES / str(study) / FILE
+    raise ValueError(f"a study is a .yaml or .json file, or one of {', '.join(stored_names())}: got {str(study)!r}")
+
+
+def stored(name: str) -> tuple[Study, Store]:
+    """A study that comes with the lab, and the store of its results. Raises ValueError if there is none, or none was run."""
+    file = study_file(name)
+    if not (folder := file.parent / "store").exists():
+        raise ValueError(f"no results of {name!r} come with the lab: zamba-lab ablate run {name} makes them")
+    study, store = read_study(file), Store(folder)
+    return replace(study, task=task_of_results(study.task, store)), store
+
+
+def task_of_results(task: Any, store: Store) -> Any:
+    """The task as the store's cells had it: real text is another with another version of Python, and so are its cells."""
+    here = {name: value for name, value in task.facts().items() if name not in OF_THE_MACHINE}
+    known = [json.loads(row["task"]) for row in store.query("select distinct task from cells")]
+    same = [
+        facts
+        for facts in known
+        if facts.keys() == task.facts().keys() and here == {name: value for name, value in facts.items() if name in here}
+    ]
+    return DataElsewhere(task, same[0]) if len(same) == 1 and same[0] != task.facts() else task
+
+
+class DataElsewhere:
+    """A task on data of another machine: its results can be read; no new cell can be run."""
+
+    def __init__(self, task: Any, facts: dict[str, Any]):
+        self._task, self._facts = task, facts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def facts(self) -> dict[str, Any]:
+        return self._facts
+
+    def batch(self, seed: int, step: int, n: int) -> Any:
+        raise ValueError(
+            f"these results are of data that is not here ({', '.join(f'{k} {self._facts[k]}' for k in OF_THE_MACHINE)}"
+            "): a study of the same file, run here, is another one, with cells of its own"
+        )
+
+    unseen = batch

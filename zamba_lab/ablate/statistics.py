@@ -1,12 +1,12 @@
 """What may be said of arms that were run with several seeds: tests, intervals and levels from scipy and statsmodels.
 
-The seed is the unit: however many examples were looked at, a seed gives one number. Arms are paired by seed. Tests are exact
-(all 2^n flips of the signs of n differences), so they hold their level for whatever distribution is symmetric under "no
-effect", two-humped ones included; and they cannot find anything with fewer than LEAST_SEEDS.
+The seed is the unit: however many examples were scored, a seed gives one number. Arms are paired by seed. Tests are exact
+(all 2^n flips of the signs of n differences), so they hold their level for any distribution that is symmetric under "no
+effect", bimodal ones included; and they cannot find anything with fewer than LEAST_SEEDS.
 
-That nothing is there is harder to show. Where one seed in eight fails to learn, six seeds look well in 45 % of the studies, and
-no test can see in them what did not happen. So two things are kept apart. "Alike": the seeds that were run are, by TOST, which
-needs differences that scatter symmetrically; said with the share of seeds that may be otherwise. "Equivalent": the mean is within
+To show that there is no effect is harder. Where one seed in eight fails to learn, six seeds look well in 45 % of the studies, and
+no test can see in them what did not happen. So two verdicts are kept apart. "Alike": the seeds that were run are, by TOST, which
+needs differences that scatter symmetrically; given with the share of seeds that may be otherwise. "Equivalent": the mean is within
 the margin whatever the distribution, which needs many seeds (`bounded`).
 """
 
@@ -25,38 +25,33 @@ SIMULATED = 9  # seeds up to which the least detectable effect is found by simul
 DRAWS = 800  # studies of that simulation: its power is known to +-0.015
 
 
-def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.mean(values, axis=axis)
-
-
 def sign_flip(differences: np.ndarray, alternative: str = "two-sided") -> np.ndarray:
     """p of the exact permutation test that differences are as likely positive as negative. (..., n) -> (...)"""
     from scipy.stats import permutation_test
 
     d = np.atleast_1d(np.asarray(differences, dtype=float))
-    at_once = max(1, (1 << 24) // max(1, d.size))
     return permutation_test(
         (d,),
-        mean,
+        np.mean,
         permutation_type="samples",
         vectorized=True,
         axis=-1,
         n_resamples=MOST_FLIPS,
-        batch=at_once,
+        batch=max(1, (1 << 24) // max(1, d.size)),
         alternative=alternative,
         rng=np.random.default_rng(0),
     ).pvalue
 
 
 def seeds_needed(family: int, alpha: float = 0.05) -> int:
-    """From so many seeds on the exact test can find anything at all in a family of so many contrasts: 2^(1-n) * family <= alpha."""
+    """The least number of seeds with which the exact test can find anything in a family of contrasts: 2^(1-n) * family <= alpha."""
     return max(LEAST_SEEDS, math.ceil(math.log2(2 * family / alpha)))
 
 
 def tost(differences: np.ndarray, margin: float) -> np.ndarray:
     """p of two one-sided exact tests that the mean difference is within +-margin: small means alike. (..., n) -> (...)
 
-    As the sign flips do, it takes differences to scatter symmetrically: failures too rare to be among the seeds are not seen.
+    Like the sign flips it assumes that differences scatter symmetrically: failures too rare to be among the seeds are not seen.
     """
     d = np.asarray(differences, dtype=float)
     return np.maximum(sign_flip(d + margin, "greater"), sign_flip(d - margin, "less"))
@@ -74,12 +69,12 @@ def bounded(differences: np.ndarray, margin: float, reach: float) -> np.ndarray:
 
 
 def seeds_to_be_equivalent(margin: float, reach: float, alpha: float = 0.05) -> int:
-    """From so many seeds on `bounded` can say so, if they do not differ at all."""
+    """The least number of seeds with which `bounded` can call two arms equivalent, if they do not differ."""
     return math.ceil(math.log(alpha) / math.log1p(-margin / reach)) if margin < reach else 1
 
 
 def at_most(seen: int, n: int, level: float = 0.95) -> float:
-    """The largest share of all seeds that is likely where so many of n were seen: one-sided, Clopper & Pearson 1934."""
+    """The upper one-sided bound of a share of which `seen` of n were found (Clopper & Pearson 1934)."""
     from statsmodels.stats.proportion import proportion_confint
 
     return float(proportion_confint(seen, n, alpha=2 * (1 - level), method="beta")[1])
@@ -92,10 +87,10 @@ def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, 
     d = np.asarray(differences, dtype=float)
     if len(d) < 2 or np.ptp(d) == 0:
         return float(d.mean()), float(d.mean())
-    found = bootstrap(
-        (d,), mean, vectorized=True, method="BCa", confidence_level=level, n_resamples=9999, rng=np.random.default_rng(0)
+    bounds = bootstrap(
+        (d,), np.mean, vectorized=True, method="BCa", confidence_level=level, n_resamples=9999, rng=np.random.default_rng(0)
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(bounds.low), float(bounds.high)
 
 
 def wilson(solved: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -110,8 +105,8 @@ def holm(p: Sequence[float]) -> list[float]:
     """p corrected for their number (Holm 1979): below alpha with a probability of at most alpha for any of them."""
     from statsmodels.stats.multitest import multipletests
 
-    # one alone stays as it is; asking for it would only take a third of a second, which the library's garbage collection takes
-    return [float(one) for one in multipletests(list(p), method="holm")[1]] if len(p) > 1 else list(p)
+    # a single p stays as it is, and multipletests would spend a third of a second on it, on garbage collection
+    return [float(value) for value in multipletests(list(p), method="holm")[1]] if len(p) > 1 else list(p)
 
 
 @dataclass(frozen=True)
@@ -141,21 +136,6 @@ def time_to_solve(steps: Sequence[float], solved: Sequence[bool]) -> TimeToSolve
     area = np.diff(edges) @ np.concatenate([[1.0], fall.probabilities])
     median = curve.quantile(0.5)
     return TimeToSolve(math.inf if np.isnan(median) else float(median), float(low), float(high), float(area))
-
-
-def sooner(steps: Sequence[float], solved: Sequence[bool], steps_of_other: Sequence[float], solved_by_other: Sequence[bool]) -> float:
-    """p of the log-rank test that two arms take equally long; 1 if neither solved anything."""
-    from scipy.stats import CensoredData, logrank
-
-    if not (any(solved) or any(solved_by_other)):
-        return 1.0
-    samples = []
-    for each, done in ((steps, solved), (steps_of_other, solved_by_other)):
-        each, done = np.asarray(each, dtype=float), np.asarray(done, dtype=bool)
-        samples.append(CensoredData(uncensored=each[done], right=each[~done]))
-    with np.errstate(all="ignore"):
-        p = float(logrank(*samples).pvalue)
-    return 1.0 if math.isnan(p) else p
 
 
 @lru_cache(maxsize=64)
@@ -190,8 +170,8 @@ def verdict(n: int, difference: float, p: float, p_alike: float, p_equivalent: f
     """
     if n < LEAST_SEEDS:
         return f"no verdict ({n} seeds, {LEAST_SEEDS} needed)"
-    found = ("more" if difference > 0 else "less") if p <= alpha else ""
+    differs = ("more" if difference > 0 else "less") if p <= alpha else ""
     near = f"alike in {alike} of {n} seeds (up to {at_most(n - alike, n, 1 - alpha):.0%} may not be)" if p_alike <= alpha else ""
     if p_equivalent <= alpha:
-        near = "within the margin" if found else "equivalent"
-    return ", ".join(word for word in (found, near) if word) or "no verdict"
+        near = "within the margin" if differs else "equivalent"
+    return ", ".join(word for word in (differs, near) if word) or "no verdict"

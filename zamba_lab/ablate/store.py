@@ -3,10 +3,10 @@
     store/
       store.json                the format's number: another one is refused
       cells/<address>.parquet   one finished cell, written whole or not at all
-      cells/many-<hash>.parquet the cells of many such files, put together so that asking stays quick
+      cells/many-<hash>.parquet the cells of many such files, compacted so that asking stays quick
       weights/<address>.safetensors
       work/<address>/           checkpoints and metrics of a cell that is being run, or was when it stopped
-      claims/<address>          who is at work on a cell holds this lock; it goes with its process
+      claims/<address>          the lock of the process that runs a cell; it ends with that process
 
 Why DuckDB: a question to a hundred thousand cells is one line of SQL over these very files, answered in parallel and without
 reading what it does not ask for; there is no server and no second copy that could disagree with the files.
@@ -19,16 +19,19 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from zamba_lab.writing import write
+from zamba_lab.writing import NoLocks, locked, write
 
 FORMAT = 1
-MANY = 256  # files of one cell before they are put together
+COMPACT_FROM = 256  # files of one cell before they are compacted
+LOCK_SECONDS = 300.0  # for another process to read or compact
+# A query sees the table `cells` and nothing else: no file, no extension, no variable of the caller's, and no way to change that.
+SEALED = {"enable_external_access": "false", "temp_directory": "", "python_enable_replacements": "false", "lock_configuration": "true"}
 COLUMNS = {
     "address": "string",
     "code": "int64",
@@ -61,7 +64,7 @@ COLUMNS = {
 
 
 class Store:
-    """A folder of results; made if there is none. Raises ValueError if it is of another format, or no store at all."""
+    """A folder of results; made if there is none. Raises ValueError if it is of another format, or no store."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -72,19 +75,16 @@ class Store:
                 raise ValueError(f"a store is a folder of its own: {str(self.folder)!r} holds other things and no store.json")
             self.folder.mkdir(parents=True, exist_ok=True)
             write(mark, json.dumps({"format": FORMAT}).encode())
-        self._check(mark)
-        self._put_together: dict[str, frozenset[str]] = {}
-
-    def _check(self, mark: Path) -> None:
         try:
-            found = json.loads(mark.read_bytes())["format"]
+            number = json.loads(mark.read_bytes())["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{str(mark)!r} is not a store's: {error!r}") from error
-        if found != FORMAT:
+        if number != FORMAT:
             raise ValueError(
-                f"a store of format {found} cannot be read by this version, which reads and writes format {FORMAT}"
+                f"a store of format {number} cannot be read by this version, which reads and writes format {FORMAT}"
                 f": {str(self.folder)!r}. Take another folder; results of two formats are never mixed"
             )
+        self._compacted: dict[str, frozenset[str]] = {}  # file of many cells -> their addresses
 
     def work(self, address: str) -> Path:
         """The folder of a cell that is being run."""
@@ -92,11 +92,15 @@ class Store:
 
     def has(self, address: str) -> bool:
         """Whether a cell is finished."""
-        return (self.cells / f"{address}.parquet").exists() or address in self._in_many()
+        return (self.cells / f"{address}.parquet").exists() or address in frozenset().union(*self._in_many())
 
     def finished(self) -> set[str]:
         """The addresses of all finished cells."""
-        return {file.stem for file in self._files() if not file.stem.startswith("many-")} | self._in_many()
+        return {file.stem for file in self._single()}.union(*self._in_many())
+
+    def statuses(self) -> dict[str, str]:
+        """The status of each finished cell, by address: solved, unsolved or diverged."""
+        return {row["address"]: row["status"] for row in self.query("select address, status from cells")}
 
     def add(self, record: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None) -> None:
         """Keep a finished cell, and forget its work. Raises OSError if there is no room; the store is as it was then."""
@@ -109,8 +113,8 @@ class Store:
         self.cells.mkdir(exist_ok=True)
         write(self.cells / f"{address}.parquet", _parquet([record]))
         shutil.rmtree(self.work(address), ignore_errors=True)
-        if sum(not file.stem.startswith("many-") for file in self._files()) >= MANY:
-            self.put_together()
+        if len(self._single()) >= COMPACT_FROM:
+            self.compact()
 
     def load_weights(self, address: str) -> dict[str, Tensor]:
         """The trained weights of a cell. Raises ValueError if they were not kept."""
@@ -122,22 +126,28 @@ class Store:
         return load_file(file)
 
     def query(self, sql: str = "select * from cells", parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """Rows of a DuckDB query over the table `cells` (COLUMNS), each cell once. No cells: no rows."""
+        """Rows of a DuckDB query over the table `cells` (COLUMNS), each cell once. No cells: no rows.
+
+        The query can read that table alone and write nothing (SEALED). Raises ValueError if DuckDB refuses it.
+        """
         import duckdb
+        from pyarrow.dataset import dataset
 
         with self._held():
-            if not (files := [str(file) for file in self._files()]):
+            if not (files := self._files()):
                 return []
-            with duckdb.connect() as connection:
-                connection.execute(f"create view files as select * from read_parquet({files!r})")
-                # A cell may for a moment be in two files: while they are put together, or where a kill fell in between.
-                # Looking for the second of each costs more than most questions, so first whether there is any.
-                ((twice,),) = connection.execute("select count(*) > count(distinct address) from files").fetchall()
-                once = " qualify row_number() over (partition by address) = 1" if twice else ""
-                connection.execute("create view cells as select * from files" + once)
-                found = connection.execute(sql, list(parameters))
-                names = [column[0] for column in found.description]
-                return [dict(zip(names, row)) for row in found.fetchall()]
+            # A cell may for a moment be in two files: while they are compacted, or where a kill came in between.
+            counts = [len(self._single()), *map(len, self._in_many())]
+            once = " qualify row_number() over (partition by address) = 1" if sum(counts) > len(self.finished()) else ""
+            try:
+                with duckdb.connect(config=SEALED) as connection:
+                    connection.register("files", dataset([str(file) for file in files], schema=schema(), format="parquet"))
+                    connection.execute("create view cells as select * from files" + once)
+                    result = connection.execute(sql, list(parameters))
+                    names = [column[0] for column in result.description]
+                    return [dict(zip(names, row)) for row in result.fetchall()]
+            except duckdb.Error as error:
+                raise ValueError(f"a query reads the table cells and nothing else: {error}") from error
 
     def records(self, addresses: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The finished ones among these cells, by address."""
@@ -147,31 +157,28 @@ class Store:
 
     @contextmanager
     def claim(self, address: str) -> Iterator[bool]:
-        """Whether this process may run the cell: nobody else is at it, and it is not finished."""
-        from filelock import FileLock, Timeout
-
+        """Whether this process may run the cell: no other does, and it is not finished. Raises OSError where there are no locks."""
         self.claims.mkdir(exist_ok=True)
-        lock = FileLock(self.claims / address)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield not self.has(address)
-        finally:
-            # Once a cell is finished its lock means nothing: whoever still holds the old file finds the cell done.
-            if self.has(address):
-                (self.claims / address).unlink(missing_ok=True)
-            lock.release()
+        with ExitStack() as lock:
+            try:
+                lock.enter_context(locked(self.claims / address))
+            except TimeoutError:
+                yield False
+                return
+            try:
+                yield not self.has(address)
+            finally:
+                # Once a cell is finished its lock means nothing: whoever still holds the old file finds the cell done.
+                if self.has(address):
+                    (self.claims / address).unlink(missing_ok=True)
 
-    def put_together(self) -> None:
+    def compact(self) -> None:
         """Join the files of one cell into one file. Killed at any moment, no cell is lost and none counts twice."""
         import pyarrow.parquet as pq
 
-        with self._held():
-            single = [file for file in self._files() if not file.stem.startswith("many-")]
-            if len(single) < 2:
+        with self._held() as alone:
+            single = self._single()
+            if len(single) < 2 or not alone:
                 return
             rows = [row for file in single for row in pq.read_table(file).to_pylist()]
             name = hashlib.sha256("".join(row["address"] for row in rows).encode()).hexdigest()[:16]
@@ -186,51 +193,46 @@ class Store:
         """
         if Path(folder).exists() and any(Path(folder).iterdir()):
             raise ValueError(f"results go into a new folder: there is something in {str(folder)!r}")
-        found, other = self.records(sorted(set(addresses))), Store(folder)
-        for address in sorted(found):
-            other.add(found[address] | {"host": ""})
-        other.put_together()
+        records, other = self.records(sorted(set(addresses))), Store(folder)
+        for address in sorted(records):
+            other.add(records[address] | {"host": ""})
+        other.compact()
         return other
-
-    def _in_many(self) -> frozenset[str]:
-        import pyarrow.parquet as pq
-
-        for file in self.cells.glob("many-*.parquet"):
-            if file.name not in self._put_together:
-                self._put_together[file.name] = frozenset(pq.read_table(file, columns=["address"])["address"].to_pylist())
-        return frozenset().union(*self._put_together.values())
 
     def _files(self) -> list[Path]:
         return sorted(self.cells.glob("*.parquet"))
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """While files are read or put together. Where nothing can be written, nobody puts anything together."""
-        from filelock import FileLock
+    def _single(self) -> list[Path]:
+        return [file for file in self._files() if not file.stem.startswith("many-")]
 
-        if not os.access(self.folder, os.W_OK):
-            yield
-            return
-        with FileLock(self.folder / "lock"):
-            yield
+    def _in_many(self) -> list[frozenset[str]]:
+        """The addresses in each file of many cells."""
+        import pyarrow.parquet as pq
+
+        for file in self.cells.glob("many-*.parquet"):
+            if file.name not in self._compacted:
+                self._compacted[file.name] = frozenset(pq.read_table(file, columns=["address"])["address"].to_pylist())
+        return list(self._compacted.values())
+
+    @contextmanager
+    def _held(self) -> Iterator[bool]:
+        """While files are read or compacted: whether no other process does. Where none can have a lock, none compacts."""
+        with ExitStack() as lock:
+            try:
+                if alone := os.access(self.folder, os.W_OK):
+                    lock.enter_context(locked(self.folder / "lock", LOCK_SECONDS))
+            except NoLocks:
+                alone = False
+            yield alone
 
 
 def schema():
     """The columns as pyarrow types: the same in every file, so that files join."""
     import pyarrow as pa
 
-    curve = pa.list_(
-        pa.struct(
-            [
-                ("step", pa.int64()),
-                ("loss", pa.float64()),
-                ("accuracy", pa.float64()),
-                ("held_out_loss", pa.float64()),
-                ("slices", pa.string()),
-            ]
-        )
-    )
-    kinds = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "curve": curve, "doubles": pa.list_(pa.float64())}
+    kinds = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "doubles": pa.list_(pa.float64())}
+    point = {"step": "int64", "loss": "double", "accuracy": "double", "held_out_loss": "double", "slices": "string"}
+    kinds["curve"] = pa.list_(pa.struct([(name, kinds[kind]) for name, kind in point.items()]))
     return pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
 
 

@@ -22,26 +22,66 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from zamba_lab.ablate.arms import Arm, Impossible, arms_of
-from zamba_lab.ablate.claims import Claim, label
+from zamba_lab.ablate.arms import Arm, StudyError, arms_of, level_name, placed
 from zamba_lab.ablate.matching import Match, Matched, match, quantity
 from zamba_lab.config import ZambaConfig
 from zamba_lab.config.yaml_file import line_of, read_yaml
 from zamba_lab.train import TrainConfig
 
-
+METRICS = {
+    "accuracy": "accuracy",
+    "loss": "held-out loss, nats",
+    "solve_rate": "share of seeds that solve it",
+    "steps": "steps until solved, or all that there are",
+}
+SLICE = "loss."  # and the loss of any slice of the task, as loss.NAME
+DIRECTIONS = ("more", "less", "equal")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+MAX_SEEDS = 10_000
+# name -> the least and the largest value it may come near to, but not have
+RANGES = {"margin": (0, 1), "alpha": (0, 0.5), "power": (0, 1)}
+
+
+def label(metric: str) -> str:
+    """A metric in words. Raises ValueError if there is none of that name."""
+    if isinstance(metric, str) and metric.startswith(SLICE) and metric != SLICE:
+        return f'held-out loss of "{metric.removeprefix(SLICE)}", nats'
+    if metric not in METRICS:
+        raise ValueError(f"a metric is one of {', '.join(METRICS)}, or {SLICE}NAME of a slice of the task: got {metric!r}")
+    return METRICS[metric]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Written down before the cells are run: `arm` has more (less, equally much) of `metric` than `than`, by at least `threshold`.
+
+    equal: to within `threshold`. Raises ValueError if it knows no such metric or direction.
+    """
+
+    text: str
+    arm: str
+    metric: str = "accuracy"
+    direction: str = "more"
+    threshold: float = 0.0
+    than: str = "base"
+
+    def __post_init__(self) -> None:
+        label(self.metric)
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"direction of a claim must be one of {', '.join(DIRECTIONS)}: got {self.direction!r}")
+        if not _is_number(self.threshold) or not self.threshold >= (1e-12 if self.direction == "equal" else 0):
+            raise ValueError(f"threshold must be 0 or more, and above 0 for equal: got {self.threshold!r}")
 
 
 @dataclass(frozen=True)
 class Study:
-    """Checked when made: raises ValueError (`Impossible`, which knows the place) for what cannot be run.
+    """Checked when made: raises ValueError (`StudyError`, which knows the place) for what cannot be run.
 
-    name: letters, digits, - and _, for a store is `runs/NAME`. base's vocabulary becomes the task's; train's length, too. Seed s decides a cell's initial weights and its data: arms
-    are paired by seed. rates: learning rates tried for every arm on `tuning_seeds`, the best of which is used; () takes
-    train.lr for all. solved: the accuracy that ends a cell, on two fresh samples of `sample` sequences. metrics: what arms
-    are compared by (`claims.METRICS`). margin: the least difference of accuracy or loss that matters; of steps it is the
-    distance of two evaluations. also: tasks on which every trained model is looked at besides.
+    name: letters, digits, - and _; its store is `runs/NAME`. base's vocabulary becomes the task's, train's length, too. Seed s decides
+    a cell's initial weights and its data: arms are paired by seed. rates: learning rates tried for every arm on `tuning_seeds`, the
+    best of which is used; () uses train.lr for all. solved: the accuracy that ends a cell, on two fresh samples of `sample` sequences.
+    metrics: what arms are compared by (METRICS). margin: the least difference of accuracy or loss that matters; of steps it is the
+    distance of two evaluations. also: tasks on which every trained model is measured besides. weights: keep every cell's weights.
     """
 
     name: str
@@ -63,48 +103,55 @@ class Study:
     power: float = 0.8
     also: Mapping[str, Any] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
-    weights: bool = False  # keep every cell's trained weights
+    weights: bool = False
 
     def __post_init__(self) -> None:
         for name in ("seeds", "grid", "rates", "tuning_seeds", "claims", "metrics"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "base", _placed(("base",), replace, self.base, vocab_size=self.task.vocab_size))
-        object.__setattr__(self, "train", _placed(("train",), replace, self.train, length=self.task.length))
-        self._check()
-        known = {arm.name for arm in self.every_arm}
-        for number, claim in enumerate(self.claims):
-            if missing := sorted({claim.arm, claim.than} - known):
-                raise Impossible(
-                    f"a claim is about arms of the study: no {', '.join(map(repr, missing))} among {', '.join(sorted(known))}",
-                    ("claims", number),
-                )
+        object.__setattr__(self, "base", placed(("base",), replace, self.base, vocab_size=self.task.vocab_size))
+        object.__setattr__(self, "train", placed(("train",), replace, self.train, length=self.task.length))
+        self._check_values()
+        self._check_tasks_and_claims()
 
-    def _check(self) -> None:
+    def _check_values(self) -> None:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
-            raise Impossible(f"a study's name has 1 to 100 letters, digits, - and _, and nothing else: got {self.name!r}", ("name",))
-        for name, bound in (("margin", 1), ("alpha", 0.5), ("power", 1)):
-            if not 0 < getattr(self, name) < bound:
-                raise Impossible(f"{name} must be above 0 and below {bound}: got {getattr(self, name)}", (name,))
+            raise StudyError(f"a study's name has 1 to 100 letters, digits, - and _, and nothing else: got {self.name!r}", ("name",))
+        if not isinstance(self.weights, bool):
+            raise StudyError(f"weights must be true or false: got {self.weights!r}", ("weights",))
+        for name, (low, high) in RANGES.items():
+            if not _is_number(value := getattr(self, name)) or not low < value < high:
+                raise StudyError(f"{name} must be above {low} and below {high}: got {value!r}", (name,))
         for number, metric in enumerate(self.metrics):
-            _placed(("metrics", number), label, metric)
-        if not 0 < self.solved <= 1 or self.sample < 1:
-            raise Impossible(f"solved is an accuracy in (0, 1], sample 1 or more: got {self.solved}, {self.sample}", ("solved",))
+            placed(("metrics", number), label, metric)
+        if not _is_number(self.solved) or not 0 < self.solved <= 1 or not _is_whole(self.sample) or self.sample < 1:
+            raise StudyError(f"solved is an accuracy in (0, 1], sample 1 or more: got {self.solved!r}, {self.sample!r}", ("solved",))
         for name in ("seeds", "tuning_seeds"):
             values = getattr(self, name)
-            if not values or len(set(values)) < len(values) or any(not isinstance(one, int) or one < 0 for one in values):
-                raise Impossible(f"{name} must be different integers of 0 or more, at least one: got {values}", (name,))
-        if self.rates and set(self.seeds) & set(self.tuning_seeds):
-            raise Impossible(
-                f"learning rates are chosen on seeds of their own: in both are {sorted(set(self.seeds) & set(self.tuning_seeds))}",
-                ("tuning_seeds",),
-            )
-        for rate in self.rates:
-            _placed(("rates",), replace, self.train, lr=rate)
+            if (
+                not 0 < len(values) <= MAX_SEEDS
+                or not all(_is_whole(seed) and seed >= 0 for seed in values)
+                or len(set(values)) < len(values)
+            ):
+                raise StudyError(f"{name} must be 1 to {MAX_SEEDS:,} different integers of 0 or more: got {values!r:.200}", (name,))
+        if self.rates and (both := sorted(set(self.seeds) & set(self.tuning_seeds))):
+            raise StudyError(f"learning rates are chosen on seeds of their own: in both are {both}", ("tuning_seeds",))
+        for number, rate in enumerate(self.rates):
+            if not _is_number(rate):
+                raise StudyError(f"rates must be numbers: got {rate!r}", ("rates", number))
+            placed(("rates",), replace, self.train, lr=rate)
+
+    def _check_tasks_and_claims(self) -> None:
         for name, task in self.also.items():
             if task.vocab_size > self.base.vocab_size:
-                raise Impossible(
+                raise StudyError(
                     f"a task in also must have the model's tokens: {name!r} has {task.vocab_size}, the model {self.base.vocab_size}",
                     ("also", name),
+                )
+        known = [arm.name for arm in self.every_arm]
+        for number, claim in enumerate(self.claims):
+            if missing := [repr(arm) for arm in (claim.arm, claim.than) if arm not in known]:
+                raise StudyError(
+                    f"a claim is about arms of the study: no {', '.join(missing)} among {', '.join(sorted(known))}", ("claims", number)
                 )
 
     @cached_property
@@ -115,13 +162,18 @@ class Study:
     @cached_property
     def matched(self) -> dict[str, Matched]:
         """Of each arm, what is trained: its widths after the matching, and how far it is from the base."""
-        if self.match is None:
-            return {arm.name: Matched(arm.config, _off(arm.config, self.base, self.task.length), True, {}) for arm in self.every_arm}
-        return {arm.name: match(arm.config, self.base, self.match, self.task.length) for arm in self.every_arm}
+        if self.match is not None:
+            return {arm.name: match(arm.config, self.base, self.match, self.task.length) for arm in self.every_arm}
+        size = {arm.name: quantity(arm.config, "params", self.task.length) for arm in self.every_arm}
+        return {arm.name: Matched(arm.config, size[arm.name] / size["base"] - 1, True, {}) for arm in self.every_arm}
 
 
-def _off(config: ZambaConfig, base: ZambaConfig, context: int) -> float:
-    return quantity(config, "params", context) / quantity(base, "params", context) - 1
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or _is_whole(value)
 
 
 def read_study(file: str | Path, allow_import: Collection[str] = ()) -> Study:
@@ -131,56 +183,32 @@ def read_study(file: str | Path, allow_import: Collection[str] = ()) -> Study:
 
     Raises ValueError naming the file, the line and the rule.
     """
-    file = Path(file)
     values, lines = read_yaml(file, "a study's file")
     try:
         return from_values(values, allow_import)
-    except Impossible as error:
-        raise ValueError(f"{file}:{line_of(error.place, lines)}: {error}") from error
+    except StudyError as error:
+        hint = " (on, yes and true are read as True; off, no and false as False: put a text in quotes)"
+        said = f"{error}{hint if re.search(r'got .*(True|False)', str(error)) else ''}"
+        raise ValueError(f"{file}:{line_of(error.place, lines)}: {said}") from error
 
 
 def from_values(values: Any, allow_import: Collection[str] = ()) -> Study:
-    """A study of plain values, as they come from a file. Raises Impossible with the place of what does not fit."""
-    known = {one.name for one in fields(Study)}
+    """A study of plain values, as they come from a file. Raises StudyError with the place of what does not fit."""
+    known = {field.name for field in fields(Study)}
     if not isinstance(values, Mapping):
-        raise Impossible(f"a study has the keys {', '.join(sorted(known))}: got {type(values).__name__}", ())
+        raise StudyError(f"a study has the keys {', '.join(sorted(known))}: got {type(values).__name__}", ())
     if unknown := [key for key in values if key not in known]:
-        raise Impossible(f"no such key of a study: {unknown[0]!r}; there are {', '.join(sorted(known))}", (unknown[0],))
+        raise StudyError(f"no such key of a study: {unknown[0]!r}; there are {', '.join(sorted(known))}", (unknown[0],))
     if missing := [key for key in ("name", "base", "task", "train") if key not in values]:
-        raise Impossible(f"a study says {', '.join(missing)}", ())
+        raise StudyError(f"a study says {', '.join(missing)}", ())
+    for key, value in values.items():
+        if key in KINDS and not isinstance(value, KINDS[key]):
+            raise StudyError(f"{key} must be {'a mapping' if KINDS[key] is dict else 'a list'}: got {value!r}", (key,))
     readers = READERS | {
         "task": lambda value: task_of(value, allow_import),
-        "also": lambda value: {name: _placed((name,), task_of, task, allow_import) for name, task in value.items()},
+        "also": lambda value: {name: placed((name,), task_of, task, allow_import) for name, task in value.items()},
     }
-    made = {key: _placed((key,), readers[key], value) if key in readers else value for key, value in values.items()}
-    for key, kind in KINDS.items():
-        if key in made and not isinstance(made[key], kind):
-            raise Impossible(f"{key} must be {'a mapping' if kind is dict else 'a list'}: got {made[key]!r}", (key,))
-    return Study(**made)
-
-
-def _placed(place: tuple, make: Callable, *arguments: Any, **more: Any) -> Any:
-    """make(...), whose ValueError becomes Impossible with a place."""
-    try:
-        return make(*arguments, **more)
-    except Impossible as error:
-        raise Impossible(str(error), place + error.place) from error
-    except (ValueError, TypeError) as error:
-        raise Impossible(str(error), place) from error
-
-
-def _base(value: Any) -> ZambaConfig:
-    from zamba_lab.train.command import model_config
-
-    return model_config(value)
-
-
-def _train(value: Any) -> TrainConfig:
-    from zamba_lab.train.config import from_values
-
-    if unknown := [name for name in value if name in ("length", "seed")]:
-        raise Impossible(f"{unknown[0]} is not an argument of a study's training: the task has the length, seeds the seeds", (unknown[0],))
-    return from_values({"length": 2, "schedule": "constant", **value})
+    return Study(**{key: placed((key,), readers[key], value) if key in readers else value for key, value in values.items()})
 
 
 def task_of(value: Any, allow_import: Collection[str] = ()) -> Any:
@@ -205,11 +233,18 @@ def task_of(value: Any, allow_import: Collection[str] = ()) -> Any:
     return tasks.get(values.pop("name"), values.pop("size", "ci"), **values)
 
 
-def _list(make: Callable) -> Callable[[Any], tuple]:
-    def read(value: Any) -> tuple:
-        return tuple(_placed((number,), make, one) for number, one in enumerate(value))
+def _base(value: Any) -> ZambaConfig:
+    from zamba_lab.train.command import model_config
 
-    return read
+    return model_config(value)
+
+
+def _train(value: Any) -> TrainConfig:
+    from zamba_lab.train.config import from_values
+
+    if unknown := [name for name in value if name in ("length", "seed")]:
+        raise StudyError(f"{unknown[0]} is not an argument of a study's training: the task has the length, seeds the seeds", (unknown[0],))
+    return from_values({"length": 2, "schedule": "constant", **value})
 
 
 def _match(value: Any) -> Match | None:
@@ -217,7 +252,16 @@ def _match(value: Any) -> Match | None:
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
-    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else tuple(value)
+    if not _is_whole(value) and not isinstance(value, list):
+        raise ValueError(f"seeds are a number of them, or a list: got {value!r}")
+    return tuple(range(min(value, MAX_SEEDS + 1))) if _is_whole(value) else tuple(value)
+
+
+def _claims(value: list[Any]) -> tuple[Claim, ...]:
+    def one(values: Mapping[str, Any]) -> Claim:
+        return Claim(**{key: level_name(value) if key in ("arm", "than") else value for key, value in dict(values).items()})
+
+    return tuple(placed((number,), one, values) for number, values in enumerate(value))
 
 
 READERS: dict[str, Callable[[Any], Any]] = {
@@ -226,7 +270,6 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "match": _match,
     "seeds": _seeds,
     "tuning_seeds": _seeds,
-    "rates": _list(float),
-    "claims": _list(lambda value: Claim(**value)),
+    "claims": _claims,
 }
-KINDS = {"axes": dict, "arms": dict, "grid": list, "metrics": list}
+KINDS = {"axes": dict, "arms": dict, "also": dict, "grid": list, "metrics": list, "rates": list, "claims": list, "train": dict}

@@ -6,7 +6,7 @@ import pytest
 from ablate.records import drawn
 from ablate.tiny import Before, study
 
-from zamba_lab.ablate import Store, box, plan, read_study, report
+from zamba_lab.ablate import Store, plan, planning, read_study, report, stored
 from zamba_lab.cli import main
 
 
@@ -17,43 +17,43 @@ class Dated(Before):
         return super().facts() | {"python": "3.99", "crc32": 1}
 
 
-def test_every_study_in_the_box_can_be_read_and_planned_by_its_name(capsys):
-    assert box.names()
-    for name in box.names():
-        assert read_study(box.study_file(name)).name == name
+def test_every_study_that_comes_with_the_lab_can_be_read_and_planned_by_its_name(capsys):
+    assert planning.stored_names()
+    for name in planning.stored_names():
+        assert read_study(planning.study_file(name)).name == name
         assert main(["ablate", "plan", name]) == 0 and name in capsys.readouterr().out
     assert main(["ablate", "plan", "nosuch"]) == 2
-    assert "or one of " + ", ".join(box.names()) in capsys.readouterr().err
+    assert "or one of " + ", ".join(planning.stored_names()) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["quick", "real-text"])
 def test_what_comes_with_the_lab_is_whole_and_its_report_says_what_the_store_says(name):
-    found = report(*box.stored(name))
-    assert found.missing == 0 and len(found.judged) == len(found.study.claims) > 0
-    assert {cell["host"] for cells in found.found.values() for cell in cells.values()} == {""}
-    written = (box.FOLDER / name / "report.md").read_text()
+    found = report(*stored(name))
+    assert found.missing == 0 and len(found.claims) == len(found.study.claims) > 0
+    assert {cell["host"] for cells in found.cells.values() for cell in cells.values()} == {""}
+    written = (planning.STUDIES / name / "report.md").read_text()
     assert found.sections["claims"] in written and found.sections["rates"] in written
     with pytest.raises(ValueError, match="no results of 'full' come with the lab"):
-        box.stored("full")
+        stored("full")
 
 
 @pytest.mark.parametrize("name, answers", [("quick", (3, 0, 8)), ("real-text", (3, 3, 2))])
 def test_so_many_claims_held(name, answers):
-    found = [one.answer for one in report(*box.stored(name)).judged]
+    found = [one.answer for one in report(*stored(name)).claims]
     assert tuple(found.count(answer) for answer in ("confirmed", "not confirmed", "unclear")) == answers
 
 
 def test_the_readme_says_so():
-    said = " ".join((box.FOLDER.parents[1] / "README.md").read_text().split())
+    said = " ".join((planning.STUDIES.parents[1] / "README.md").read_text().split())
     assert "Three of eight claims are confirmed" in said and "Three of eleven claims are confirmed, eight unclear" in said
 
 
 def test_the_rates_of_real_text_lie_at_the_edge_as_the_notebook_says():
-    rates = list(report(*box.stored("real-text")).plan.rates.values())
+    rates = list(report(*stored("real-text")).plan.rates.values())
     assert (rates.count(0.006), len(rates)) == (6, 8)
 
 
-def test_a_report_from_the_box_leaves_the_place_of_a_store_free(tmp_path, monkeypatch, capsys):
+def test_a_report_of_one_that_comes_with_the_lab_leaves_the_place_of_a_store_free(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["ablate", "report", "real-text"]) == 0 and "not confirmed" in capsys.readouterr().out
     assert sorted(file.name for file in (tmp_path / "runs" / "real-text-report").iterdir()) == ["report.html", "report.md"]
@@ -76,8 +76,8 @@ def test_results_on_data_of_another_machine_are_read_and_not_gone_on_with(tmp_pa
     drawn(there, {"base": [0.5, 0.6], "conv=off": [0.4, 0.3]}, store)
     here = type("Here", (Dated,), {"facts": lambda self: Dated.facts(self) | {"python": "4.0", "crc32": 2}})()
     assert not plan(replace(there, task=here)).cells[0].cell.address == plan(there).cells[0].cell.address
-    read = replace(there, task=box.as_it_was(here, store))
+    read = replace(there, task=planning.task_of_results(here, store))
     assert report(read, store).missing == 0 and read.task.vocab_size == there.task.vocab_size
     with pytest.raises(ValueError, match="data that is not here .python 3.99, crc32 1"):
         read.task.batch(0, 0, 1)
-    assert box.as_it_was(Dated(), store) == Dated() and box.as_it_was(Before(), store) == Before()
+    assert planning.task_of_results(Dated(), store) == Dated() and planning.task_of_results(Before(), store) == Before()
