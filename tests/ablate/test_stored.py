@@ -1,13 +1,19 @@
 """The studies that come with the lab: their results are there, whole, and say what their reports say."""
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from ablate.records import drawn
 from ablate.tiny import Before, study
 
 from zamba_lab.ablate import Store, plan, planning, read_study, report, stored
+from zamba_lab.ablate.command import too_few_seeds
 from zamba_lab.cli import main
+
+ROOT = Path(__file__).parents[2]
 
 
 class Dated(Before):
@@ -81,3 +87,32 @@ def test_results_on_data_of_another_machine_are_read_and_not_gone_on_with(tmp_pa
     with pytest.raises(ValueError, match="data that is not here .python 3.99, crc32 1"):
         read.task.batch(0, 0, 1)
     assert planning.task_of_results(Dated(), store) == Dated() and planning.task_of_results(Before(), store) == Before()
+
+
+def shown_studies() -> dict[str, str]:
+    """The studies in the README and in docs/, by the page."""
+    pages = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+    blocks = {name: re.findall(r"```yaml\n(# study.yaml\n.*?)```", text, re.DOTALL) for name, text in pages.items()}
+    return {name: studies[0] for name, studies in blocks.items() if studies}
+
+
+@pytest.mark.parametrize("page", shown_studies())
+def test_the_study_that_is_shown_plans_cleanly_and_can_confirm_its_claim(page, tmp_path, capsys):
+    """Every arm is matched, every family has seeds enough for a verdict, and with the stored results of these very cells the claim holds."""
+    (tmp_path / "study.yaml").write_text(shown_studies()[page], encoding="utf-8")
+    made = read_study(tmp_path / "study.yaml")
+    assert main(["ablate", "plan", str(tmp_path / "study.yaml"), "--store", str(tmp_path / "none")]) == 0
+    said = capsys.readouterr().out
+    assert f"{len(made.every_arm)} arms, matched by params" in said
+    assert "could not be matched" not in said and "(!)" not in said and "cannot give a verdict" not in said
+    assert main(["ablate", "plan", str(tmp_path / "study.yaml"), "--store", str(tmp_path / "none"), "--json"]) == 0
+    assert all(abs(arm["off"]) <= 0.01 for arm in json.loads(capsys.readouterr().out)["arms"]) and too_few_seeds(made) == {}
+    quick, store = stored("quick")
+    of_the_tokenizer = {name: getattr(quick.base, name) for name in ("max_context", "pad_token_id", "bos_token_id", "eos_token_id")}
+    assert replace(made.base, **of_the_tokenizer) == quick.base
+    results = report(replace(made, base=quick.base), store)
+    assert results.claims and {result.answer for result in results.claims} == {"confirmed"}
+
+
+def test_a_study_is_shown():
+    assert shown_studies()
