@@ -17,6 +17,7 @@ import pytest
 import torch
 from ablate.tiny import study
 from ablate.traced import FOLDER, LAST, LIMIT, PLACE, lines, six, traces
+from processes import python
 
 from zamba_lab.ablate import Quiet, Store, SweepStopped, cell as cells, cluster, plan, run_cell, run_on_ray
 
@@ -214,6 +215,51 @@ def test_a_node_with_another_version_refuses_the_cell(monkeypatch):
     monkeypatch.setattr(cells, "CODE", 99)
     with pytest.raises(ValueError, match=f"must have the zamba_lab of the machine that keeps the store: cell {address} is"):
         cluster.run_remote(cell, address)
+
+
+KILLED = """
+import os, signal, sys, tempfile
+from zamba_lab.ablate import cluster
+
+tempfile.tempdir = sys.argv[1]
+with cluster.work_folder() as folder:
+    (folder / "checkpoint").write_text("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a process by a signal")
+def test_a_folder_that_a_killed_process_has_left_is_removed_by_the_next_and_that_of_a_living_one_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster.tempfile, "tempdir", str(tmp_path))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("x")
+    (tmp_path / f"{cluster.WORK}planted").symlink_to(elsewhere)
+    (tmp_path / f"{cluster.WORK}planted.lock").write_text("")
+    for _ in range(2):
+        assert python("-c", KILLED, tmp_path).returncode == -9
+    left = [file for file in tmp_path.iterdir() if file.is_dir() and (file / "checkpoint").exists()]
+    assert len(left) == 1, "the second has removed what the first had left"
+    with cluster.work_folder() as folder:
+        (folder / "checkpoint").write_text("x")
+        with cluster.work_folder() as other:
+            assert (folder / "checkpoint").exists() and other != folder
+        assert not other.exists() and not left[0].exists() and (folder / "checkpoint").exists()
+    assert (elsewhere / "precious").exists() and not list(tmp_path.glob(f"{cluster.WORK}*.lock"))
+
+
+def test_a_cell_that_another_runner_has_finished_is_shown_as_what_it_is(tmp_path, monkeypatch):
+    class Noting(Quiet):
+        ended = []
+
+        def done(self, planned, status):
+            self.ended.append(status)
+
+    store, first, show = Store(tmp_path / "store"), ALONE[0].cell, Noting()
+    record, _ = run_cell(first, tmp_path / "cell")
+    store.add(record | {"status": "solved"})
+    cluster.sweep(Ray(), SimpleNamespace(remote=None), store, [ALONE[0]], show)
+    assert show.ended == ["solved"]
 
 
 def test_where_there_is_no_cluster_or_no_ray_it_is_said_what_to_do(tmp_path, monkeypatch):

@@ -1,7 +1,13 @@
 """From a store to an answer: verdicts on planted results, and a report that says what is missing."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +18,7 @@ from ablate.tiny import study
 from zamba_lab.ablate import Claim, Match, Store, plan, report
 from zamba_lab.ablate.command import too_few_seeds
 from zamba_lab.ablate.statistics import seeds_needed
+from zamba_lab.ablate.reporting import plain
 from zamba_lab.ablate.verdicts import contrasts
 from zamba_lab.cli import main
 from zamba_lab.report import as_html, curve, figures, page
@@ -186,3 +193,68 @@ def test_the_command_line_plans_without_making_anything_and_reports_what_is_ther
     line = file.read_text().splitlines().index("  rotary:") + 2
     assert main(["ablate", "run", str(file), "--store", str(store), *allow]) == 2
     assert f"{file}:{line}: no such axis: 'rotary'" in capsys.readouterr().err
+
+
+PLANTED = "<img src=x onerror=alert(1)> & **b** [go](javascript:x) | a\n## b\x1b[31m &lt;"
+
+
+class Reader(HTMLParser):
+    """The tags and the text of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.words = set(), ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def test_what_a_file_names_stands_in_a_report_as_text(tmp_path):
+    """Claims, arms, slices and tasks: no HTML, link, line or control character of theirs gets into report.md or report.html."""
+    arm = PLANTED.replace("\n", " ").replace("\x1b", "")
+    made_up = study(
+        seeds=range(6),
+        axes={},
+        arms={arm: {"conv": False}},
+        claims=[Claim(PLANTED, arm)],
+        metrics=["accuracy", f"loss.{PLANTED}"],
+        task=replace(study().task, name=PLANTED),
+    )
+    store = Store(tmp_path / "store")
+    for one in plan(made_up).cells:
+        row = made(one.cell, 0.5)
+        slices = json.dumps({f"loss.{PLANTED}": 0.1 * one.seed})
+        store.add(row | {"slices": slices, "also": json.dumps({PLANTED: 0.5})})
+    text = report(made_up, store).markdown()
+    for mark in ("<", "[go](", "\x1b", "\n## b"):
+        assert mark not in text.replace("< 0.001", ""), mark
+    tables = [block.splitlines()[-1:] + block.splitlines()[:-1] for block in text.split("\n\n") if block.startswith("| ")]
+    assert tables and all(len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1 for table in tables), "a cell became two"
+    shown = Reader(page(text))
+    assert shown.tags <= {"h1", "h2", "h3", "p", "b", "div", "table", "tr", "th", "td"}
+    for words in ("<img src=x onerror=alert(1)> &", "[go](javascript:x) | a ## b", "&lt;"):
+        assert words in shown.words
+
+
+@pytest.mark.parametrize("text", ["lora_rank=0", "d_state=8, rope=off", "ABAB", "a state of 32"])
+def test_an_ordinary_name_is_left_as_it_is(text):
+    assert plain(text) == text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a closed pipe is another error there")
+@pytest.mark.parametrize(
+    "words", [["plan", "quick"], ["plan", "quick", "--json"], ["report", "quick"], ["report", "quick", "--json"]], ids=" ".join
+)
+def test_a_reader_that_has_seen_enough_is_no_error(words, tmp_path):
+    """As `| head` does: the pipe is closed before anything is read."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "zamba_lab", "ablate", *words]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)})
+    os.close(writing)
+    assert done.stderr.decode() == "" and done.returncode in (0, 120, 141), done.stderr.decode()

@@ -192,6 +192,38 @@ def test_the_table_says_what_runs_what_is_done_and_when_all_will_be(monkeypatch)
     assert show.rows()[2] == ["conv=off", "1/2", "1", "0", ""] and show.eta() > 0
 
 
+class Tables(Live):
+    """Keeps the table at the beginning of each sweep, and its rows as they are at its end."""
+
+    def __init__(self):
+        super().__init__(io.StringIO())
+        self.at_begin, self.at_end = [], []
+
+    def begin(self, *arguments):
+        super().begin(*arguments)
+        self.at_begin.append(self.rows())
+
+    def end(self):
+        super().end()
+        self.at_end.append(self.rows())
+
+
+def test_a_resumed_sweep_counts_stored_cells_as_what_they_are(tmp_path):
+    """Also those of the tuning before, and those that another runner finishes meanwhile."""
+    tiny, store = study(solved=0.0001, rates=(1e-2,), tuning_seeds=(7,)), Store(tmp_path / "store")
+    show = Tables()
+    run(tiny, store.folder, workers=1, show=show)
+    begun, ended = show.at_begin[-1], show.at_end[-1]
+    assert [row[1:4] for row in begun[1:]] == [["1/3", "1", "0"], ["1/3", "1", "0"]], "the cell that chose the rate is solved"
+    assert [row[1:4] for row in ended[1:]] == [["3/3", "3", "0"], ["3/3", "3", "0"]]
+    show = Tables()
+    more = study(solved=0.0001, rates=(1e-2,), tuning_seeds=(7,), seeds=(0, 1, 2))
+    show.begin(plan(more, store), store.statuses(), 1)
+    assert [row[1:4] for row in show.rows()[1:]] == [["3/4", "3", "0"], ["3/4", "3", "0"]]
+    finished = plan(tiny, store).cells[0].cell
+    assert outcome(finished, store, Line()) == ("done", "solved")
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_an_arm_whose_attention_starts_too_quiet_is_named_as_soon_as_a_cell_reports(terminal):
     out, todo = io.StringIO(), plan(study())
