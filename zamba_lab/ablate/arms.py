@@ -7,7 +7,7 @@ An axis turns a level, in the words of the question, into fields of ZambaConfig.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
@@ -190,19 +190,29 @@ def arms_of(
     """
     made = [Arm(BASE, BASE, base)]
     names: dict[tuple, str] = {_key(base): BASE}
-
-    def add(name: str, family: str, changes: Mapping[str, Any], place: tuple, known: Iterable[str]) -> None:
-        """known: names of arms that this one may repeat; it is then not added."""
+    for name, family, changes, place, may_repeat in (*_of_axes(axes), *_of_grids(grids), *_by_name(arms)):
         config = _with_changes(base, changes, place)
         if (same := names.get(_key(config))) is None:
             names[_key(config)] = name
             made.append(Arm(name, family, config, tuple(changes.items())))
-        elif same not in known:
+        elif not may_repeat(same):
             raise StudyError(f"arm {name!r} is the same model as {same!r}", place)
+    if len({arm.name for arm in made}) < len(made):
+        raise StudyError(f"each arm needs a name of its own: got {[arm.name for arm in made]}", ("arms",))
+    return tuple(made)
 
+
+# name, family, changes, place in the study, and whether it may be the same model as an arm of that name
+Asked = tuple[str, str, Mapping[str, Any], tuple, Callable[[str], bool]]
+
+
+def _of_axes(axes: Mapping[str, Iterable[Any]]) -> Iterator[Asked]:
     for axis, levels in axes.items():
         for index, level in enumerate(_levels(levels, ("axes", axis))):
-            add(f"{axis}={level_name(level)}", axis, {axis: level}, ("axes", axis, index), (BASE,))
+            yield f"{axis}={level_name(level)}", axis, {axis: level}, ("axes", axis, index), lambda name: name == BASE
+
+
+def _of_grids(grids: Iterable[Mapping[str, Iterable[Any]]]) -> Iterator[Asked]:
     for number, grid in enumerate(grids):
         if not isinstance(grid, Mapping):
             raise StudyError(f"a grid has axes, each with a list of levels: got {grid!r}", ("grid", number))
@@ -211,16 +221,16 @@ def arms_of(
             raise StudyError(f"a study has at most {MAX_ARMS:,} arms: this grid has {count:,}", ("grid", number))
         for point in product(*levels):
             name = ", ".join(f"{axis}={level_name(level)}" for axis, level in point)
-            add(name, " x ".join(grid), dict(point), ("grid", number), names.values())  # an edge of the grid may be an axis
+            yield name, " x ".join(grid), dict(point), ("grid", number), lambda name: True  # an edge of the grid may be an axis
+
+
+def _by_name(arms: Mapping[str, Mapping[str, Any]]) -> Iterator[Asked]:
     for name, changes in arms.items():
         if not isinstance(changes, Mapping) or not changes:
             raise StudyError(f"arm {name!r} must say what it changes, as axis: level; got {changes!r}", ("arms", name))
         if not level_name(name).isprintable():
             raise StudyError(f"an arm's name is one line of printable text: got {name!r}", ("arms", name))
-        add(level_name(name), "arms", changes, ("arms", name), ())
-    if len({arm.name for arm in made}) < len(made):
-        raise StudyError(f"each arm needs a name of its own: got {[arm.name for arm in made]}", ("arms",))
-    return tuple(made)
+        yield level_name(name), "arms", changes, ("arms", name), lambda name: False
 
 
 def level_name(level: Any) -> str:
