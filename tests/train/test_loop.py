@@ -357,7 +357,7 @@ def test_weights_that_small_updates_would_not_move_are_refused(tmp_path, narrow)
     if narrow == "int8":
         quantize(model)
     elif narrow == "one parameter":
-        model.layers[0].mixer.dt_bias.data = model.layers[0].mixer.dt_bias.data.bfloat16()
+        model.layers[0].mamba.dt_bias.data = model.layers[0].mamba.dt_bias.data.bfloat16()
     else:
         model.to(narrow)
     with pytest.raises(ValueError, match="weights that are trained must be float32 or float64, or small updates are lost: .* is "):
