@@ -4,8 +4,9 @@
     python -m zamba_lab.recipes.positive_control --arms hybrid --set task.kv=8 task.vocab_size=256 task.length=64 training.steps=1200
 
 A study on recall means nothing where a model cannot learn it at all for a reason that has nothing to do with the
-architecture: most often its initialisation. So before the first step it is also said how loud each shared block is in what
-its mixer reads (`heard`): far below 1 it is not heard, far above 1 nothing else is. What the settings took: NOTES.md.
+architecture: most often its initialisation. So before the first step it is also printed how large each shared block's output is
+where it enters its mixer (`lens.link_ratios`): far below 1 the block hardly matters, far above 1 nothing else does. What the
+settings took: NOTES.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from zamba_lab.config import ZambaConfig
 from zamba_lab.lens import link_ratios
@@ -33,7 +33,7 @@ from zamba_lab.train.step import adamw, train_step
 
 SOLVED = 0.99  # accuracy on CHECKED new sequences, and again on others
 CHECKED = 512
-HEARD = (0.3, 2.0)  # where RMS(link out) / RMS(stream) should start on a recall task
+RATIOS = (0.3, 2.0)  # where RMS(link out) / RMS(stream) should start on a recall task
 BATCH = 64  # sequences in a step
 NAMES = ("transformer", "mamba2", "hybrid")
 
@@ -52,7 +52,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one training. `solved_at`: the step at which SOLVED was passed twice in a row, None if never.
+    """The result of one training. `solved_at`: the step at which SOLVED was passed twice in a row, None if never.
 
     `cpu_seconds` are the process's own, of training, its batches and the checks; another process does not slow them.
     """
@@ -63,30 +63,20 @@ class Outcome:
     accuracy: float
     steps: int
     cpu_seconds: float
-    heard: dict[int, float]
+    link_ratios: tuple[float, ...]
     curve: tuple[tuple[int, float], ...]
 
 
 def arms(vocab_size: int) -> dict[str, Arm]:
-    """The three models of the gate, by name, for a task of that vocabulary."""
-    base = dict(
-        vocab_size=vocab_size,
-        d_model=64,
-        n_layers=2,
-        attn_heads=2,
-        d_mlp=256,
-        tie_embeddings=False,
-        init="small",
-        pad_token_id=None,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    pure = dict(n_shared_blocks=0, hybrid_layers=(), d_state=32, headdim=64)
-    hybrid = dict(n_shared_blocks=1, hybrid_layers=(1,), lora_rank=4, d_state=16, headdim=64, link_gain=8.0)
+    """The three models by name, for a task of that vocabulary."""
+    tokens = dict(vocab_size=vocab_size, tie_embeddings=False, pad_token_id=None, bos_token_id=None, eos_token_id=None)
+    base = dict(**tokens, d_model=64, n_layers=2, attn_heads=2, d_mlp=256, init="small")
+    pure = dict(**base, n_shared_blocks=0, hybrid_layers=())
+    hybrid = dict(**base, n_shared_blocks=1, hybrid_layers=(1,), lora_rank=4, d_state=16, headdim=64, link_gain=8.0)
     return {
-        "transformer": Arm(ZambaConfig(**base, mixer="attention", n_shared_blocks=0, hybrid_layers=()), training(3e-3)),
-        "mamba2": Arm(ZambaConfig(**base, **pure), training(1e-2)),
-        "hybrid": Arm(ZambaConfig(**base, **hybrid), training(3e-3)),
+        "transformer": Arm(ZambaConfig(**pure, mixer="attention"), training(3e-3)),
+        "mamba2": Arm(ZambaConfig(**pure, d_state=32, headdim=64), training(1e-2)),
+        "hybrid": Arm(ZambaConfig(**hybrid), training(3e-3)),
     }
 
 
@@ -98,12 +88,12 @@ def training(lr: float) -> TrainConfig:
 def solve(name: str, arm: Arm, task: Task, seed: int, every: int = 50, see: Callable[[str], object] = lambda line: None) -> Outcome:
     """Train until the task is solved, or the steps are used up. The seed decides weights and data.
 
-    every: steps between checks, each of which is a line for `see`; the first, before any step, says how loud each block is.
+    every: steps between checks, each of which is a line for `see`; the first line, before any step, has the link ratios.
     """
     torch.manual_seed(seed)
     model, began = Zamba(arm.model), time.process_time()
-    loud = heard(model, task.batch(seed, 0, BATCH).ids)
-    see(f"{name} seed {seed} {describe(loud)}")
+    ratios = tuple(link_ratios(model, task.batch(seed, 0, BATCH).ids))
+    see(f"{name} seed {seed} {describe(ratios)}")
     optimiser, config, curve, solved_at, step = adamw(model, arm.training), arm.training, [], None, 0
     while solved_at is None and step < config.steps:
         loss, _ = train_step(model, optimiser, [task.batch(seed, step, config.batch)], config.lr_at(step), config.clip)
@@ -113,7 +103,7 @@ def solve(name: str, arm: Arm, task: Task, seed: int, every: int = 50, see: Call
             see(f"{name} seed {seed} step {step}: loss {loss:.3f}, {curve[-1][1]:.1%} of new questions right")
             if curve[-1][1] >= SOLVED and score(model, task, seed, 2 * step + 1) >= SOLVED:
                 solved_at = step
-    return Outcome(name, seed, solved_at, curve[-1][1], step, time.process_time() - began, loud, tuple(curve))
+    return Outcome(name, seed, solved_at, curve[-1][1], step, time.process_time() - began, ratios, tuple(curve))
 
 
 @torch.no_grad()
@@ -123,14 +113,9 @@ def score(model: Zamba, task: Task, seed: int, check: int) -> float:
     return accuracy(model(ids), labels).total
 
 
-def heard(model: Zamba, ids: Tensor) -> dict[int, float]:
-    """`lens.link_ratios` by hybrid layer, on (b, l) ids of the task the model is to learn; empty without a shared block."""
-    return dict(zip(model.config.hybrid_layers, link_ratios(model, ids)))
-
-
-def describe(loud: dict[int, float]) -> str:
-    """`heard` in words, with what is outside of HEARD marked."""
-    words = [f"layer {i}: {ratio:.3f}" + ("" if HEARD[0] <= ratio <= HEARD[1] else " (!)") for i, ratio in loud.items()]
+def describe(ratios: Sequence[float]) -> str:
+    """The link ratios in words, with what is outside of RATIOS marked."""
+    words = [f"invocation {k}: {ratio:.3f}" + ("" if RATIOS[0] <= ratio <= RATIOS[1] else " (!)") for k, ratio in enumerate(ratios)]
     return "RMS(link out) / RMS(stream) at the start: " + (", ".join(words) or "no shared block")
 
 
@@ -142,33 +127,32 @@ def positive_control(
     training: dict[str, Any] | None = None,
     see: Callable[[str], object] = lambda line: None,
 ) -> Iterator[Outcome]:
-    """Train each arm at each seed on MQAR at `ci` size, one after the other; the gate is open where every one is solved.
+    """Train each arm at each seed on MQAR at `ci` size, one after the other; the control passes where every one is solved.
 
-    task, model, training: fields to change, in every arm; as they are, this is the gate, otherwise an experiment.
+    task, model, training: fields to change, in every arm; with any of them this is an experiment, not the control.
     """
-    asked = get("mqar", "ci", **task or {})
-    table = arms(asked.vocab_size)
+    recall = get("mqar", "ci", **task or {})
+    table = arms(recall.vocab_size)
     if unknown := [name for name in names if name not in table]:
         raise ValueError(f"no arm {', '.join(unknown)}: there are {', '.join(table)}")
     for name in names:
-        arm = table[name].changed(model or {}, training or {})
         for seed in seeds:
-            yield solve(name, arm, asked, seed, see=see)
+            yield solve(name, table[name].changed(model or {}, training or {}), recall, seed, see=see)
 
 
-def settings(given: Sequence[str]) -> dict[str, dict[str, Any]]:
+def settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """From texts such as "task.kv=8" and "training.schedule=wsd(warmup=100, decay=0.4)": the fields to change, by part."""
-    found: dict[str, dict[str, Any]] = {}
-    for one in given:
-        where, _, value = one.partition("=")
+    changes: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        where, _, value = text.partition("=")
         part, _, name = where.partition(".")
         if part not in ("task", "model", "training") or not name or not value:
-            raise ValueError(f"a change is written like task.kv=8, model.link_gain=4 or training.lr=0.003: got {one!r}")
+            raise ValueError(f"a change is written like task.kv=8, model.link_gain=4 or training.lr=0.003: got {text!r}")
         try:
-            found.setdefault(part, {})[name] = ast.literal_eval(value)
+            changes.setdefault(part, {})[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):
-            found.setdefault(part, {})[name] = value
-    return found
+            changes.setdefault(part, {})[name] = value
+    return changes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -178,19 +162,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--arms", nargs="+", default=NAMES)
     parser.add_argument("--set", nargs="+", default=[], metavar="PART.FIELD=VALUE", help="fields of task, model or training")
     parser.add_argument("--json", action="store_true", help="one line of JSON a training")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    closed = 0
-    for found in positive_control(given.seeds, given.arms, **settings(given.set), see=lambda line: print(line, file=sys.stderr)):
-        closed += found.solved_at is None
-        end = f"solved at step {found.solved_at}" if found.solved_at else f"NOT solved in {found.steps} steps"
-        print(
-            json.dumps(asdict(found))
-            if given.json
-            else f"{found.arm:12} seed {found.seed}: {end}, {found.accuracy:.1%}, {found.cpu_seconds:.1f} CPU-s; {describe(found.heard)}",
-            flush=True,
-        )
-    return int(closed > 0)
+    unsolved = 0
+    for outcome in positive_control(options.seeds, options.arms, **settings(options.set), see=lambda line: print(line, file=sys.stderr)):
+        unsolved += outcome.solved_at is None
+        end = f"solved at step {outcome.solved_at}" if outcome.solved_at else f"NOT solved in {outcome.steps} steps"
+        cost = f"{outcome.accuracy:.1%}, {outcome.cpu_seconds:.1f} CPU-s; {describe(outcome.link_ratios)}"
+        print(json.dumps(asdict(outcome)) if options.json else f"{outcome.arm:12} seed {outcome.seed}: {end}, {cost}", flush=True)
+    return int(unsolved > 0)
 
 
 if __name__ == "__main__":
