@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from shipped import nano, nano_ids
 from variants import BASE, VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
+from zamba_lab import native
 
 b, l, d, e, h, p, n, g = 2, 19, 16, 32, 8, 4, 6, 2
 MAMBA2 = {
@@ -137,12 +140,114 @@ def test_recorded_states_end_in_the_cache():
         torch.testing.assert_close(trace[f"layers.{i}.mamba.state"][:, -1], layer.ssm)
 
 
-def test_what_is_kept_is_attached_to_autograd():
-    model, ids = make_model(BASE), random_ids(BASE)
-    trace = zl.Trace(keep=["invocation.1.link_out"])
-    loss = model(ids, trace=trace).square().sum()
-    (gradient,) = torch.autograd.grad(loss, trace["invocation.1.link_out"])
+LOOKED_AT = {name: VARIANTS[name] for name in ("base", "mamba1", "link into the stream", "lora on qkv", "no concat", "transformer")}
+every_kind = pytest.mark.parametrize("config", LOOKED_AT.values(), ids=LOOKED_AT.keys())
+
+
+def in_place(value):
+    return value.mul_(0.7).add_(0.05)
+
+
+@every_kind
+def test_an_edit_in_place_is_an_edit_of_a_copy_at_every_point(config):
+    """One tensor has two names where nothing was computed between them: `embed`, `layers.0.resid_in` and x0."""
+    model, ids = make_model(config), random_ids(config, l=7)
+    _, trace = run(model, ids, keep=["*"])
+    for name in list(trace):
+        got, written = run(model, ids, keep=["*"], edit={name: in_place})
+        want, copied = run(model, ids, keep=["*"], edit={name: lambda value: in_place(value.clone())})
+        assert torch.equal(got, want), name
+        assert [other for other in copied if not torch.equal(written[other], copied[other])] == [], name
+
+
+@every_kind
+def test_what_is_kept_does_not_change_afterwards(config, monkeypatch):
+    model, ids, then = make_model(config), random_ids(config, l=7), {}
+    record = type(zl.Trace().at("")).record
+
+    def copying(self, name, value):
+        value = record(self, name, value)
+        then[self._names(name)[0]] = value.clone()
+        return value
+
+    monkeypatch.setattr(type(zl.Trace().at("")), "record", copying)
+    _, trace = run(model, ids, keep=["*"], edit={"*": in_place})
+    assert set(then) == set(trace) and all(torch.equal(trace[name], then[name]) for name in trace)
+
+
+@every_kind
+@pytest.mark.parametrize("edit", [{}, {"*.state": lambda states: 1.1 * states}], ids=["kept", "kept and edited"])
+def test_the_gradient_of_a_kept_value_is_what_a_small_edit_of_it_does(config, edit):
+    """At every point, of the mixers' states too: each is on the graph between what comes before it and what comes after."""
+    if edit and config.mixer == "attention":
+        pytest.skip("no states")
+    model, ids = make_model(config), random_ids(config, l=6)
+    weights = torch.randn(config.vocab_size, generator=torch.Generator().manual_seed(5)).double()
+    score = lambda logits: (logits.tanh() @ weights).sum()
+    trace = zl.Trace(keep=["*"], edit=edit)
+    gradients = torch.autograd.grad(score(model(ids, trace=trace)), [trace[name] for name in trace])
+    for name, gradient in zip(trace, gradients):
+        direction = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(6)).double()
+        direction = direction.masked_fill(trace[name].isinf(), 0)
+        moved = lambda by: float(score(run(model, ids, edit={**edit, name: lambda value: value + by * direction})[0]))
+        wide, narrow = ((moved(by) - moved(-by)) / (2 * by) for by in (4e-6, 2e-6))
+        slope = (4 * narrow - wide) / 3  # free of the error of third order
+        assert abs(slope - float((gradient * direction).nansum())) < 1e-6 * max(1, abs(slope)), name
+
+
+@pytest.mark.parametrize("variant", ["pure mamba2", "pure mamba1"])
+def test_kept_states_are_on_the_graph_to_every_order_and_from_what_made_them(variant):
+    model, ids = make_model(VARIANTS[variant]), random_ids(BASE, l=5)
+    mixer, name = model.layers[2].mamba, "layers.2.mamba.state"
+
+    def second(trace):
+        with native.off():  # its forms have first derivatives
+            y = model(ids, trace=trace).square().sum()
+        (first,) = torch.autograd.grad(y, mixer.A_log, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), [mixer.A_log, mixer.D])
+
+    trace = zl.Trace(keep=[name])
+    for with_states, without in zip(second(trace), second(zl.OFF)):
+        torch.testing.assert_close(with_states, without)
+    (gradient,) = torch.autograd.grad(trace[name].sum(), mixer.A_log)
     assert gradient.abs().max() > 0
+
+
+def test_a_trace_holds_one_pass():
+    deep, ids = make_model(BASE), random_ids(BASE)
+    shallow = make_model(VARIANTS["pure mamba2"])
+    trace = zl.Trace(keep=["*.resid_out", "*.link_out"])
+    with torch.no_grad():
+        deep(ids, trace=trace)
+    first = trace.values
+    assert "invocation.2.link_out" in trace
+    trace.keep = ("*.resid_out",)
+    with torch.no_grad():
+        shallow.layers = shallow.layers[:2]
+        shallow.config = replace(shallow.config, n_layers=2)
+        shallow(ids, trace=trace)
+    assert list(trace) == ["layers.0.resid_out", "layers.1.resid_out"] and "invocation.2.link_out" not in trace
+    assert len(first) == 8  # what the caller took from the first pass is the caller's
+
+
+def test_a_pass_that_fails_leaves_nothing_in_its_trace():
+    model, ids = make_model(BASE), random_ids(BASE)
+
+    def fails(value):
+        raise RuntimeError("no")
+
+    trace = zl.Trace(keep=["*"])
+    for broken, edit, error in (
+        (ids, {"layers.3.mamba.dt": fails}, RuntimeError),
+        (ids + 29, {}, ValueError),
+        (ids, {"x": fails}, ValueError),
+    ):
+        model(ids, trace=trace)
+        trace.edit = edit
+        with pytest.raises(error):
+            model(broken, trace=trace)
+        assert len(trace) == 0 and "invocation.0.q" not in trace
+        trace.edit = {}
 
 
 def test_off_records_nothing_and_is_one_object():

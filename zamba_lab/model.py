@@ -77,10 +77,11 @@ class Zamba(nn.Module):
         Returns: (b, l, v) logits; with targets the sum of their -log p, in float32 or wider. Raises ValueError if ids, mask or
         targets break a rule above.
         """
-        mask, trace = check_tokens(ids, mask, None, self.config.vocab_size), unless_idle(trace)
-        targets = check_targets(targets, ids, self.config.vocab_size)
+        trace = unless_idle(trace)
         recompute = self.recompute and torch.is_grad_enabled() and trace is OFF
         with trace.one_pass():
+            mask = check_tokens(ids, mask, None, self.config.vocab_size)
+            targets = check_targets(targets, ids, self.config.vocab_size)
             x, _ = self.walk(ids, None, mask, trace, recompute=recompute)
             return self.logits(x, trace) if targets is None else self.loss(x, targets, trace)
 
@@ -99,12 +100,13 @@ class Zamba(nn.Module):
 
         Returns: (b, l, v) logits of the new tokens, and the extended cache. Raises ValueError as `forward` does.
         """
-        mask, trace = check_tokens(ids, mask, cache, self.config.vocab_size), unless_idle(trace)
-        l, past = ids.shape[1], 0 if cache is None else cache.length
-        pieces = [slice(0, l)]
-        if last_only and trace is OFF and not torch.is_grad_enabled() and last_tokens_lie_within(mask, l, PREFILL):
-            pieces = [*(slice(i, min(i + PREFILL, l - PREFILL)) for i in range(0, l - PREFILL, PREFILL)), slice(l - PREFILL, l)]
+        trace = unless_idle(trace)
         with trace.one_pass():
+            mask = check_tokens(ids, mask, cache, self.config.vocab_size)
+            l, past = ids.shape[1], 0 if cache is None else cache.length
+            pieces = [slice(0, l)]
+            if last_only and trace is OFF and not torch.is_grad_enabled() and last_tokens_lie_within(mask, l, PREFILL):
+                pieces = [*(slice(i, min(i + PREFILL, l - PREFILL)) for i in range(0, l - PREFILL, PREFILL)), slice(l - PREFILL, l)]
             for piece in pieces:
                 piece_mask = None if mask is None else mask[:, piece]
                 x, cache = self.walk(ids[:, piece], cache, piece_mask, trace, final_length=past + l)
