@@ -204,7 +204,7 @@ def test_kept_states_are_on_the_graph_to_every_order_and_from_what_made_them(var
         with native.off():  # its forms have first derivatives
             y = model(ids, trace=trace).square().sum()
         (first,) = torch.autograd.grad(y, mixer.A_log, create_graph=True)
-        return torch.autograd.grad(first.square().sum(), [mixer.A_log, mixer.D])
+        return torch.autograd.grad(first.square().sum(), [mixer.A_log, mixer.D], retain_graph=True)
 
     trace = zl.Trace(keep=[name])
     for with_states, without in zip(second(trace), second(zl.OFF)):

@@ -58,8 +58,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor | None
     l, s = q.shape[2], k.shape[2]
     if visible is None and 1 < l < s:
         visible = visible_keys(l, s, device=q.device)
-    causal = visible is None and l > 1
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    options = dict(attn_mask=visible, scale=scale)
+    # By branches: of a size that a compiler leaves open, or a tracer writes down, a comparison is no bool.
+    if visible is None and l > 1:
+        options["is_causal"] = True
+    if q.shape[1] != k.shape[1]:
+        options["enable_gqa"] = True
+    return F.scaled_dot_product_attention(q, k, v, **options)
 
 
 def attention_scores(q: Tensor, k: Tensor, scale: float, visible: Tensor | None) -> Tensor:
