@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 from variants import BASE, make_model
 

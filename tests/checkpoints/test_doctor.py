@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from variants import BASE, VARIANTS, make_model
 
+from zamba_lab import cli
 from zamba_lab.checkpoints import CheckpointError, doctor, load, save
 
 Q = "model.layers.1.shared_transformer.self_attn.q_proj.weight"
@@ -107,6 +108,25 @@ def test_faults_of_config_and_files(fault, spoil, folder):
 def test_nothing_to_examine_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="there is no"):
         doctor(tmp_path / "nowhere")
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path, capsys):
+    assert cli.main(["doctor", str(tmp_path)]) == 1
+    assert "1 kind of fault\n" in (text := capsys.readouterr().out) and "the folder is empty" in text
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("")
+    cli.main(["doctor", str(tmp_path)])
+    assert "it has no config.json, but ['a', 'b']" in capsys.readouterr().out
+
+
+def test_info_counts_in_whole_numbers(capsys):
+    assert cli.main(["info", "zamba2-2.7b", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert all(
+        type(value) is int
+        for name, value in facts.items()
+        if name.startswith(("FLOPs", "cache", "weight", "parameters")) and name != "parameters by part"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -114,22 +113,20 @@ def run_processes(rounds: int, seed: int, folder: Path) -> Counter:
         path, children = folder / f"round {n}", []
         folders.save(make_model(BASE, 0), path)
         try:
-            children = [folders.process(folders.SAVER, str(path), seeds) for seeds in ("0,1", "2")]
-            children.append(folders.process(folders.READER, str(path), "0,1,2", "1"))
+            children = [folders.start(folders.saver, path, seeds) for seeds in ([0, 1], [2])]
+            children.append(folders.start(folders.reader, path, [0, 1, 2], 1.0))
+            counts["errors"] += [folders.answer(pipe) for _, pipe in children[:2]] != ["ready", "ready"]
             time.sleep(random.uniform(0, 0.5))
             if n % 2:
                 link = path / random.choice([".saved", ".moving", ".saving-x"])
                 if not os.path.lexists(link):
                     link.symlink_to(victim)
-            children[0].kill()
-            found, errors = children[2].communicate(timeout=60)
-            counts.update(dict(zip(("whole", "mixed", "refused"), map(int, found.split()))), errors=bool(errors))
-        except subprocess.TimeoutExpired:
-            counts["hung"] += 1
+            children[0][0].kill()
+            result = folders.answer(children[2][1])
+            counts.update(result if isinstance(result, dict) else ["hung"])
         finally:
             for child in children:
-                child.kill()
-                child.communicate()
+                folders.stop(*child)
         for name in (".saved", ".moving", ".saving-x"):
             if (path / name).is_symlink():
                 (path / name).unlink()

@@ -1,10 +1,11 @@
 """Opening and writing checkpoints, exactly: `load`, `save`, the error that says what does not fit, `doctor` and `parity`.
 
 layouts.py      names as tables: one for each layout a model was ever stored in
-binding.py      what a table says about a config;  transforms.py where a stored tensor differs from ours
+binding.py      what a table says about a config, and how a stored tensor differs from ours
 published.py    the keys of published config.json files as tables;  config_read.py and config_write.py use them
 plan.py         what goes where, from names and shapes alone
-load.py  save.py  doctor.py  compare.py  files.py  hub.py
+folder.py       a folder that several processes read and save into;  files.py and pickled.py: weight files, bounded
+load.py  save.py  doctor.py  compare.py  hub.py
 """
 
 from zamba_lab.checkpoints.compare import Parity, parity

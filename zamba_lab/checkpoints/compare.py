@@ -20,7 +20,7 @@ from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.load import load, locate
 from zamba_lab.trace import Trace
 
-LENGTH = 64  # tokens compared, if none are given
+LENGTH = 64  # tokens compared, unless the caller names some
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def parity(source: str | Path, ids: Tensor | None = None, dtype: torch.dtype = t
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
-        CheckpointError: the files are not whole, or transformers cannot read all of them: it would go on with random
+        CheckpointError: the files are damaged, or transformers cannot read all of them: it would go on with random
             numbers in the place of what it did not find.
     """
     try:
@@ -76,7 +76,7 @@ def parity(source: str | Path, ids: Tensor | None = None, dtype: torch.dtype = t
         raise CheckpointError(
             f"{str(source)!r} has other layers in transformers than here: {len(theirs)} and {len(ours)} things to compare"
         )
-    differences = {name: _apart(ours[name], theirs[name]) for name in ours}
+    differences = {name: _difference(ours[name], theirs[name]) for name in ours}
     same = int((ours["logits"].argmax(-1) == theirs["logits"].argmax(-1)).sum())
     return Parity(str(source), f"transformers {transformers.__version__}", dtype, ids.shape[1], differences, same)
 
@@ -90,8 +90,8 @@ def _here(source: str | Path, ids: Tensor | None, dtype: torch.dtype) -> tuple[T
         raise ValueError(f"ids must be (1, l): got {tuple(ids.shape)}")
     trace = Trace(keep=["layers.*.resid_in", "final_norm", "logits"])
     model(ids, trace=trace)
-    found = {f"depth {i}": trace[f"layers.{i}.resid_in"] for i in range(model.config.n_layers)}
-    return ids, found | {"final norm": trace["final_norm"], "logits": trace["logits"]}
+    values = {f"depth {i}": trace[f"layers.{i}.resid_in"] for i in range(model.config.n_layers)}
+    return ids, values | {"final norm": trace["final_norm"], "logits": trace["logits"]}
 
 
 @torch.no_grad()
@@ -113,9 +113,9 @@ def _there(transformers, folder: Path, ids: Tensor, dtype: torch.dtype) -> dict[
         for module in model.eval().modules():
             if hasattr(module, "time_step_limit"):
                 module.time_step_limit = (0.0, math.inf)
-        given = model(ids, output_hidden_states=True, use_cache=False)
-    *depths, final = given.hidden_states
-    return {f"depth {i}": x for i, x in enumerate(depths)} | {"final norm": final, "logits": given.logits}
+        output = model(ids, output_hidden_states=True, use_cache=False)
+    *depths, final = output.hidden_states
+    return {f"depth {i}": x for i, x in enumerate(depths)} | {"final norm": final, "logits": output.logits}
 
 
 @contextmanager
@@ -133,5 +133,5 @@ def _quiet(transformers) -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _apart(one: Tensor, other: Tensor) -> float:
-    return ((one.double() - other.double()).abs().max() / other.double().abs().max()).item()
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    return ((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max()).item()

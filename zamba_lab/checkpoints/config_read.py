@@ -132,7 +132,7 @@ def _own_fields(raw: dict) -> dict:
     return {name: read_key(raw, name, kinds[name]) for name in raw if name in kinds}
 
 
-# --- the fields that take a few lines: (config in today's spelling, fields read so far) -> more fields --------------
+# --- the fields that need a few lines: (config in today's spelling, fields read so far) -> more fields --------------
 
 
 def _read_zamba2(raw: dict, values: dict) -> dict:

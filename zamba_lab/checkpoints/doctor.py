@@ -78,11 +78,14 @@ def doctor(source: str | Path) -> Report:
     Raises CheckpointError only if there is nothing to examine, or another process keeps saving into the folder.
     """
     folder, files = locate(source)
-    if unfinished := stopped_save(folder):
+    try:
+        return read_whole(folder, lambda: _examined(str(source), folder, files))
+    except CheckpointError as error:
+        if not stopped_save(folder):
+            raise
         report = Report(str(source))
-        report.add("unfinished save", unfinished)
+        report.add("unfinished save", str(error))
         return report
-    return read_whole(folder, lambda: _examined(str(source), folder, files))
 
 
 def _examined(source: str, folder: Path, files: dict[Path, None] | None) -> Report:

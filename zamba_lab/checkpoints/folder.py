@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,18 +47,18 @@ def locked(folder: Path, shared: bool = False, wait: float = SAVER_WAITS) -> Ite
         yield False
         return
     try:
-        held, until = None, time.monotonic() + wait
-        while held is None:
+        is_held, until = None, time.monotonic() + wait
+        while is_held is None:
             try:
                 fcntl.flock(number, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                held = True
+                is_held = True
             except BlockingIOError:
                 if time.monotonic() >= until:
                     raise CheckpointError(f"another process has been saving into {str(folder)!r} for {wait:g} s: try again later") from None
                 time.sleep(0.005)
             except OSError:  # a file system without locks
-                held = False
-        yield held
+                is_held = False
+        yield is_held
     finally:
         os.close(number)
 
@@ -160,34 +161,52 @@ def _finish(folder: Path) -> None:
     if links := planted_links(folder):
         raise CheckpointError(f"{str(folder / links[0])!r} is a link or a file, which no save leaves: see what it is and remove it")
     for source in (folder / SAVED, folder / MOVING):
-        if not source.exists():
-            continue
-        new = sorted(path.name for path in source.iterdir() if path.name != LINK)
-        if strange := [name for name in new if not _written(name) or not _is_file(source / name)]:
-            raise CheckpointError(f"{str(source)!r} holds {strange[0]!r}, which no save writes: see what it is and remove it")
-        has_tokenizer = any(name in TOKENIZERS for name in new)
-        for path in folder.iterdir() if source.name == SAVED else ():
-            old = WEIGHTS_WRITTEN.fullmatch(path.name) or has_tokenizer and _written(path.name)
-            if old and path.name not in new:
-                path.unlink()
-        for name in new:
-            _place(source, folder, name)
-        done = folder / f"{SAVING}{os.getpid()}-done"
-        os.rename(source, done)
-        shutil.rmtree(done)
+        if _is_folder(source):
+            with _entered(source) as (descriptor, prefix):
+                _put_in_place(source, descriptor, prefix, folder)
+            done = folder / f"{SAVING}{os.getpid()}-done"
+            os.rename(source, done)
+            shutil.rmtree(done)
 
 
 LINK = ".link"  # a second name of a file on its way
 
 
-def _place(source: Path, folder: Path, name: str) -> None:
-    """Give a file of `source` a name in `folder`, too, in one step; `source` stays whole."""
-    (source / LINK).unlink(missing_ok=True)
+@contextmanager
+def _entered(source: Path) -> Iterator[tuple[int | None, str]]:
+    """A descriptor of a folder that is no link, and what to put before names inside it. No link can take its place then.
+
+    Where the system has no functions on descriptors, there is none and the prefix is the path.
+    """
+    if os.link not in os.supports_dir_fd:
+        yield None, f"{source}{os.sep}"
+        return
+    descriptor = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        os.link(source / name, source / LINK)
-    except OSError:  # a file system without links
-        shutil.copy2(source / name, source / LINK)
-    os.replace(source / LINK, folder / name)
+        yield descriptor, ""
+    finally:
+        os.close(descriptor)
+
+
+def _put_in_place(source: Path, descriptor: int | None, prefix: str, folder: Path) -> None:
+    """Give every file of `source` a name in `folder`, too, each in one step; `source` stays whole. Old files go first."""
+    new = sorted(name for name in os.listdir(source if descriptor is None else descriptor) if name != LINK)
+    for name in new:
+        if not _written(name) or not stat.S_ISREG(os.stat(prefix + name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+            raise CheckpointError(f"{str(source)!r} holds {name!r}, which no save writes: see what it is and remove it")
+    has_tokenizer = any(name in TOKENIZERS for name in new)
+    for path in folder.iterdir() if source.name == SAVED else ():
+        old = WEIGHTS_WRITTEN.fullmatch(path.name) or has_tokenizer and _written(path.name)
+        if old and path.name not in new:
+            path.unlink()
+    for name in new:
+        with suppress(FileNotFoundError):
+            os.unlink(prefix + LINK, dir_fd=descriptor)
+        try:
+            os.link(prefix + name, prefix + LINK, src_dir_fd=descriptor, dst_dir_fd=descriptor, follow_symlinks=False)
+        except OSError:  # a file system without links
+            shutil.copy2(source / name, source / LINK, follow_symlinks=False)
+        os.replace(prefix + LINK, folder / name, src_dir_fd=descriptor)
 
 
 def _remove_dead(folder: Path) -> None:
@@ -204,7 +223,3 @@ def _remove_dead(folder: Path) -> None:
 
 def _written(name: str) -> bool:
     return WEIGHTS_WRITTEN.fullmatch(name) is not None or name in (*TOKENIZERS, *COMPANIONS)
-
-
-def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()

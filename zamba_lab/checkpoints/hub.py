@@ -71,12 +71,12 @@ def check_new(folder: Path, old: set[str]) -> None:
         blob = link.resolve()
         if blob.name in old or not re.fullmatch("[0-9a-f]{64}", blob.name):
             continue
-        if (found := _sha256(blob, link.name)) != blob.name:
+        if (digest := _sha256(blob, link.name)) != blob.name:
             size = blob.stat().st_size
             link.unlink()
             blob.unlink(missing_ok=True)
             raise CheckpointError(
-                f"{link.name} came damaged from the hub: its {size} bytes have the SHA-256 {found}, "
+                f"{link.name} came damaged from the hub: its {size} bytes have the SHA-256 {digest}, "
                 f"not {blob.name}. It was removed: load again to download it again"
             )
         old.add(blob.name)

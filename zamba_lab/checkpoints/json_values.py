@@ -37,7 +37,7 @@ def read_object(path: Path) -> dict:
 
 def _deeper_than(depth: int, value) -> bool:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return not depth or any(_deeper_than(depth - 1, one) for one in inner if isinstance(one, dict | list))
+    return not depth or any(_deeper_than(depth - 1, entry) for entry in inner if isinstance(entry, dict | list))
 
 
 def _is_int(value) -> bool:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from zamba_lab.checkpoints.binding import Layout
+from zamba_lab.checkpoints.binding import CONV, INTERLEAVED, ONE_HEAD, QKV_BY_HEAD, STACKED, Layout
 from zamba_lab.checkpoints.errors import CheckpointError
-from zamba_lab.checkpoints.transforms import CONV, INTERLEAVED, ONE_HEAD, QKV_BY_HEAD, STACKED
 
 
 # --- pieces that several layouts share ----------------------------------------------------------------------------
@@ -199,8 +198,8 @@ MAMBA1 = Layout(
 )
 
 _OURS = {row[0] for layout in (ZAMBA2, ZAMBA1) for row in layout.rows}
-_BLOCK = "norm_in.weight norm_mid.weight mlp.gate_up.weight mlp.gate_up.bias mlp.down.weight mlp.down.bias".split()
-_TRANSFORMER = tuple(f"layers.{{i}}.{name}" for name in (*_BLOCK, *(f"attention.{x}.weight" for x in "qkvo")))
+_BLOCK = [f"{name}.weight" for name in ("norm_in", "norm_mid", "mlp.gate_up", "mlp.down", *(f"attention.{x}" for x in "qkvo"))]
+_TRANSFORMER = tuple(f"layers.{{i}}.{name}" for name in (*_BLOCK, "mlp.gate_up.bias", "mlp.down.bias"))
 NATIVE = Layout("native", rows=tuple((name, name) for name in (*sorted(_OURS), *_TRANSFORMER)))
 
 # What the files of a model_type may look like, with a piece of a name that only this layout has.

@@ -1,4 +1,4 @@
-"""Opening a checkpoint exactly: each stored tensor claimed once, each parameter filled once, or nothing is built.
+"""Opening a checkpoint exactly: each stored tensor is used once, each parameter filled once, or nothing is built.
 
 Names and shapes are compared first, from the files' headers and a model on the meta device. Only then are tensors
 mapped into memory, and they become the parameters themselves: there is no second copy.
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from zamba_lab.checkpoints.binding import Binding
 from zamba_lab.checkpoints.config_read import original_to_today, read_config
 from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.files import COMPANIONS, CONFIG, DTYPES, PICKLED_SUFFIXES, PROGRESS_ABOVE, TOKENIZERS, Weights, weight_files
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from zamba_lab.tokenizer import Tokenizer
 
 TOKENIZER_HASH = "tokenizer_sha256"  # the key of a weight file's metadata
-FORGET_ABOVE = 10**8  # bytes looked at before their memory is given up
+FORGET_ABOVE = 10**8  # bytes read through the passing mapping before it is given up
 # The mixers compute with these in float32 or wider whatever they are stored in.
 ANY_DTYPE = (".A_log", ".D", ".dt_bias")
 
@@ -93,7 +93,8 @@ def _load(
     except ModuleNotFoundError as error:  # the weights are as good without it
         notes = [*notes, f"loaded without its tokenizer: {error}"]
     model.tokenizer_hash = weights.metadata.get(TOKENIZER_HASH)
-    check_tokenizer(model, model.tokenizer, f"the tokenizer in {str(folder)!r}")
+    if model.tokenizer_hash:
+        check_tokenizer(model, model.tokenizer, f"the tokenizer in {str(folder)!r}")
     return model, notes
 
 
@@ -190,50 +191,48 @@ def read_tensors(
 ) -> Iterator[tuple[str, Tensor]]:
     """Each parameter's name and its tensor, one after the other. Raises CheckpointError on what is no weight.
 
-    What is looked at or converted is read through a mapping that is given up now and then, so that the peak of memory
+    What is checked or converted is read through a mapping that is given up now and then, so that the peak of memory
     stays near the size of the model.
     """
-    wanted, faults, differ, peeked = dtype or _widest(plan, weights), [], False, 0
-    for binding, there, size in _with_progress(plan, weights):
-        stored = [weights.peek(first) for first, *_ in there]
-        found = _faults(stored, there, weights, check)
-        keeps = dtype is None and binding.ours[0].endswith(ANY_DTYPE)
-        ours = _converted(stored, binding, plan.config, device, None if keeps else wanted)
+    widest, faults, copies_differ, n_read = dtype or _widest(plan, weights), [], False, 0
+    sizes = [sum(weights.nbytes(name) for names in stored_names for name in names) for _, stored_names in plan.steps]
+    bar = tqdm(plan.steps, desc="loading", disable=sum(sizes) < PROGRESS_ABOVE)
+    for (binding, stored_names), size in zip(bar, sizes):
+        to = None if dtype is None and binding.ours[0].endswith(ANY_DTYPE) else widest
+
+        def converted(stored: list[Tensor], binding=binding, to=to) -> list[Tensor]:
+            return [t.to(device=device, dtype=to or t.dtype) for t in binding.transform.to_ours(stored, plan.config)]
+
+        stored = [weights.peek(first) for first, *_ in stored_names]
+        new_faults, ours = _faults(stored, stored_names, weights, check), converted(stored)
         if ours[0].data_ptr() == stored[0].data_ptr():
-            # Neither moved nor converted: taken from the mapping whose pages the checks above did not pull in.
-            stored = [weights.read(first) for first, *_ in there]
-            ours = _converted(stored, binding, plan.config, device, None if keeps else wanted)
-        if not found and dtype == torch.float16:
-            found = [f"{name} holds numbers beyond the range of float16" for name, t in zip(binding.ours, ours) if not all_finite(t)]
-        faults += found
-        differ |= bool(found) and binding.ours[0].startswith("shared_blocks.") and any(copies for _, *copies in there)
+            # Neither moved nor converted: from the lasting mapping, whose pages the checks above did not read in.
+            ours = converted([weights.read(first) for first, *_ in stored_names])
+        if not new_faults and dtype == torch.float16:
+            new_faults = [f"{name} holds numbers beyond the range of float16" for name, t in zip(binding.ours, ours) if not all_finite(t)]
+        faults += new_faults
+        copies_differ |= bool(new_faults) and binding.ours[0].startswith("shared_blocks.") and any(len(names) > 1 for names in stored_names)
         yield from zip(binding.ours, ours)
-        peeked += size
-        if peeked > FORGET_ABOVE:
+        n_read += size
+        if n_read > FORGET_ABOVE:
             weights.forget()
-            peeked = 0
+            n_read = 0
     if faults:
-        blocks = (
+        why = (
             f"; n_shared_blocks is {plan.config.n_shared_blocks}, which num_mem_blocks in {CONFIG} decides "
             "(1 where it is absent): blocks that differ must be counted there"
         )
-        raise CheckpointError(f"{len(faults)} tensors cannot be used: {'; '.join(faults[:10])}{blocks * differ}")
+        raise CheckpointError(f"{len(faults)} tensors cannot be used: {'; '.join(faults[:10])}{why * copies_differ}")
 
 
-def _converted(
-    stored: list[Tensor], binding: Binding, config: ZambaConfig, device: torch.device, dtype: torch.dtype | None
-) -> list[Tensor]:
-    return [t.to(device=device, dtype=dtype or t.dtype) for t in binding.transform.to_ours(stored, config)]
-
-
-def _faults(stored: list[Tensor], there: list[tuple[str, ...]], weights: Weights, check: bool) -> list[str]:
+def _faults(stored: list[Tensor], stored_names: list[tuple[str, ...]], weights: Weights, check: bool) -> list[str]:
     """A sentence on each stored tensor that is no weight (if `check`), and each copy that is none."""
-    found = []
-    for tensor, (first, *copies) in zip(stored, there):
+    faults = []
+    for tensor, (first, *copies) in zip(stored, stored_names):
         if check and not all_finite(tensor):
-            found.append(f"{first} holds NaN or infinite numbers")
-        found += [f"{name} differs from {first}, of which it should be a copy" for name in copies if not equal(weights.peek(name), tensor)]
-    return found
+            faults.append(f"{first} holds NaN or infinite numbers")
+        faults += [f"{name} differs from {first}, of which it should be a copy" for name in copies if not equal(weights.peek(name), tensor)]
+    return faults
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -249,24 +248,8 @@ def equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _widest(plan: Plan, weights: Weights) -> torch.dtype:
-    found = {
-        DTYPES[weights.headers[name].dtype]
-        for binding, there in plan.steps
-        for (name, *_) in there
-        if not binding.ours[0].endswith(ANY_DTYPE)
-    }
-    return reduce(torch.promote_types, found)
-
-
-def _with_progress(plan: Plan, weights: Weights) -> Iterator[tuple[Binding, list[tuple[str, ...]], int]]:
-    """The plan's steps and the bytes each reads."""
-    from tqdm import tqdm
-
-    sizes = [sum(weights.nbytes(name) for names in there for name in names) for _, there in plan.steps]
-    with tqdm(total=sum(sizes), unit="B", unit_scale=True, desc="loading", disable=sum(sizes) < PROGRESS_ABOVE) as bar:
-        for step, size in zip(plan.steps, sizes):
-            yield *step, size
-            bar.update(size)
+    counted = [names for binding, stored_names in plan.steps if not binding.ours[0].endswith(ANY_DTYPE) for names in stored_names]
+    return reduce(torch.promote_types, {DTYPES[weights.headers[first].dtype] for first, *_ in counted})
 
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
@@ -283,6 +266,6 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     except ValueError as error:
         raise CheckpointError(str(error)) from error
     names = (*COMPANIONS, *(name for name in TOKENIZERS if name != tokenizer.source))
-    there = [folder / name for name in names if (folder / name).is_file()]
-    tokenizer.companions = {path.name: path.read_bytes() for path in there if path.stat().st_size <= MAX_DESCRIPTION}
+    beside = [folder / name for name in names if (folder / name).is_file()]
+    tokenizer.companions = {path.name: path.read_bytes() for path in beside if path.stat().st_size <= MAX_DESCRIPTION}
     return tokenizer

@@ -59,21 +59,21 @@ def make_plan(layout: Layout, config: ZambaConfig, headers: dict[str, Header]) -
         raise CheckpointError(f"the weights do not fit their {CONFIG}: {config.n_layers} layers, but only {len(headers)} stored tensors")
     model = on_meta(config)
     parameters = dict(model.named_parameters())
-    steps, expected, missing = [], {}, []
+    steps, expected, missing = [], {}, []  # expected: stored name -> the shape that it must have
     for binding in bind(layout, config, parameters):
         shapes = stored_shapes(binding, parameters, config)
-        there = [tuple(name for name in names if name in headers) for names in binding.stored]
-        missing += [names[0] for names, found in zip(binding.stored, there) if not found]
-        expected |= {name: shape for found, shape in zip(there, shapes) for name in found}
-        steps.append((binding, there))
+        stored_names = [tuple(name for name in names if name in headers) for names in binding.stored]
+        missing += [names[0] for names, stored in zip(binding.stored, stored_names) if not stored]
+        expected |= {name: shape for names, shape in zip(stored_names, shapes) for name in names}
+        steps.append((binding, stored_names))
     spares = {
         name: tuple(parameters[ours].shape) for name, ours in spare_names(layout, config).items() if ours in parameters and name in headers
     }
     expected |= spares
-    wrong = {name: f"is {headers[name].shape}, must be {shape}" for name, shape in expected.items() if headers[name].shape != shape}
-    strange = {name: headers[name].dtype for name in expected if headers[name].dtype not in DTYPES}
+    wrong_shape = {name: f"is {headers[name].shape}, must be {shape}" for name, shape in expected.items() if headers[name].shape != shape}
+    wrong_dtype = {name: headers[name].dtype for name in expected if headers[name].dtype not in DTYPES}
     left_over = sorted(set(headers) - set(expected))
-    return Plan(model, layout, config, steps, list(spares), missing, left_over, wrong, strange)
+    return Plan(model, layout, config, steps, list(spares), missing, left_over, wrong_shape, wrong_dtype)
 
 
 class _Unfilled(TorchFunctionMode):

@@ -51,8 +51,12 @@ ONLY = {
 }
 
 
+def _keys(text: str) -> list[str]:
+    return text.split()
+
+
 def _words(reasons: dict[str, str]) -> dict[str, str]:
-    return {key: why for why, keys in reasons.items() for key in keys.split()}
+    return {key: why for why, keys in reasons.items() for key in _keys(keys)}
 
 
 # Keys of any format that cannot change what the model computes. The doctor lists those that are there.
@@ -91,8 +95,8 @@ _HYBRID = {
     "pad_token_id": ("pad_token_id", "int | None", 0),
     "bos_token_id": ("bos_token_id", "int | None", 1),
 }
-_HYBRID_READ = (
-    "layers_block_type n_mamba_heads num_key_value_heads intermediate_size attention_head_dim attention_hidden_size hidden_act".split()
+_HYBRID_READ = _keys(
+    "layers_block_type n_mamba_heads num_key_value_heads intermediate_size attention_head_dim attention_hidden_size hidden_act"
 )
 _HYBRID_IGNORED = {"attention_dropout": "training only", "sliding_window": "never applied"}
 _HYBRID_SPELLINGS = {"layer_types": "layers_block_type", "head_dim": "attention_head_dim"}
@@ -106,8 +110,10 @@ ZAMBA2 = Format(
         "attn_heads": ("num_attention_heads", "int", 32),
     },
     read=_HYBRID_READ
-    + "hybrid_layer_ids mamba_headdim ffn_hidden_size num_mem_blocks adapter_rank use_shared_mlp_adapter use_shared_attention_adapter "
-    "use_mem_rope rope_theta rope_parameters use_long_context add_bias_linear time_step_limit kv_channels num_query_groups".split(),
+    + _keys(
+        "hybrid_layer_ids mamba_headdim ffn_hidden_size num_mem_blocks adapter_rank use_shared_mlp_adapter use_shared_attention_adapter "
+        "use_mem_rope rope_theta rope_parameters use_long_context add_bias_linear time_step_limit kv_channels num_query_groups"
+    ),
     only={"gated_linear_unit": True, "ft_lora": False},
     ignored={
         **_HYBRID_IGNORED,

@@ -86,8 +86,8 @@ def _unwrapped_model(model: Module) -> Zamba:
 
 
 def _free(folder: Path) -> str:
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return f"{shutil.disk_usage(there).free:,}"
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return f"{shutil.disk_usage(existing).free:,}"
 
 
 def write(model: Zamba, folder: Path, max_shard_bytes: int) -> None:
@@ -155,14 +155,14 @@ def _start_token(name: str, number: int) -> dict:
 
 def _shards(bindings: list[Binding], parameters: dict[str, Tensor], most: int) -> Iterator[list[Binding]]:
     """The bindings in order, cut where a file would grow over `most` bytes."""
-    shard, held = [], 0
+    shard, shard_size = [], 0
     for binding in bindings:
         size = sum(parameters[name].nbytes for name in binding.ours)
-        if shard and held + size > most:
+        if shard and shard_size + size > most:
             yield shard
-            shard, held = [], 0
+            shard, shard_size = [], 0
         shard.append(binding)
-        held += size
+        shard_size += size
     yield shard
 
 
