@@ -23,11 +23,12 @@ TEST_STAMP := $(VENV)/.test-installed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test test-browser test-long test-mutants test-neighbours test-weights bench constraints clean .venv
+.PHONY: help lab lint test test-browser test-long test-mutants test-neighbours test-weights bench constraints clean .venv
 
 help:
 	@echo "make lab           build .venv if needed (about a minute) and open JupyterLab on the first notebook"
 	@echo "make test          add what tests need and run every test, notebooks included"
+	@echo "make lint          lint, layout and types, as CI checks them"
 	@echo "make test-browser  only the tests that drive JupyterLab in Chromium"
 	@echo "make test-long     the kernels under sanitizers and for other processors; 20,000 mutated checkpoints, processes in one folder (minutes)"
 	@echo "make test-mutants  break the lens in one place at a time: does a test notice? (1,200 places, an hour or more; ARGS='--sample 6': minutes)"
@@ -85,6 +86,11 @@ test: $(TEST_STAMP)
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=300 $(ARGS) tests notebooks || exit 1; \
 	[ $$status = 0 ] || echo "These passed, but the browser tests before them failed: see above." >&2; \
 	exit $$status
+
+lint: $(TEST_STAMP)
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(VENV)/bin/pyrefly check --python-interpreter-path $(VENV)/bin/python
 
 test-browser: $(TEST_STAMP)
 	@[ -n "$(CHROMIUM)" ] || { echo "The browser tests need Chromium." \
