@@ -73,7 +73,7 @@ def trade_off(x, y, names: Sequence[str], title: str, x_label: str, y_label: str
             mode="markers+text",
             text=apart(x[drawn], y[drawn], kept),
             customdata=[wrapped(name) for name in kept],
-            textposition="middle right",
+            textposition="top right",
             textfont=dict(size=11, color=theme.INK),
             marker=dict(color=theme.ACCENT, size=9),
             error_y=bars,
