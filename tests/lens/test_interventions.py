@@ -267,7 +267,7 @@ PURE, TRANSFORMER = VARIANTS["pure mamba2"], VARIANTS["transformer"]
         (TRANSFORMER, lens.wipe("conv", 0, 3), "the model has no conv: mixer 'attention'"),
         (BASE, lens.freeze("conv", 5, 3), "got conv 5, the model has 5 of them"),
         (BASE, lens.wipe("ssm", 1, 0), "at must be 1 or more"),
-        (PURE, lens.swap_blocks(), "blocks 0 and 1 swapped: the model has no shared block"),
+        (PURE, lens.swap_blocks(), "blocks A and B swapped: the model has no shared block"),
         (VARIANTS["one block"], lens.swap_blocks(), "got 1, n_shared_blocks 1"),
         (BASE, lens.one_block(2), "got 2, n_shared_blocks 2"),
         (VARIANTS["no lora"], lens.permute_adapters((2, 1, 0)), "no adapters to permute"),

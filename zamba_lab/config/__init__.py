@@ -258,6 +258,11 @@ def _check_invocations(c: ZambaConfig) -> None:
         )
 
 
+def block_name(block: int) -> str:
+    """What a shared block is called wherever it is shown: A, B, ...; from the 27th on its number."""
+    return chr(ord("A") + block) if block < 26 else str(block)
+
+
 def _rule(holds: bool, message: str) -> None:
     if not holds:
         raise ValueError(message)

@@ -13,7 +13,7 @@ from functools import partial
 
 from torch import nn
 
-from zamba_lab.config import ZambaConfig
+from zamba_lab.config import ZambaConfig, block_name
 from zamba_lab.lens.interventions import Rewire
 from zamba_lab.lens.parts import adapters
 from zamba_lab.model import Zamba
@@ -46,7 +46,9 @@ def swap_blocks(first: int = 0, second: int = 1) -> Rewiring:
         other = {first: second, second: first}
         return view(model, shared_blocks=(model.shared_blocks[other.get(i, i)] for i in range(len(model.shared_blocks))))
 
-    return Rewiring(f"blocks {first} and {second} swapped", swapped, partial(require_blocks, blocks=(first, second)))
+    return Rewiring(
+        f"blocks {block_name(first)} and {block_name(second)} swapped", swapped, partial(require_blocks, blocks=(first, second))
+    )
 
 
 def one_block(block: int = 0) -> Rewiring:
@@ -56,7 +58,7 @@ def one_block(block: int = 0) -> Rewiring:
         config = replace(model.config, n_shared_blocks=1, block_order=None)
         return view(model, config, shared_blocks=[model.shared_blocks[block]])
 
-    return Rewiring(f"block {block} everywhere", alone, partial(require_blocks, blocks=(block,)))
+    return Rewiring(f"block {block_name(block)} everywhere", alone, partial(require_blocks, blocks=(block,)))
 
 
 def untie() -> Rewiring:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from string import ascii_uppercase
 
 import plotly.graph_objects as go
 
+from zamba_lab.config import block_name
 from zamba_lab.viz import theme
 
 STREAM, BLOCKS, EMBEDDING = 0.0, 1.2, 2.2  # heights of the three rows
@@ -50,11 +50,6 @@ def depth_diagram(
     fig.update_xaxes(title_text="depth", range=[START - 0.1, n_layers + 0.1], showticklabels=False, **theme.BARE)
     fig.update_yaxes(range=[STREAM - 0.75, EMBEDDING + 0.45], visible=False)
     return theme.titled(fig, title, subtitle, 350, margin_l=18, margin_b=36)
-
-
-def block_name(block: int) -> str:
-    """A, B, ...; beyond the alphabet its number."""
-    return ascii_uppercase[block] if block < len(ascii_uppercase) else str(block)
 
 
 def add_boxes(fig: go.Figure, boxes: Sequence[tuple[float, float, str, str, str]]) -> None:

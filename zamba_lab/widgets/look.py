@@ -11,8 +11,8 @@ from functools import cache
 from torch import Tensor
 
 from zamba_lab import lens, viz
+from zamba_lab.config import block_name
 from zamba_lab.model import Zamba
-from zamba_lab.viz.architecture import block_name
 from zamba_lab.widgets.panel import Absent, Panel, block_choice, choice, invocation_names, labels, slider, without_blocks, without_states
 
 SOURCES = {  # the half of [x, x0] that the query and the key are made of

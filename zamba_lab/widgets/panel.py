@@ -25,9 +25,8 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 from torch import Tensor
 
-from zamba_lab.config import ZambaConfig
+from zamba_lab.config import ZambaConfig, block_name
 from zamba_lab.model import Zamba
-from zamba_lab.viz.architecture import block_name
 
 PLOTLY = "application/vnd.plotly.v1+json"
 EVERY = "every"  # not None: a Dropdown takes that for "nothing chosen"
