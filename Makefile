@@ -104,6 +104,7 @@ test-long: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/fuzz_tokenizers.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/kill_corpus.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/kill_train.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/kill_study.py
 
 test-mutants: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/mutate_lens.py $(ARGS)

@@ -10,7 +10,7 @@ import errno
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,15 +53,19 @@ def locked(file: Path, seconds: float = 0.0) -> Iterator[None]:
     """
     from filelock import FileLock, SoftFileLock, Timeout
 
-    lock = FileLock(file)
-    with warnings.catch_warnings(), suppress(Timeout):
+    lock, supported = FileLock(file), True
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the way out that is refused next
-        lock.acquire(timeout=0)
-    if isinstance(lock, SoftFileLock):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            pass  # the file, of another process or of the way out: which, is asked next
+        except NotImplementedError:  # an older filelock
+            supported = False
+    if not supported or isinstance(lock, SoftFileLock):
         lock.release()
-        raise NoLocks(
-            errno.ENOSYS, "this file system has no locks to keep processes out of each other's way: choose a folder on another", str(file)
-        )
+        refusal = "this file system has no locks to keep processes out of each other's way: choose a folder on another"
+        raise NoLocks(errno.ENOSYS, refusal, str(file))
     try:
         if not lock.is_locked:
             lock.acquire(timeout=seconds)

@@ -15,7 +15,7 @@ import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
@@ -33,7 +33,7 @@ from zamba_lab.corpora.sources import Folder, Source, distinct, source
 from zamba_lab.corpora.stdlib import split_of
 from zamba_lab.corpora.tokens import train_tokenizer
 from zamba_lab.tokenizer import Tokenizer
-from zamba_lab.writing import write
+from zamba_lab.writing import NoLocks, locked, write
 
 if TYPE_CHECKING:
     from zamba_lab.config import ZambaConfig
@@ -83,22 +83,18 @@ def build(
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """The folder, made if needed, for this process alone."""
-    from filelock import FileLock, Timeout
-
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ValueError(f"one process at a time builds a corpus: another one is at work in {str(folder)!r}") from error
-    except NotImplementedError as error:
-        raise ValueError(f"a corpus is built on a file system with locks: that of {str(folder)!r} has none ({error})") from error
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror or error}; what is done is kept, the same call goes on", error.filename) from error
-    finally:
-        lock.release()
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(locked(folder / ".lock"))
+        except TimeoutError as error:
+            raise ValueError(f"one process at a time builds a corpus: another one is at work in {str(folder)!r}") from error
+        except NoLocks as error:
+            raise ValueError(f"a corpus is built on a file system with locks: that of {str(folder)!r} has none ({error})") from error
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror or error}; what is done is kept, the same call goes on", error.filename) from error
 
 
 def _build(sources: list[Source], folder: Path, tokenizer: Tokenizer | int, recipe: dict, workers: int) -> Corpus:

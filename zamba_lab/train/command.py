@@ -85,6 +85,8 @@ def main(arguments: argparse.Namespace, recipes: Mapping[str, Recipe]) -> int:
     except KeyboardInterrupt as stop:
         print(f"{stop or 'stopped'}; the same command{'' if recipe else ' with --resume'} continues from there", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `| head` has read enough: the command line's business
+        raise
     except (FloatingPointError, OSError, ModuleNotFoundError) as error:
         print(f"zamba-lab: {error}", file=sys.stderr)
         return 1

@@ -5,29 +5,26 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from zamba_lab.writing import locked
 
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock: two processes that write one run would corrupt it. The lock ends with its process.
 
-    Raises ValueError if another process holds it.
+    Raises ValueError if another process holds it, OSError where the file system has no locks.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(
-            f"one process trains in a folder at a time: another one is at work in {str(folder)!r}; wait for it or stop it"
-        ) from error
-    try:
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(locked(folder / "lock"))
+        except TimeoutError as error:
+            raise ValueError(
+                f"one process trains in a folder at a time: another one is at work in {str(folder)!r}; wait for it or stop it"
+            ) from error
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
