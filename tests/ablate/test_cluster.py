@@ -178,7 +178,7 @@ def raises(error):
 
 
 def far(monkeypatch, ray, folder):
-    monkeypatch.setattr(cluster, "_ray", lambda: ray)
+    monkeypatch.setitem(sys.modules, "ray", ray)
     return run_on_ray(six(), folder, show=Quiet())
 
 
@@ -201,7 +201,7 @@ def test_a_full_disk_stops_the_sweep_and_what_was_kept_stays(tmp_path, monkeypat
         add(store, record, weights)
 
     monkeypatch.setattr(Store, "add", full)
-    with pytest.raises(OSError, match="the sweep stops, its store is whole: No space left"):
+    with pytest.raises(OSError, match="the sweep stops, its store is complete: No space left"):
         far(monkeypatch, ray, tmp_path / "store")
     assert len(Store(tmp_path / "store").query()) == 1 and ray.down
     monkeypatch.undo()

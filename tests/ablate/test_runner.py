@@ -94,7 +94,7 @@ class Filling(Quiet):
 @pytest.mark.skipif(sys.platform != "linux", reason="limits what another process may write")
 def test_a_disk_that_is_full_in_the_middle_of_a_sweep_stops_it_and_with_room_again_goes_on(tmp_path, team):
     tiny, show = study(), Filling(room=100_000)  # a checkpoint of step 0 has 54,000 bytes, later ones have more
-    with pytest.raises(OSError, match="the sweep stops, its store is whole: .*the checkpoint of step 2 could not be written"):
+    with pytest.raises(OSError, match="the sweep stops, its store is complete: .*the checkpoint of step 2 could not be written"):
         run(tiny, tmp_path / "store", workers=1, show=show)
     assert not any(worker.process.is_alive() for worker in TEAM)
     store = Store(tmp_path / "store")
@@ -143,7 +143,7 @@ def test_a_full_disk_stops_the_sweep_and_a_cell_that_fails_says_which(tmp_path, 
     monkeypatch.setattr(Store, "add", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     kind, why = outcome(one.cell, store, Line())
     assert kind == "full" and "No space left" in why and store.query() == []
-    with pytest.raises(OSError, match="the sweep stops, its store is whole.*No space left"):
+    with pytest.raises(OSError, match="the sweep stops, its store is complete.*No space left"):
         raise runner.stopped(one, kind, why)
     with monkeypatch.context() as no_room_for_a_claim:
         no_room_for_a_claim.setattr(Store, "claim", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))

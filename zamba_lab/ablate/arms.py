@@ -43,13 +43,11 @@ class Arm:
     """One architecture of a study.
 
     name: in its tables. family: the contrasts that are corrected together: those of one axis, one grid, or all named arms.
-    changes: axis -> level, from the base.
     """
 
     name: str
     family: str
     config: ZambaConfig
-    changes: tuple[tuple[str, Any], ...] = ()
 
 
 def sharing(base: ZambaConfig, level: Any) -> dict[str, Any]:
@@ -194,7 +192,7 @@ def arms_of(
         config = _with_changes(base, changes, place)
         if (same := names.get(_key(config))) is None:
             names[_key(config)] = name
-            made.append(Arm(name, family, config, tuple(changes.items())))
+            made.append(Arm(name, family, config))
         elif not may_repeat(same):
             raise StudyError(f"arm {name!r} is the same model as {same!r}", place)
     if len({arm.name for arm in made}) < len(made):

@@ -99,14 +99,14 @@ def run_cell(
 
     Args:
         folder: of this cell alone, for checkpoints and metrics while it runs.
-        on_row: called with every step's row of metrics, and what `link_shares` gave as link_shares.
+        on_row: called with every step's row of metrics, and `lens.link_ratios` before training as link_shares.
 
     Returns: its record (`store.COLUMNS`), and the trained weights ({} if it diverged). A loss that is no number is an outcome
     (status "diverged"); every other error is raised.
     """
     torch.manual_seed(cell.train.seed)
     model = Zamba(cell.config)
-    shares = link_shares(model, cell)
+    shares = link_ratios(model.eval(), cell.task.batch(cell.train.seed, 0, 16)[0])
     data = Labelled(cell.task.batch, cell.task.length, {"address": cell.address})
     began, error = time.perf_counter(), ""
     try:
@@ -157,16 +157,11 @@ def _answers(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return (logits.argmax(-1) == labels).double(), token_nll(logits.double(), labels)
 
 
-def link_shares(model: nn.Module, cell: Cell) -> list[float]:
-    """`lens.link_ratios` before training, on sequences of the cell's task.
-
-    Far below 1 the block adds next to nothing, and its gradient is small: the arm is then trained as if it were its SSM.
-    """
-    return link_ratios(model.eval(), cell.task.batch(cell.train.seed, 0, 16)[0])
-
-
 def link_warning(shares: Sequence[float]) -> str:
-    """What is worth a warning about `link_shares`; "" if nothing is."""
+    """What is worth a warning about `lens.link_ratios` before training; "" if nothing is.
+
+    Far below 1 a block adds next to nothing, and its gradient is small: the arm is then trained as if it were its SSM.
+    """
     if shares and min(shares) < LINK_RANGE[0]:
         return "attention starts too quiet"
     return "attention starts louder than the stream" if shares and max(shares) > LINK_RANGE[1] else ""

@@ -40,7 +40,10 @@ def run_on_ray(study: Study, folder: str | Path, address: str | None = None, sho
     Returns: the plan, whose cells are all in the store. Raises ModuleNotFoundError without Ray, ConnectionError if there is no
     cluster, and as `runner.run`.
     """
-    ray = _ray()
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("running on a cluster needs Ray: pip install 'zamba-lab[ray]'") from error
     store, show = Store(folder), Live() if show is None else show
     with _connected(ray, address):
         # Ray gives a task of one processor one thread (OMP_NUM_THREADS). What Python raises is not tried again.
@@ -164,11 +167,3 @@ def _connected(ray, address: str | None):
 
 def _processors(ray) -> int:
     return int(ray.cluster_resources().get("CPU", 1))
-
-
-def _ray():
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("running on a cluster needs Ray: pip install 'zamba-lab[ray]'") from error
-    return ray

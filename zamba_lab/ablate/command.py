@@ -42,16 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, **more)
 
 
-def main(given: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Do it. 0: done; 1: it had to stop, and why; 130: stopped, and to be gone on with."""
     from zamba_lab.ablate.planning import study_file
     from zamba_lab.ablate.runner import SweepStopped
     from zamba_lab.ablate.study import read_study
 
-    study = read_study(study_file(given.study), given.allow_import)
-    folder = Path(given.store or f"runs/{study.name}")
+    study = read_study(study_file(arguments.study), arguments.allow_import)
+    folder = Path(arguments.store or f"runs/{study.name}")
     try:
-        return {"plan": _plan, "run": _run, "report": _report}[given.what](study, folder, given)
+        return {"plan": _plan, "run": _run, "report": _report}[arguments.what](study, folder, arguments)
     except BrokenPipeError:  # `| head` has read enough
         raise
     except (OSError, SweepStopped) as error:
@@ -62,14 +62,14 @@ def main(given: argparse.Namespace) -> int:
         return 130
 
 
-def _plan(study: Study, folder: Path, given: argparse.Namespace) -> int:
+def _plan(study: Study, folder: Path, arguments: argparse.Namespace) -> int:
     from zamba_lab.ablate.planning import plan
     from zamba_lab.ablate.reporting import COSTS, plain, table
     from zamba_lab.ablate.store import Store
 
     store = Store(folder) if (folder / "store.json").exists() else None  # planning makes nothing
-    facts = costs(study, plan(study, store), store, given.time)
-    if given.json:
+    facts = costs(study, plan(study, store), store, arguments.time)
+    if arguments.json:
         print(json.dumps(facts, indent=1))
         return 0
     families = {arm.name: arm.family for arm in study.every_arm}
@@ -144,34 +144,34 @@ def seconds_per_step(study: Study, arm: str, steps: int = 3) -> float:
     return min(seconds[1:])
 
 
-def _run(study: Study, folder: Path, given: argparse.Namespace) -> int:
+def _run(study: Study, folder: Path, arguments: argparse.Namespace) -> int:
     from zamba_lab.ablate.reporting import report
     from zamba_lab.ablate.runner import run
 
-    if given.ray is not None:
+    if arguments.ray is not None:
         from zamba_lab.ablate.cluster import run_on_ray
 
-        run_on_ray(study, folder, given.ray or None)
+        run_on_ray(study, folder, arguments.ray or None)
     else:
-        run(study, folder, given.workers)
+        run(study, folder, arguments.workers)
     print(report(study, folder))
     return 0
 
 
-def _report(study: Study, folder: Path, given: argparse.Namespace) -> int:
+def _report(study: Study, folder: Path, arguments: argparse.Namespace) -> int:
     from zamba_lab.ablate.planning import STUDIES, stored
     from zamba_lab.ablate.reporting import report
 
     if (folder / "store.json").exists():
         result = report(study, folder)
-    elif given.store is None and (STUDIES / given.study / "store").exists():
+    elif arguments.store is None and (STUDIES / arguments.study / "store").exists():
         # beside the place of a store, which is a folder of its own
-        result, folder = report(*stored(given.study)), folder.with_name(f"{folder.name}-report")
+        result, folder = report(*stored(arguments.study)), folder.with_name(f"{folder.name}-report")
     else:
         raise ValueError(f"there is no store in {str(folder)!r}: zamba-lab ablate run makes one")
-    if given.json:
+    if arguments.json:
         print(json.dumps(result.as_dict(), indent=1))
         return 0
-    given.write(result, Path(given.out or folder))
+    arguments.write(result, Path(arguments.out or folder))
     print(result)
     return 0

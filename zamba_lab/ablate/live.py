@@ -47,7 +47,7 @@ class Live(Quiet):
 
     def begin(self, plan: Plan, finished: Mapping[str, str], workers: int) -> None:
         self.plan, self.workers, self.began = plan, workers, time.monotonic()
-        self.status = {one.cell.address: finished[one.cell.address] for one in plan.cells if one.cell.address in finished}
+        self.status = {planned.cell.address: finished[planned.cell.address] for planned in plan.cells if planned.cell.address in finished}
         self.running: dict[str, tuple[Planned, Mapping[str, Any]]] = {}
         self.worked, self.first = 0.0, None  # FLOPs done since a cell first reported: starting takes seconds
         self.draw()
@@ -74,23 +74,23 @@ class Live(Quiet):
 
     def eta(self) -> float | None:
         """Seconds until every cell has made all its steps at the pace so far; None before there is a pace."""
-        left = {one.cell.address: one.cell.flops for one in self.plan.cells if one.cell.address not in self.status}
-        begun = sum(row["step"] / one.cell.train.steps * one.cell.flops for one, row in self.running.values())
+        left = {planned.cell.address: planned.cell.flops for planned in self.plan.cells if planned.cell.address not in self.status}
+        begun = sum(row["step"] / planned.cell.train.steps * planned.cell.flops for planned, row in self.running.values())
         return (sum(left.values()) - begun) * (time.monotonic() - self.first) / self.worked if self.worked else None
 
     def rows(self) -> list[list[str]]:
         """The table: arm, finished of all, solved, diverged, and what is running."""
         arms: dict[str, set[str]] = {}
-        for one in self.plan.cells:
-            arms.setdefault(one.arm, set()).add(one.cell.address)
+        for planned in self.plan.cells:
+            arms.setdefault(planned.arm, set()).add(planned.cell.address)
         table = [["arm", "cells", "solved", "diverged", "running"]]
         for arm, addresses in arms.items():
             states = [self.status[address] for address in addresses if address in self.status]
             running = [
-                f"seed {one.seed}: {row['step']}/{one.cell.train.steps} loss {row['loss']:.3f}"
+                f"seed {planned.seed}: {row['step']}/{planned.cell.train.steps} loss {row['loss']:.3f}"
                 + (f" acc {row['accuracy']:.2f}" if row["accuracy"] is not None else "")
-                for one, row in self.running.values()
-                if one.arm == arm
+                for planned, row in self.running.values()
+                if planned.arm == arm
             ]
             running += [f"(!) {self.warnings[arm]}"] if arm in self.warnings else []
             counts = str(states.count("solved")), str(states.count("diverged"))
@@ -98,7 +98,7 @@ class Live(Quiet):
         return table
 
     def headline(self) -> str:
-        eta, total = self.eta(), len({one.cell.address for one in self.plan.cells})
+        eta, total = self.eta(), len({planned.cell.address for planned in self.plan.cells})
         more = f", then more cells of {len(self.plan.waiting)} arms" if self.plan.waiting else ""
         left = f"at most {clock(eta)} left" if eta is not None else "no pace yet"
         return f"{len(self.status)} of {total} cells on {self.workers} workers, {clock(time.monotonic() - self.began)} so far, {left}{more}"

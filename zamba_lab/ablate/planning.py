@@ -122,11 +122,12 @@ def load_trained(study: Study, store: str | Path | Store, arm: str, seed: int) -
     Raises ValueError if the study has no such cell, or its weights were not kept (a study keeps them with `weights: true`).
     """
     store = store if isinstance(store, Store) else Store(store)
-    cells = [one.cell for one in plan(study, store).cells if (one.arm, one.seed, one.tuning) == (arm, seed, False)]
+    key = arm, seed, False
+    cells = [planned.cell for planned in plan(study, store).cells if (planned.arm, planned.seed, planned.tuning) == key]
     if not cells:
         raise ValueError(
             f"the study {study.name!r} has no cell of arm {arm!r} and seed {seed}: there are the arms "
-            f"{', '.join(one.name for one in study.every_arm)} and the seeds {study.seeds}"
+            f"{', '.join(known.name for known in study.every_arm)} and the seeds {study.seeds}"
         )
     model = Zamba(cells[0].config)
     model.load_state_dict(store.load_weights(cells[0].address))

@@ -29,7 +29,7 @@ from zamba_lab.ablate.study import Study
 TRIES = 3  # a worker that dies (killed, out of memory) is given its cell so often
 PATIENCE = 2.0  # seconds until a cell is asked for again that another runner is at
 REPORT_EVERY = 0.5  # seconds between two reports of a worker's progress
-FULL = "the sweep stops, its store is whole"
+FULL = "the sweep stops, its store is complete"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -46,7 +46,7 @@ def run(study: Study, folder: str | Path, workers: int | None = None, show: Live
         show: a live table; None: `Live` in a notebook or terminal.
 
     Returns: the plan, whose cells are all in the store. Raises:
-        OSError: the disk is full, or has no locks; SweepStopped: a cell failed. The store is whole, and the same call goes on from there.
+        OSError: the disk is full, or has no locks; SweepStopped: a cell failed. The store is complete, and the same call goes on from there.
         KeyboardInterrupt: Ctrl-C; workers write a checkpoint first.
     """
     store, show, team = Store(folder), Live() if show is None else show, []

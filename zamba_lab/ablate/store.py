@@ -2,7 +2,7 @@
 
     store/
       store.json                the format's number: another one is refused
-      cells/<address>.parquet   one finished cell, written whole or not at all
+      cells/<address>.parquet   one finished cell, complete or absent
       cells/many-<hash>.parquet the cells of many such files, compacted so that asking stays quick
       weights/<address>.safetensors
       work/<address>/           checkpoints and metrics of a cell that is being run, or was when it stopped
@@ -32,35 +32,16 @@ COMPACT_FROM = 256  # files of one cell before they are compacted
 LOCK_SECONDS = 300.0  # for another process to read or compact
 # A query sees the table `cells` and nothing else: no file, no extension, no variable of the caller's, and no way to change that.
 SEALED = {"enable_external_access": "false", "temp_directory": "", "python_enable_replacements": "false", "lock_configuration": "true"}
-COLUMNS = {
-    "address": "string",
-    "code": "int64",
-    "config": "string",
-    "task": "string",
-    "train": "string",
-    "rules": "string",
-    "seed": "int64",
-    "status": "string",
-    "steps": "int64",
-    "solved_at": "int64",
-    "accuracy": "double",
-    "held_out_loss": "double",
-    "slices": "string",
-    "also": "string",
-    "curve": "curve",
-    "link_shares": "doubles",
-    "error": "string",
-    "weights_sha256": "string",
-    "outcome_sha256": "string",
-    "n_params": "int64",
-    "flops_per_token": "double",
-    "state_bytes": "int64",
-    "seconds": "double",
-    "seconds_a_step": "double",
-    "host": "string",
-    "versions": "string",
-    "finished": "double",
+TYPES = {  # of the columns: what a cell is (JSON texts), how it ended, what it cost, where it was run
+    "string": ("address", "config", "task", "train", "rules", "status", "slices", "also", "error", "host", "versions")
+    + ("weights_sha256", "outcome_sha256"),
+    "int64": ("code", "seed", "steps", "solved_at", "n_params", "state_bytes"),
+    "double": ("accuracy", "held_out_loss", "flops_per_token", "seconds", "seconds_a_step", "finished"),
+    "curve": ("curve",),  # of POINT, one for each evaluation
+    "doubles": ("link_shares",),  # one for each invocation
 }
+POINT = {"step": "int64", "loss": "double", "accuracy": "double", "held_out_loss": "double", "slices": "string"}
+COLUMNS = {name: kind for kind, names in TYPES.items() for name in names}
 
 
 class Store:
@@ -231,8 +212,7 @@ def schema():
     import pyarrow as pa
 
     kinds = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "doubles": pa.list_(pa.float64())}
-    point = {"step": "int64", "loss": "double", "accuracy": "double", "held_out_loss": "double", "slices": "string"}
-    kinds["curve"] = pa.list_(pa.struct([(name, kinds[kind]) for name, kind in point.items()]))
+    kinds["curve"] = pa.list_(pa.struct([(name, kinds[kind]) for name, kind in POINT.items()]))
     return pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
 
 

@@ -188,8 +188,8 @@ def read_study(file: str | Path, allow_import: Collection[str] = ()) -> Study:
         return from_values(values, allow_import)
     except StudyError as error:
         hint = " (on, yes and true are read as True; off, no and false as False: put a text in quotes)"
-        said = f"{error}{hint if re.search(r'got .*(True|False)', str(error)) else ''}"
-        raise ValueError(f"{file}:{line_of(error.place, lines)}: {said}") from error
+        hint = hint if re.search(r"got .*(True|False)", str(error)) else ""
+        raise ValueError(f"{file}:{line_of(error.place, lines)}: {error}{hint}") from error
 
 
 def from_values(values: Any, allow_import: Collection[str] = ()) -> Study:
@@ -258,10 +258,10 @@ def _seeds(value: Any) -> tuple[int, ...]:
 
 
 def _claims(value: list[Any]) -> tuple[Claim, ...]:
-    def one(values: Mapping[str, Any]) -> Claim:
+    def claim(values: Mapping[str, Any]) -> Claim:
         return Claim(**{key: level_name(value) if key in ("arm", "than") else value for key, value in dict(values).items()})
 
-    return tuple(placed((number,), one, values) for number, values in enumerate(value))
+    return tuple(placed((number,), claim, values) for number, values in enumerate(value))
 
 
 READERS: dict[str, Callable[[Any], Any]] = {
