@@ -179,10 +179,22 @@ def test_a_batch_of_this_version_is_what_it_was(name, size):
         (lambda: tasks.get("noisy_recall", noise=1.0), "noise is a share in [0, 1) and needs tokens: got noise=1.0"),
         (lambda: tasks.get("selective_copying", copied=12), "take more than 2 * copied + 1 tokens: got length=24, copied=12"),
         (lambda: tasks.get("dyck", reach=2), "reach must be in 3..length - 3: got 2, length 32"),
-        (lambda: tasks.get("mqar").batch(-1, 0, 4), "seed and step must be 0 or more, n 1 or more: got seed=-1, step=0, n=4"),
+        (lambda: tasks.get("mqar").batch(-1, 0, 4), "seed and step must be integers of 0 or more, n of 1 or more: got seed=-1, step=0, n=4"),
         (lambda: tasks.get("compression").longer(2), "compression has no longer form"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_rule_and_the_values(bad, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         bad()
+
+
+@pytest.mark.parametrize("changes", [{"kv": "8"}, {"kv": 4.0}, {"kv": True}, {"length": None}, {"vocab_size": [64]}], ids=str)
+def test_fields_of_the_wrong_type_are_value_errors(changes):
+    with pytest.raises(ValueError, match=f"{next(iter(changes))} must be of type int: got "):
+        tasks.get("mqar", **changes)
+
+
+@pytest.mark.parametrize("arguments", [("a", 0, 1), (0, 0.5, 1), (0, 0, "8"), (0, None, 1), (-1, 0, 1), (0, 0, 0)], ids=str)
+def test_batches_are_asked_for_by_integers(arguments):
+    with pytest.raises(ValueError, match="seed and step must be integers of 0 or more, n of 1 or more: got"):
+        tasks.get("mqar").batch(*arguments)

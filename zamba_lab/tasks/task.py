@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -53,6 +54,12 @@ class Task(ABC):
     KEY_TOKENS: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            kind, value = {"int": Integral, "float": Real, "str": str, "bool": bool}.get(field.type, object), getattr(self, field.name)
+            rule(
+                isinstance(value, kind) and (field.type == "bool" or not isinstance(value, bool)),
+                f"{field.name} must be of type {field.type}: got {value!r}",
+            )
         self.check()
 
     @abstractmethod
@@ -99,16 +106,19 @@ class Task(ABC):
         return replace(self, held_out=True)
 
     def longer(self, factor: int) -> Task:
-        """The task on sequences `factor` times as long, over the same vocabulary: does what was learnt go on?"""
+        """The task on sequences `factor` times as long, over the same vocabulary: does it generalise in length?"""
         return replace(self, length=factor * self.length)
 
     def batch(self, seed: int, step: int, n: int) -> Batch:
-        """n sequences: a function of the arguments alone, so a run can go on anywhere.
+        """n sequences: a function of the arguments alone, so a run can be resumed anywhere.
 
         Raises ValueError if seed or step is below 0, n below 1, or the fields leave next to no sequence that asks something.
         """
-        if seed < 0 or step < 0 or n < 1:
-            raise ValueError(f"seed and step must be 0 or more, n 1 or more: got seed={seed}, step={step}, n={n}")
+        whole_numbers = all(isinstance(number, Integral) for number in (seed, step, n))
+        rule(
+            whole_numbers and seed >= 0 and step >= 0 and n >= 1,
+            f"seed and step must be integers of 0 or more, n of 1 or more: got seed={seed!r}, step={step!r}, n={n!r}",
+        )
         rng = np.random.default_rng((seed, step, int(self.held_out)))
         share = (1 if self.held_out else HELD_OUT - 1) / HELD_OUT
         parts, missing = [], n
