@@ -43,7 +43,8 @@ def register(name: str, needs: Needs, forward: Callable, backward: Callable, sha
         ctx.save_for_backward(*inputs[:n_tensors], *extra)
 
     def differentiate(ctx, dfirst, *others):
-        tensors, extra = ctx.saved_tensors[:n_tensors], ctx.saved_tensors[n_tensors:]
+        saved = ctx.saved_tensors  # read once: activation checkpointing recomputes them for one reading only
+        tensors, extra = saved[:n_tensors], saved[n_tensors:]
         if dfirst is None:
             dfirst = tensors[0].new_zeros(ctx.first[0], dtype=ctx.first[1])
         gradients = gradient(*tensors, *ctx.numbers, *extra, dfirst, *others[: len(others) - kept])
