@@ -179,7 +179,10 @@ def test_a_batch_of_this_version_is_what_it_was(name, size):
         (lambda: tasks.get("noisy_recall", noise=1.0), "noise is a share in [0, 1) and needs tokens: got noise=1.0"),
         (lambda: tasks.get("selective_copying", copied=12), "take more than 2 * copied + 1 tokens: got length=24, copied=12"),
         (lambda: tasks.get("dyck", reach=2), "reach must be in 3..length - 3: got 2, length 32"),
-        (lambda: tasks.get("mqar").batch(-1, 0, 4), "seed and step must be integers of 0 or more, n of 1 or more: got seed=-1, step=0, n=4"),
+        (
+            lambda: tasks.get("mqar").batch(-1, 0, 4),
+            "seed and step must be integers of 0 or more, n of 1 or more: got seed=-1, step=0, n=4",
+        ),
         (lambda: tasks.get("compression").longer(2), "compression has no longer form"),
     ],
 )
