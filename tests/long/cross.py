@@ -26,7 +26,9 @@ def main() -> int:
     for compiler in COMPILERS:
         for processor in PROCESSORS if shutil.which(compiler[0]) else ():
             commands = [
-                [*compiler, *FLAGS, processor, "-c", str(source), "-o", "/dev/null"] for source in sorted(build.SOURCES.glob("*.c"))
+                [*compiler, *FLAGS, processor, f"-DTYPE_{dtype}", "-c", str(build.SOURCES / f"{name}.c"), "-o", "/dev/null"]
+                for name, dtypes in build.UNITS.items()
+                for dtype in dtypes
             ]
             wrong = sum(subprocess.run(command).returncode != 0 for command in commands)
             print(f"{compiler[0]} {processor}: {len(commands) - wrong} of {len(commands)} files", flush=True)

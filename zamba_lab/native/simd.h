@@ -1,7 +1,7 @@
 /* What all kernels share: vectors as wide as the machine's, element types, and scratch memory.
  *
  * Vectors are the compiler's own extension (gcc and clang, x86 and ARM), so there is one source and no intrinsics but
- * where the text says so. L lanes of `real` fill one register. Kernels work on rows padded with zeros to whole
+ * where the text says so. Kernels work on rows padded with zeros to whole
  * vectors, which packing makes from tensors of any width, stride and element type.
  */
 #ifndef ZAMBA_SIMD_H
@@ -47,13 +47,9 @@ static inline float float_of(uint32_t bits) {
     return v;
 }
 
-static inline float from_float(float v) { return v; }
-static inline double from_double(double v) { return v; }
 static inline float from_bf16(bf16 v) {
     return float_of((uint32_t)v << 16);
 }
-static inline float to_float(float v) { return v; }
-static inline double to_double(double v) { return v; }
 /* To the nearest, ties to even, as torch rounds; NaN stays NaN. */
 static inline bf16 to_bf16(float v) {
     uint32_t bits = bits_of(v);
@@ -63,28 +59,6 @@ static inline bf16 to_bf16(float v) {
 
 static inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-/* Rows of n numbers. What is computed with is filled up with zeros to whole registers. */
-#define ROWS_OF(stored, computed) \
-    static inline void from_##stored##_row(computed *to, const stored *from, int64_t n) { \
-        for (int64_t i = 0; i < n; i++) to[i] = from_##stored(from[i]); \
-        for (int64_t i = n; i % (int64_t)(VECTOR_BYTES / sizeof(computed)); i++) to[i] = 0; \
-    }
-ROWS_OF(float, float)
-ROWS_OF(double, double)
-ROWS_OF(bf16, float)
-
-static inline void to_float_row(float *to, const float *from, int64_t n) { memcpy(to, from, sizeof(float) * n); }
-static inline void to_double_row(double *to, const double *from, int64_t n) { memcpy(to, from, sizeof(double) * n); }
-/* The processor's own instruction, where it has one, counts numbers below 2^-126 as zeros. */
-static inline void to_bf16_row(bf16 *to, const float *from, int64_t n) {
-    int64_t i = 0;
-#if defined(__AVX512BF16__) && defined(__AVX512F__)
-    for (; i + 32 <= n; i += 32)
-        _mm512_storeu_si512(to + i, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + i + 16), _mm512_loadu_ps(from + i)));
-#endif
-    for (; i < n; i++) to[i] = to_bf16(from[i]);
-}
 
 /* exp to about one unit in the last place, without branches, so that the compiler makes vectors of it. x = k ln 2 + r with
  * |r| <= ln 2 / 2; exp r by its Taylor series, whose rest after r^7 is 5e-9; 2^k in two factors, each a plain exponent, so
@@ -125,8 +99,5 @@ static inline void fetch_to_write(const void *from, int64_t bytes) {
 
 /* Where row (i, l) of a tensor lies: its axes after b and l are contiguous, those two have strides. */
 #define ROWS(t, i, l) ((t) + (i) * t##_b + (l) * t##_l)
-
-#define CONCAT_(a, b) a##b
-#define CONCAT(a, b) CONCAT_(a, b)
 
 #endif
