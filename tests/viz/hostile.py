@@ -72,7 +72,7 @@ FIXED = {
 }
 # Words that a function checks: given as they are.
 CHECKED = {"verdicts"}
-LISTS = {"tokens", "names", "rows", "columns", "sites", "parts", "answers", "said"}
+LISTS = {"tokens", "names", "rows", "columns", "sites", "parts", "answers", "predicted"}
 DISTINCT = {"lines", "faint", "marks", "curves", "levels"}  # named by a mapping, whose keys differ
 
 
@@ -103,7 +103,7 @@ def argument(name: str, parameter: str, labels: list[str], bad: bool):
     if parameter == "series":
         return labels[0], labels[1]
     if parameter in LISTS:
-        return labels[1:] + labels[:1] if parameter == "said" else list(labels)
+        return labels[1:] + labels[:1] if parameter == "predicted" else list(labels)
     if parameter in DISTINCT:
         shape = {"lines": (2,), "faint": (2,), "curves": (3, 2)}
         if parameter in ("marks", "levels"):

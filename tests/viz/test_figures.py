@@ -318,7 +318,7 @@ def test_questions_show_what_was_answered_and_a_legend_says_what_each_colour_mea
     asked = plain.data[1]
     assert list(zip(asked.x, asked.y)) == [(1, 1), (2, 1)] and asked.text == ("t17<br><b>a</b>", "t18<br><b>b</b>")
 
-    judged = viz.questions(tokens, answers, "an example", said=[None] * 17 + ["a", "c", None])
+    judged = viz.questions(tokens, answers, "an example", predicted=[None] * 17 + ["a", "c", None])
     read, right, wrong = judged.data
     assert judged.layout.showlegend and len({trace.marker.color for trace in judged.data}) == 3
     assert right.name.startswith("✓ right") and right.text == ("t17<br><b>a</b>",)

@@ -182,7 +182,7 @@ def intervals(
     fig = go.Figure()
     for kind in dict.fromkeys(kinds):
         name, color = VERDICTS[kind]
-        at = np.flatnonzero([one == kind for one in kinds])
+        at = np.flatnonzero([other == kind for other in kinds])
         add_means(fig, at, means[at], lows[at], highs[at], color, name, "circle")
         fig.data[-1].customdata = [f"{wrapped(names[k])}<br>{described(means[k], lows[k], highs[k])}<br>{wrapped(verdicts[k])}" for k in at]
     if margin is not None:

@@ -81,26 +81,26 @@ def line_axes(fig: go.Figure, first: Sequence[int], width: float, name: str) -> 
 
 
 def questions(
-    tokens: Sequence[str], answers: Sequence[str | None], title: str, said: Sequence[str | None] | None = None, subtitle: str = ""
+    tokens: Sequence[str], answers: Sequence[str | None], title: str, predicted: Sequence[str | None] | None = None, subtitle: str = ""
 ) -> go.Figure:
-    """The sequence in lines of 16 tokens; below each asked one what is answered, its cell coloured.
+    """The sequence in lines of 16 tokens; below each one that is asked for, the answer; its cell is coloured.
 
     Args:
         tokens: one label for each position. answers: the right answer there, None where nothing is asked.
-        said: what a model said, where something is asked: below the token, and below a wrong answer the right one in
+        predicted: what a model answers, where something is asked: below the token, and below a wrong answer the right one in
             parentheses. None: no model, and the right answers are shown.
 
     Raises ValueError if the lengths differ.
     """
     must_match("answers", answers, len(tokens))
-    must_match("said", tokens if said is None else said, len(tokens))
-    by_model = said is not None
-    kinds = [kind_of(answer, word, by_model) for answer, word in zip(answers, said or answers)]
-    hovers = [question_hover(*entry) for entry in zip(positions(tokens), answers, said or answers, kinds)]
-    texts = [question_cell(*entry) for entry in zip(tokens, answers, said or answers, kinds)]
+    must_match("predicted", tokens if predicted is None else predicted, len(tokens))
+    by_model = predicted is not None
+    kinds = [kind_of(answer, word, by_model) for answer, word in zip(answers, predicted or answers)]
+    hovers = [question_hover(*entry) for entry in zip(positions(tokens), answers, predicted or answers, kinds)]
+    texts = [question_cell(*entry) for entry in zip(tokens, answers, predicted or answers, kinds)]
     fig = go.Figure()
     for kind in (kind for kind in KINDS if kind in kinds):
-        at, (color, words) = [i for i, one in enumerate(kinds) if one == kind], KINDS[kind]
+        at, (color, words) = [i for i, other in enumerate(kinds) if other == kind], KINDS[kind]
         fig.add_trace(
             go.Scatter(
                 x=[i % ACROSS for i in at],
@@ -118,23 +118,23 @@ def questions(
     return theme.titled(fig, title, subtitle, 220 + 52 * -(-len(tokens) // ACROSS), showlegend=True, legend_itemsizing="trace")
 
 
-def kind_of(answer: str | None, said: str | None, by_model: bool) -> str:
+def kind_of(answer: str | None, predicted: str | None, by_model: bool) -> str:
     """Which of KINDS a cell is."""
     if answer is None:
         return "read"
-    return "asked" if not by_model else "right" if said == answer else "wrong"
+    return "asked" if not by_model else "right" if predicted == answer else "wrong"
 
 
-def question_cell(token: str, answer: str | None, said: str | None, kind: str) -> str:
+def question_cell(token: str, answer: str | None, predicted: str | None, kind: str) -> str:
     """The words of a cell: the token, what is answered, and the right answer where that was another."""
-    lines = {"read": [], "asked": [answer], "right": [said], "wrong": [said]}[kind]
+    lines = {"read": [], "asked": [answer], "right": [predicted], "wrong": [predicted]}[kind]
     below = f"<br>({short(answer, 5)})" if kind == "wrong" else ""
     return short(token, 6) + "".join(f"<br><b>{short(line, 6)}</b>" for line in lines) + below
 
 
-def question_hover(place: str, answer: str | None, said: str | None, kind: str) -> str:
+def question_hover(place: str, answer: str | None, predicted: str | None, kind: str) -> str:
     """The same in a sentence, nothing cut."""
     if kind == "read":
         return f"{place}<br>nothing is asked"
-    judged = {"asked": "", "right": "<br>the model says so", "wrong": f"<br>the model says <b>{wrapped(said)}</b>: wrong"}[kind]
+    judged = {"asked": "", "right": "<br>the model says so", "wrong": f"<br>the model says <b>{wrapped(predicted)}</b>: wrong"}[kind]
     return f"{place}<br>asked, the right answer is <b>{wrapped(answer)}</b>{judged}"
