@@ -26,7 +26,7 @@ from zamba_lab.corpora.tokens import encode
 from zamba_lab.tokenizer import Tokenizer
 
 sys.path.append(str(HERE.parent / "tests"))
-from corpora_planted import hard_negatives, near_pairs  # noqa: E402  found on the path just set
+from corpora_planted import hard_negatives, near_pairs
 
 TARGET = ">= 2 MB/s"
 LIBRARIES, DATASKETCH, RENSA = "tokenizers + datasketch", "datasketch", "rensa"

@@ -27,7 +27,7 @@ def once(contender: str, folder: str) -> dict[str, float | list[float]]:
 
         quiet()
     else:
-        zl.load
+        _ = zl.load
     ids, start = torch.tensor([[5]]), time.perf_counter()
     with torch.no_grad():
         if contender == PEER:

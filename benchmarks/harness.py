@@ -107,7 +107,7 @@ def factor(ratio: float) -> str:
 
 
 @cache
-def native() -> bool:
+def native_works() -> bool:
     """Whether the native kernels work here; a line says so if not."""
     if not native.available():
         print(f"rows of the native ops are left out: {native.why_not()}", file=sys.stderr)
@@ -121,7 +121,7 @@ def variants(run: Callable[[], object]) -> dict[str, Callable[[], object]]:
         with native.off():
             return run()
 
-    return {NATIVE: run, PURE: pure} if native() else {PURE: pure}
+    return {NATIVE: run, PURE: pure} if native_works() else {PURE: pure}
 
 
 # --- memory, and fresh processes ----------------------------------------------------------------------------------

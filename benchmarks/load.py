@@ -49,7 +49,7 @@ RIVALS = {"transformers": ("ours", "ours, check=False"), "transformers, float32"
 
 def once(contender: str, folder: str) -> dict[str, float]:
     """What the fresh process does: load, then read every weight; seconds and bytes after each, and what was read."""
-    zl.load  # importing is not loading
+    _ = zl.load  # importing is not loading
     if contender.startswith("transformers"):
         from transformers import Zamba2ForCausalLM  # noqa: F401
 

@@ -50,7 +50,7 @@ class Hub:
 
     @property
     def address(self) -> str:
-        return "http://127.0.0.1:{}".format(self._server.server_address[1])
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def fetched(self) -> list[str]:

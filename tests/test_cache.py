@@ -7,8 +7,8 @@ import pytest
 import torch
 from variants import VARIANTS, make_model, random_ids
 
-from zamba_lab.cache import LayerCache
 from zamba_lab import native
+from zamba_lab.cache import LayerCache
 from zamba_lab.ops.conv import conv_silu
 
 CACHED = ["base", "mamba1", "one kv head, wide head", "no rope", "transformer, grouped queries, no rope", "pure mamba2"]

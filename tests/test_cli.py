@@ -164,7 +164,10 @@ def test_what_the_system_refuses_is_a_sentence(capsys, tmp_path):
 def test_a_full_disk_ends_the_corpus_command_with_a_sentence(tmp_path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("".join(f"line {k} of a text that is longer than the room\n" for k in range(40)))
-    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); from zamba_lab.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
+        "from zamba_lab.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     command = ["corpus", str(tmp_path / "out"), str(tmp_path / "texts"), "--tokenizer", "280", "--workers", "1"]
     done = subprocess.run([sys.executable, "-B", "-c", code, *command], capture_output=True, text=True)
     assert done.returncode == 2 and "File too large; what is done is kept, the same call goes on" in done.stderr

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
 from train.tiny import Elsewhere, Uniform, tiny_model
+
 from zamba_lab import corpora
 from zamba_lab.evaluate import document_bits, xz_bits, xz_bits_per_document
 

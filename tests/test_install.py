@@ -26,7 +26,7 @@ def installed(tmp_path_factory):
     binaries = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
     subprocess.run([binaries / "python", "-m", "pip", "install", "-q", "--no-deps", wheel], check=True, cwd=folder)
     (folder / "empty").mkdir()
-    # The libraries it stands on are those that run this test: a path of this kind does not see the checkout, as .pth files are not read there.
+    # The libraries it stands on are those that run this test. On such a path .pth files are not read, so it does not see the checkout.
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib"), "PYTHONSAFEPATH": "1"}
 
     def run(command: str, *arguments: str) -> str:
@@ -59,7 +59,10 @@ def test_the_notebooks_are_copied_from_the_installed_package(installed):
 
 
 def test_every_native_source_is_in_the_wheel(installed):
-    code = "import zamba_lab, pathlib; f = pathlib.Path(zamba_lab.__file__).parent; print(*sorted(str(p.relative_to(f)) for p in f.rglob('*.[cih]*')))"
+    code = (
+        "import zamba_lab, pathlib; folder = pathlib.Path(zamba_lab.__file__).parent;"
+        "print(*sorted(str(file.relative_to(folder)) for file in folder.rglob('*.[cih]*')))"
+    )
     sources = [str(file.relative_to(ROOT / "zamba_lab")) for file in (ROOT / "zamba_lab").rglob("*") if file.suffix in (".c", ".inc", ".h")]
     assert sources and set(sources) <= set(installed("python", "-c", code).split())
 

@@ -16,7 +16,7 @@ from zamba_lab.tokenizer import END, START, Tokenizer
 from zamba_lab.tokenizer.vocabularies import SentencePiece
 
 sys.path.append(str(Path(__file__).parent / "long"))
-import fuzz_tokenizers  # noqa: E402  found on the path just set
+import fuzz_tokenizers
 
 TEXTS = ["def f(x):\n    return x\n" * 4, "the prose of the lab, and the rest\n"]
 AWKWARD = ["", " ", "\n\n\n   x", "a\tb\r\n", "<s>not special</s><pad>", "naïve – 日本語 👩‍🔬 \N{REPLACEMENT CHARACTER}.", "\x00\x1f\x7f"]
@@ -56,7 +56,8 @@ def make_sentencepiece(**names: str) -> Tokenizer:
 
 def make_fallback(of: Tokenizer, newer: bool = False) -> Tokenizer:
     """The vocabulary of a SentencePiece tokenizer as a tokenizer.json, converted in the older or the newer way."""
-    from tokenizers import AddedToken, Tokenizer as Inner, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer as Inner
 
     names = [of._vocabulary._inner.id_to_piece(i) for i in range(of.vocab_size)]
     vocab = {name: i for i, name in enumerate(names)}

@@ -69,7 +69,7 @@ def stream(
 
 @torch.inference_mode()
 def _steps(model: Zamba, ids: Tensor, mask: Tensor | None, count: int, stop: tuple[int, ...], how) -> Iterator[Tensor]:
-    stops, ended, decoder = ids.new_tensor(stop), None, None
+    stops, ended, decoder, token = ids.new_tensor(stop), None, None, ids[:, -1]
     pieces = min(model.config.vocab_size, getattr(model.tokenizer, "vocab_size", model.config.vocab_size))
     for i in range(count):
         if i == 0:

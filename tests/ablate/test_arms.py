@@ -6,8 +6,7 @@ import pytest
 from ablate.tiny import BASE, TRAIN, WIDE, Before, study
 
 from zamba_lab.ablate import AXES, Study, read_study
-from zamba_lab.ablate.arms import StudyError, arms_of
-from zamba_lab.ablate.arms import changed
+from zamba_lab.ablate.arms import StudyError, arms_of, changed
 
 LEVELS = {
     ("mixer", "mamba1"): dict(mixer="mamba1"),

@@ -19,7 +19,8 @@ from ablate.tiny import study
 from ablate.traced import FOLDER, LAST, LIMIT, PLACE, lines, six, traces
 from processes import python
 
-from zamba_lab.ablate import Quiet, Store, SweepStopped, cell as cells, cluster, plan, run_cell, run_on_ray
+from zamba_lab.ablate import Quiet, Store, SweepStopped, cluster, plan, run_cell, run_on_ray
+from zamba_lab.ablate import cell as cells
 
 TESTS = Path(__file__).resolve().parents[1]
 PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port", "metrics_export_port")

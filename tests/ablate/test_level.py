@@ -12,7 +12,8 @@ import pytest
 from ablate.tiny import study
 from scipy.stats import binomtest
 
-from zamba_lab.ablate import Claim, contrasts, claim_results, statistics as st
+from zamba_lab.ablate import Claim, claim_results, contrasts
+from zamba_lab.ablate import statistics as st
 
 STUDIES, SEEDS = 1000, 8
 ONE = study(seeds=range(SEEDS), axes={"conv": [True, False]})

@@ -8,11 +8,11 @@ from ablate.tiny import WIDE, study
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from zamba_lab import native
 from zamba_lab.ablate import Match, match
 from zamba_lab.ablate.arms import changed
 from zamba_lab.ablate.matching import quantity, table
 from zamba_lab.model import Zamba
-from zamba_lab import native
 
 ARMS = {
     "mamba1": ("mixer", "mamba1"),

@@ -17,8 +17,8 @@ from ablate.tiny import study
 
 from zamba_lab.ablate import Claim, Match, Store, plan, report
 from zamba_lab.ablate.command import too_few_seeds
-from zamba_lab.ablate.statistics import seeds_needed
 from zamba_lab.ablate.reporting import plain
+from zamba_lab.ablate.statistics import seeds_needed
 from zamba_lab.ablate.verdicts import contrasts
 from zamba_lab.cli import main
 from zamba_lab.report import as_html, curve, figures, page
@@ -152,7 +152,7 @@ def test_the_page_holds_every_table_and_figure_and_needs_nothing_else(tmp_path):
 
 
 def test_a_curve_stays_where_it_was_solved_and_ends_where_it_diverged():
-    point = lambda step, accuracy: {"step": step, "accuracy": accuracy}  # noqa: E731
+    point = lambda step, accuracy: {"step": step, "accuracy": accuracy}
     cells = {
         0: {"curve": [point(1, 0.2), point(2, 1.0)], "status": "solved", "steps": 2},
         1: {"curve": [point(1, 0.1)], "status": "diverged", "steps": 1},

@@ -10,7 +10,9 @@ from ablate.records import made
 from ablate.tiny import BASE, TRAIN, Before, study
 
 from zamba_lab import writing
-from zamba_lab.ablate import Cell, Store, by_arm, cell as cells, plan, store as module
+from zamba_lab.ablate import Cell, Store, by_arm, plan
+from zamba_lab.ablate import cell as cells
+from zamba_lab.ablate import store as module
 
 CELLS = [Cell(BASE, Before(), replace(TRAIN, seed=seed), 0.99, 16) for seed in range(5)]
 
@@ -143,7 +145,7 @@ HARM = [
 
 @pytest.mark.parametrize("sql", HARM)
 def test_a_query_reads_the_cells_and_nothing_else_and_writes_nothing(sql, tmp_path):
-    CELLS_OF_THE_TEST = [1]  # noqa: F841, N806 - DuckDB would find it by its name
+    CELLS_OF_THE_TEST = [1]  # noqa: F841 - DuckDB would find it by its name
     store, secret = filled(tmp_path / "store"), tmp_path / "secret.csv"
     secret.write_text("secret\n1\n")
     cell = next(store.cells.iterdir())
@@ -181,15 +183,15 @@ def test_without_locks_a_store_is_read_and_no_cell_of_it_is_run(tmp_path, withou
     store.compact()
     assert len(list(store.cells.iterdir())) == 5, "nobody compacts what another may be reading"
     for seed in (0, 9):
-        with pytest.raises(OSError, match="this file system has no locks"):
-            with store.claim(replace(CELLS[0], train=replace(TRAIN, seed=seed)).address):
-                pass
+        address = replace(CELLS[0], train=replace(TRAIN, seed=seed)).address
+        with pytest.raises(OSError, match="this file system has no locks"), store.claim(address):
+            pass
 
 
 def test_a_process_that_holds_the_store_for_ever_is_waited_for_so_long_and_named(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LOCK_SECONDS", 0.3)
     store = filled(tmp_path / "store")
-    with writing.locked(store.folder / "lock"):
-        with pytest.raises(TimeoutError, match="another process holds this lock, after 0.3 seconds still"):
-            store.query()
+    waited = pytest.raises(TimeoutError, match="another process holds this lock, after 0.3 seconds still")
+    with writing.locked(store.folder / "lock"), waited:
+        store.query()
     assert len(store.query()) == 5

@@ -65,7 +65,7 @@ def beside(tmp_path, monkeypatch):
 
 
 def test_two_runners_share_the_cells_and_run_each_once(beside):
-    folder_of = lambda: Path(os.environ[FOLDER])  # noqa: E731
+    folder_of = lambda: Path(os.environ[FOLDER])
 
     def look(show):
         if {place for place, _ in traces(folder_of())} == {"here", "there"}:

@@ -20,8 +20,10 @@ WORDS = "() => [...document.querySelectorAll('svg text')].map(text => text.textC
 # Where in the page each point is that has hover text, and the cells on a map's diagonal; of many maps the first.
 POINTS = """() => { const plot = document.querySelector('.js-plotly-plot'), box = plot.getBoundingClientRect(), found = [];
   for (const trace of plot._fullData.filter(trace => trace.hoverinfo !== 'skip' && trace.visible === true).slice(0, 40)) {
-    const x = plot._fullLayout[(trace.xaxis || 'x').replace('x', 'xaxis')], y = plot._fullLayout[(trace.yaxis || 'y').replace('y', 'yaxis')];
-    const calc = plot.calcdata[trace.index][0], map = trace.type === 'heatmap', count = map ? trace.z.length : plot.calcdata[trace.index].length;
+    const x = plot._fullLayout[(trace.xaxis || 'x').replace('x', 'xaxis')],
+      y = plot._fullLayout[(trace.yaxis || 'y').replace('y', 'yaxis')];
+    const calc = plot.calcdata[trace.index][0], map = trace.type === 'heatmap',
+      count = map ? trace.z.length : plot.calcdata[trace.index].length;
     for (let i = 0; i < count && found.length < 45; i++) {
       const point = plot.calcdata[trace.index][i], column = map ? Math.min(i, trace.z[i].length - 1) : 0;
       const at = map ? [x.l2p(column), y.l2p(i)] : trace.type === 'bar' ? [x.c2p((point.s0 + point.s1) / 2), y.c2p(point.p)]

@@ -1,5 +1,6 @@
 """config.json, read and written: every spelling, every default, every contradiction."""
 
+import contextlib
 import json
 import math
 from dataclasses import asdict, replace
@@ -544,10 +545,8 @@ def test_any_value_under_any_key_is_read_or_refused(raw, data):
     raw = {"model_type": "zamba_lab", **raw} if "lora_rank_qkv" in raw else dict(raw)
     for key in data.draw(st.lists(st.sampled_from([*raw, *OTHER_KEYS]), max_size=3)):
         raw[key] = data.draw(JSON)
-    try:
+    with contextlib.suppress(CheckpointError):
         read_config(raw)
-    except CheckpointError:
-        pass
 
 
 # --- keys that change nothing -------------------------------------------------------------------------------------

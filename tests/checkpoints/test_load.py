@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from variants import BASE, make_model, random_ids
 
-from zamba_lab.checkpoints import CheckpointError, check_tokenizer, doctor, load, save
 from zamba_lab import corpora
+from zamba_lab.checkpoints import CheckpointError, check_tokenizer, doctor, load, save
 from zamba_lab.checkpoints.binding import bind, spare_names
 from zamba_lab.checkpoints.layouts import ZAMBA2_LEGACY, ZAMBA2_PLAIN
 from zamba_lab.config.presets import SHIPPED

@@ -20,7 +20,7 @@ from zamba_lab.config import ZambaConfig
 from zamba_lab.corpora import WEB, Folder, Rules, pipeline, shards, tokens
 
 sys.path.append(str(Path(__file__).parents[1] / "long"))
-import kill_corpus  # noqa: E402  found on the path just set
+import kill_corpus
 
 SMALL = {"tokenizer": 300, "shard_size": 4000}
 

@@ -5,7 +5,8 @@ import time
 
 import numpy as np
 import pytest
-from tokenizers import Regex, Tokenizer as Inner, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Inner
 
 from zamba_lab import corpora
 from zamba_lab.corpora import tokens

@@ -10,8 +10,7 @@ from torch.nn.functional import silu
 from variants import VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
-from zamba_lab import lens
-from zamba_lab import native
+from zamba_lab import lens, native
 from zamba_lab.lens.attribution import names_for_frozen_mixer
 from zamba_lab.ops.conv import causal_conv
 

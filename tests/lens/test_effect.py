@@ -36,7 +36,7 @@ def models():
     ]
 
 
-@pytest.mark.parametrize("one", [one for one in (*HYBRID, *ANY)], ids=lambda one: one.name)
+@pytest.mark.parametrize("one", [*HYBRID, *ANY], ids=lambda one: one.name)
 def test_a_control_is_at_every_outlet_and_token_as_far_from_the_model_as_the_intervention_is(one):
     model, ids = make_model(BASE), random_ids(BASE)
     changed, outlets = lens.intervene(model, one), one.outlets(model.config)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from lens_frozen import frozen_mixer
 from lens_cases import SSM, TRAINED, case
+from lens_frozen import frozen_mixer
 
 import zamba_lab as zl
 from zamba_lab import lens

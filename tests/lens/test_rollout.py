@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from lens_frozen import frozen_layer
 from lens_cases import HYBRID, LISTENING, TRAINED, case
+from lens_frozen import frozen_layer
 
 from zamba_lab import lens
 from zamba_lab.lens.rollout import attention_shares, names_for_flow

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from corpora_planted import document, vocabulary  # noqa: E402  found on the path just set
+from corpora_planted import document, vocabulary
 
 BUILD = """
 import sys

@@ -14,6 +14,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 from processes import python  # noqa: E402 - found on the path just set
+
 from zamba_lab.train import read_metrics  # noqa: E402
 
 KILLS = 24  # at random; seven more at named places

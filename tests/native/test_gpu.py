@@ -14,8 +14,8 @@ from einops import rearrange
 from ops.inputs import scan_inputs, ssd_inputs
 
 from zamba_lab import native
-from zamba_lab.ops.conv import causal_conv, conv_silu
 from zamba_lab.native import gpu
+from zamba_lab.ops.conv import causal_conv, conv_silu
 from zamba_lab.ops.scan import scan_recurrence, selective_scan
 from zamba_lab.ops.ssd import ssd, ssd_chunked, ssd_recurrence
 
@@ -65,7 +65,7 @@ def causal_conv1d_fn(
 
 @pytest.fixture
 def packages(monkeypatch):
-    for name, (module, function) in gpu.KERNELS.items():
+    for module, function in gpu.KERNELS.values():
         monkeypatch.setitem(sys.modules, module.split(".")[0], SimpleNamespace())
         monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: globals()[function]}))
     gpu.kernel.cache_clear()

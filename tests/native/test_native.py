@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from variants import BASE, make_model
 
 from zamba_lab import native
-from zamba_lab.ops.conv import causal_conv, conv_silu
 from zamba_lab.native import call, door
+from zamba_lab.ops.conv import causal_conv, conv_silu
 from zamba_lab.ops.norm import gated_rms_norm, rms_norm
 from zamba_lab.ops.scan import scan_chunked, selective_scan
 from zamba_lab.ops.ssd import ssd, ssd_chunked, ssd_recurrence

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 import torch
+from native.test_native import assert_same_bits, gradients
 from ops.inputs import scan_inputs
-from native.test_native import assert_same, assert_same_bits, draw, gradients
 from torch.utils.flop_counter import FlopCounterMode
 
 from zamba_lab import native

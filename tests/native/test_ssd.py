@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from ops.inputs import ssd_inputs
 from native.test_native import defined_ssd, gradients, native_ssd
+from ops.inputs import ssd_inputs
 
 from zamba_lab import native
 

@@ -8,8 +8,8 @@ from variants import VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
 from zamba_lab import native
-from zamba_lab.ops.attention import angles, attend, turn
 from zamba_lab.native.call import call, suffix
+from zamba_lab.ops.attention import angles, attend, turn
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"no native kernels: {native.why_not()}")
 

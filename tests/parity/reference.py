@@ -122,9 +122,7 @@ def randomise(model: PreTrainedModel, seed: int) -> None:
             p.copy_(draw(p.shape, 0.0, 0.3))
         elif "dt_proj" in name:
             p.copy_(draw(p.shape, 0.0, 3 / math.sqrt(p.shape[-1])))
-        elif "conv1d" in name:
-            p.copy_(draw(p.shape, 0.0, 0.5))
-        elif "embed" in name:
+        elif "conv1d" in name or "embed" in name:
             p.copy_(draw(p.shape, 0.0, 0.5))
         else:
             p.copy_(draw(p.shape, 0.0, 0.7 / math.sqrt(p.shape[-1])))

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from parity import reference
 from torch import Tensor
 
-from parity import reference
 from zamba_lab.model import Zamba
 
 # large enough that a moment says something: the rarest kind, dt_bias, has 96 values

@@ -5,12 +5,12 @@ import json
 from dataclasses import replace
 
 import pytest
-
 from train.tiny import TINY
+
 from zamba_lab import corpora
 from zamba_lab.corpora import Document
-from zamba_lab.train import Constant, TrainConfig, read_metrics
 from zamba_lab.recipes.annealing_study import ARMS, CONTRASTS, differences, study, table
+from zamba_lab.train import Constant, TrainConfig, read_metrics
 
 MODEL = replace(TINY, vocab_size=280)
 TRUNK = TrainConfig(steps=3, schedule=Constant(warmup=1), max_epochs=None, batch=2, length=16, checkpoint_every=3)

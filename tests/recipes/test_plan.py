@@ -5,17 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from train.tiny import TINY, tiny_model, with_documents
 
 import zamba_lab.recipes.plan as plans
-from train.tiny import TINY, tiny_model
-from zamba_lab.config import ZambaConfig
 from zamba_lab import native
+from zamba_lab.config import ZambaConfig
+from zamba_lab.recipes.plan import kept_per_token, page, plan, unit_params
 from zamba_lab.train import TrainConfig
 from zamba_lab.train.batches import micro_batches
 from zamba_lab.train.mixture import Mixture
-from zamba_lab.recipes.plan import kept_per_token, page, plan, unit_params
 from zamba_lab.train.step import adamw, train_step
-from train.tiny import with_documents
 
 SHAPES = [TINY, replace(TINY, n_shared_blocks=2, lora_rank_qkv=3), replace(TINY, n_shared_blocks=0), replace(TINY, tie_embeddings=False)]
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from train.tiny import TINY
 
 import zamba_lab as zl
-from train.tiny import TINY
 from zamba_lab import corpora
-from zamba_lab.corpora import Document
 from zamba_lab.config.presets import SHIPPED
-from zamba_lab.train import Constant, TrainConfig, annealing
-from zamba_lab.recipes.shipped import make, thin
+from zamba_lab.corpora import Document
 from zamba_lab.recipes.picture import _ticks, curve_svg
+from zamba_lab.recipes.shipped import make, thin
+from zamba_lab.train import Constant, TrainConfig, annealing
 
 FIRST = TrainConfig(steps=4, schedule=Constant(warmup=1), max_epochs=None, batch=2, length=16, evaluate_every=2, checkpoint_every=2)
 PHASES = FIRST, annealing(FIRST, steps=3)

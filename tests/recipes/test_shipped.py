@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from shipped import nano
 
 import zamba_lab as zl
-from shipped import nano
 from zamba_lab import lens
 from zamba_lab.config.presets import SHIPPED
-from zamba_lab.recipes import annealing_study
 from zamba_lab.evaluate import document_bits
+from zamba_lab.recipes import annealing_study
 from zamba_lab.recipes.shipped import MANIFEST, PHASE_1, PHASE_2, SUMS, learning_curves, sums
 
 DATA = Path(__file__).parents[2] / "data"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-
 from train.ranks import CONFIG, DATA, model_of
+
 from zamba_lab.train import train
 from zamba_lab.train.distributed import PARALLEL
 

@@ -1,4 +1,6 @@
-"""One training run, killed again and again: `python killed.py FOLDER RUN [KILLS] [SEED]`. test_kill.py and long/kill_train.py read what is left.
+"""One training run, killed again and again: `python killed.py FOLDER RUN [KILLS] [SEED]`.
+
+test_kill.py and long/kill_train.py read what is left.
 
 The kills fall on events of the interpreter, by a seeded choice of a number or by name, in children that are forked before
 torch has started any thread. SIGKILL leaves no time for anything.
@@ -12,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-
 from train.tiny import periodic, random_packed, tiny_model, with_documents
+
 from zamba_lab.train import WSD, Mixture, TrainConfig, train
 from zamba_lab.train.files import checkpoints
 

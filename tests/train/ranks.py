@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-
 from train.tiny import TINY, random_packed, tiny_model, with_documents
+
 from zamba_lab.train import Labelled, Mixture, TrainConfig, train
 from zamba_lab.train.batches import micro_batches
 from zamba_lab.train.distributed import DDP, FSDP, SINGLE, SingleProcess, load_sharded, save_sharded

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zamba_lab.train import Mixture, TrainConfig
-from zamba_lab.train.batches import IGNORE, prefetch, split_documents, micro_batches
+from zamba_lab.train.batches import IGNORE, micro_batches, prefetch, split_documents
 
 TOKENS = np.arange(1000, dtype=np.uint16)
 DATA = Mixture.of(TOKENS)

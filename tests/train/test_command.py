@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from train.tiny import TINY
 
 import zamba_lab as zl
-from train.tiny import TINY
 from zamba_lab import corpora
 from zamba_lab.cli import main
 from zamba_lab.train import read_metrics
@@ -248,7 +248,7 @@ def test_another_tokenizer_of_the_same_size_is_refused_wherever_it_meets_weights
 
 
 def test_where_the_weights_are_from_is_the_first_line(place, capsys):
-    first = lambda: capsys.readouterr().out.splitlines()[0]  # noqa: E731
+    first = lambda: capsys.readouterr().out.splitlines()[0]
     assert main(["train", str(place / "run.json"), *FLAGS]) == 0
     assert first() == "model: 16,012 parameters from random weights of seed 0 (--from-weights begins with stored ones)"
     model, more = str(place / "run" / "model"), ["--data", str(place / "web"), *FLAGS]

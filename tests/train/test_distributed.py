@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from processes import python
 from train.ranks import MODELS, OPTIONS
 from train.tiny import tiny_model
+
 from zamba_lab.train.files import at_step
 
 HERE = Path(__file__).resolve().parent
@@ -60,6 +60,7 @@ def test_a_shared_block_is_one_unit_and_so_is_each_layer(left):
 
 def test_with_weights_cast_for_each_pass_loss_and_gradient_are_near(left):
     from train.ranks import CONFIG, DATA
+
     from zamba_lab.train.batches import micro_batches
     from zamba_lab.train.step import gradient
 

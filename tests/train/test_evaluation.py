@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from train.tiny import Elsewhere, Uniform, random_packed, tiny_model, with_documents
+
 from zamba_lab.corpora import Packed
 from zamba_lab.train import TrainConfig, packed_bits_per_byte, read_metrics, train
 

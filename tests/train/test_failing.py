@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from processes import python
+
 from zamba_lab.train import read_metrics
 from zamba_lab.train.files import at_step
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import torch
-
 from train.tiny import periodic, tiny_model
+
 from zamba_lab.train import Mixture, TrainConfig, files
 from zamba_lab.train.batches import micro_batches
 from zamba_lab.train.state import fill, state

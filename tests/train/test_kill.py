@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from processes import python
+
 from zamba_lab.train import read_metrics
 
 HERE = Path(__file__).resolve().parent

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
 from train.tiny import periodic, random_packed, tiny_model, with_documents
+
 from zamba_lab.train import WSD, Mixture, TrainConfig, annealing, read_metrics, train
 from zamba_lab.train.files import at_step, checkpoints
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from train.tiny import periodic, tiny_model
+
 from zamba_lab.train import TrainConfig, read_metrics, train
 from zamba_lab.train.files import at_step
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-
 from train.tiny import periodic, tiny_model, with_documents
+
 from zamba_lab import native
 from zamba_lab.train import Mixture, TrainConfig
-from zamba_lab.train.batches import split_documents, micro_batches
+from zamba_lab.train.batches import micro_batches, split_documents
 from zamba_lab.train.config import resolve_precision
 from zamba_lab.train.step import adamw, autocast_for, decayed_parameters, gradient, train_step
 

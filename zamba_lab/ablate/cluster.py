@@ -151,7 +151,7 @@ def _connected(ray, address: str | None):
         return
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False)
-    except Exception as error:  # noqa: BLE001 - Ray raises a bare Exception where a node is late
+    except Exception as error:
         where = f"at {address!r}" if address else "on this machine"
         raise ConnectionError(
             f"there is no Ray cluster {where}: {error}. Where a node needs long to start, start it with ports "

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,8 @@ class Worker:
 
     def give(self, planned: Planned) -> None:
         self.cell = planned
-        try:
+        with suppress(OSError):  # it died while it had nothing to do; `reports` will tell
             self.connection.send(planned.cell)
-        except OSError:  # it died while it had nothing to do; `reports` will tell
-            pass
 
     def stop(self) -> None:
         """Have it write a checkpoint and end; kill it if it does not."""
@@ -185,7 +184,7 @@ def outcome(cell: Cell, store: Store, connection: Connection) -> tuple[str, Any]
         raise
     except OSError as error:
         return "full", f"{error}"
-    except Exception as error:  # noqa: BLE001 - whatever it was, the sweep has to stop and say so
+    except Exception as error:
         return "failed", f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
 
 

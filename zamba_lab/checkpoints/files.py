@@ -142,7 +142,7 @@ def open_file(path: Path):
                 raise ValueError(f"its header of {size:,} bytes is over the bound of {MAX_DESCRIPTION:,}")
         return safe_open(path, framework="pt")
     # A damaged pickle raises whatever its last instruction trips over: KeyError, RecursionError, BadZipFile, ...
-    except Exception if pickled else (SafetensorError, OSError, RuntimeError, ValueError) as error:
+    except Exception if pickled else (SafetensorError, OSError, RuntimeError, ValueError) as error:  # noqa: B030 - both are classes
         kind = "file of pickled tensors" if pickled else "safetensors file"
         raise CheckpointError(
             f"{str(path)!r}, {path.stat().st_size} bytes, is not a whole {kind}: truncated, or "

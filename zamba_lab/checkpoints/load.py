@@ -117,7 +117,8 @@ def check_tokenizer(model: Zamba, tokenizer: Tokenizer | None, what: str = "the 
     if tokenizer is not None and ours and ours != tokenizer.pieces_hash:
         raise CheckpointError(
             f"{what} must have the pieces that the weights were made with, or its ids mean other text: their hashes are "
-            f"{tokenizer.pieces_hash[:12]} and {ours[:12]}, with {tokenizer.vocab_size:,} pieces and {model.config.vocab_size:,} rows of weights"
+            f"{tokenizer.pieces_hash[:12]} and {ours[:12]}, with {tokenizer.vocab_size:,} pieces "
+            f"and {model.config.vocab_size:,} rows of weights"
         )
 
 

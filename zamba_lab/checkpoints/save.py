@@ -69,8 +69,8 @@ def save(model: Zamba, folder: str | Path, max_shard_bytes: int = MAX_SHARD_BYTE
         number = getattr(error, "errno", None) or errno.EIO
         raise OSError(
             number,
-            f"the model could not be saved into {str(folder)!r} ({getattr(error, 'strerror', None) or error}): it needs {size:,} bytes, and "
-            f"the disk has {_free(folder)} free. What was there before is as it was",
+            f"the model could not be saved into {str(folder)!r} ({getattr(error, 'strerror', None) or error}): "
+            f"it needs {size:,} bytes, and the disk has {_free(folder)} free. What was there before is as it was",
         ) from error
     return folder
 

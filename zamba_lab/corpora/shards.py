@@ -25,7 +25,8 @@ from zamba_lab.corpora.quality import Rules, broken_rule
 from zamba_lab.corpora.sources import Source
 from zamba_lab.corpora.stdlib import SPLITS, split_of
 from zamba_lab.corpora.tokens import dtype_of, encode
-from zamba_lab.tokenizer import Tokenizer, texts as reading
+from zamba_lab.tokenizer import Tokenizer
+from zamba_lab.tokenizer import texts as reading
 from zamba_lab.writing import atomic_file, write
 
 EXAMPLES = 3  # of dropped documents, for each rule

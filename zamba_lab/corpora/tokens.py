@@ -41,7 +41,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> Tokenizer:
     Raises:
         ValueError: `vocab_size` has no room for the special tokens and the 256 bytes.
     """
-    from tokenizers import Regex, Tokenizer as Inner, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as Inner
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size < len(SPECIALS) + len(alphabet):

@@ -26,7 +26,6 @@ from zamba_lab.lens.passes import run, token_losses
 from zamba_lab.lens.terms import widened
 from zamba_lab.model import Zamba
 
-
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 

@@ -17,13 +17,13 @@ from torch import Tensor
 from zamba_lab.cache import Cache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.effect import bootstrap
-from zamba_lab.lens.memory import wipe
 from zamba_lab.lens.interventions import intervene
 from zamba_lab.lens.logits import divergence
+from zamba_lab.lens.memory import wipe
 from zamba_lab.lens.parts import attention_depths, mixer_depths
+from zamba_lab.lens.passes import tokens_first
 from zamba_lab.lens.terms import widened
 from zamba_lab.lens.timetravel import transplant
-from zamba_lab.lens.passes import tokens_first
 from zamba_lab.model import Zamba
 from zamba_lab.ops.loss import token_nll
 

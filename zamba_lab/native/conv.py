@@ -1,6 +1,5 @@
 """Causal convolution and SiLU by `conv.c`, which has the equations, and its gradient."""
 
-import torch
 from torch import Tensor
 
 from zamba_lab.native.call import COMPUTED, call, filled, rows, steps, suffix

@@ -3,7 +3,6 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-
 # "gelu" is the exact form with erf: the released weights were trained with it. `native/step.c` counts in this order.
 ACTIVATION = {"gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "silu": F.silu, "relu": F.relu}
 

@@ -5,7 +5,8 @@ Gu & Dao 2023, "Mamba". Per channel, with a scalar x_t, its own step size dt_t >
     state_t = exp(dt_t A) * state_{t-1} + dt_t x_t B_t              in R^n, * elementwise
     y_t     = <state_t, C_t>
 
-Zamba1 splits its channels into heads, each with its own B and C. The argument order is Mamba-2's, (x, dt, A, B, C, state), and so are the rules of precision and padding (`ops/ssd.py`).
+Zamba1 splits its channels into heads, each with its own B and C. The argument order is Mamba-2's, (x, dt, A, B, C, state), and so are
+the rules of precision and padding (`ops/ssd.py`).
 Every channel and state component decays at its own rate, so nothing here is a matrix multiplication: the chunked form
 only shortens the chain of dependent steps.
 """

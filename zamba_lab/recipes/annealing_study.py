@@ -33,13 +33,13 @@ from zamba_lab.config import ZambaConfig
 from zamba_lab.config.presets import SHIPPED
 from zamba_lab.corpora import Packed
 from zamba_lab.model import Zamba
-from zamba_lab.train.config import TrainConfig
+from zamba_lab.recipes.text import PROSE, PYTHON, Text, packed, shipped_text
 from zamba_lab.train.batches import packed_bits_per_byte
+from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.loop import train
 from zamba_lab.train.metrics import Writer
 from zamba_lab.train.mixture import REPLAY, Mixture
 from zamba_lab.train.schedules import Constant, Exponential
-from zamba_lab.recipes.text import PROSE, PYTHON, Text, packed, shipped_text
 
 SEEDS = (0, 1, 2, 3, 4)
 MODEL = ZambaConfig(

@@ -26,15 +26,15 @@ from zamba_lab.checkpoints import save
 from zamba_lab.config import ZambaConfig
 from zamba_lab.config.presets import SHIPPED
 from zamba_lab.corpora import Document
-from zamba_lab.model import Zamba
-from zamba_lab.train.config import TrainConfig, annealing
 from zamba_lab.evaluate import document_bits, xz_bits, xz_bits_per_document
+from zamba_lab.model import Zamba
+from zamba_lab.recipes.picture import curve_svg
+from zamba_lab.recipes.text import PROSE, PYTHON, Text, domain, shipped_text
+from zamba_lab.train.config import TrainConfig, annealing
 from zamba_lab.train.loop import train
 from zamba_lab.train.metrics import read_metrics
 from zamba_lab.train.mixture import Mixture
-from zamba_lab.recipes.picture import curve_svg
 from zamba_lab.train.schedules import Cosine
-from zamba_lab.recipes.text import PROSE, PYTHON, Text, domain, shipped_text
 
 PHASE_1 = TrainConfig(
     steps=4800,

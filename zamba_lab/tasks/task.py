@@ -41,8 +41,8 @@ class Accuracy(NamedTuple):
 class Task(ABC):
     """Base of all tasks. Each also has `vocab_size` and `length`, as fields or as what follows from its fields.
 
-    A subclass gives `rows`, `answers` and `word`, `solve` where it is no recall, and raises ValueError in `check` if its fields do not fit. It adds 1
-    to VERSION when its sequences change, so that results of the old ones are not taken for the new ones.
+    A subclass gives `rows`, `answers` and `word`, `solve` where it is no recall, and raises ValueError in `check` if its fields do not
+    fit. It adds 1 to VERSION when its sequences change, so that results of the old ones are not taken for the new ones.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Task(ABC):
     def answers(self) -> range:
         """The tokens that an answer may be."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - most tasks have nothing to check
         """Raise ValueError if the fields break a rule."""
 
     def word(self, token: int) -> str:
@@ -159,8 +159,7 @@ class Task(ABC):
         wide = max(map(len, words + below)) + 1
         lines = []
         for at in range(0, len(words), PER_LINE):
-            for line in (words, below):
-                lines.append("".join(word.ljust(wide) for word in line[at : at + PER_LINE]).rstrip())
+            lines += ["".join(word.ljust(wide) for word in line[at : at + PER_LINE]).rstrip() for line in (words, below)]
         return "\n".join(line for line in lines if line)
 
 

@@ -52,7 +52,7 @@ class Tokenizer:
         )
 
     @classmethod
-    def load(cls, source: str | Path) -> "Tokenizer":
+    def load(cls, source: str | Path) -> Tokenizer:
         """Read a tokenizer.json or a tokenizer.model; of a folder the first of them that there is.
 
         Raises:
@@ -71,7 +71,7 @@ class Tokenizer:
         return cls(kind.read(file), file.name)
 
     @classmethod
-    def mistral_v1(cls) -> "Tokenizer":
+    def mistral_v1(cls) -> Tokenizer:
         """The 32,000 pieces of Mistral's first vocabulary, for experiments without a published model's own file.
 
         It comes inside the package mistral-common. The base models of the family use this vocabulary through a

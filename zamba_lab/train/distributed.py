@@ -17,9 +17,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import ContextManager
 
 import torch
 import torch.distributed as dist
@@ -42,7 +41,7 @@ class SingleProcess:
         """Prepare the model, before the optimiser is made; the result is called in its place in a training step."""
         return model
 
-    def gradient_sync(self, module: nn.Module, last: bool) -> ContextManager:
+    def gradient_sync(self, module: nn.Module, last: bool) -> AbstractContextManager:
         """The context of one micro-batch: gradients are exchanged after the last of a step."""
         return nullcontext()
 
@@ -90,7 +89,7 @@ class DDP(SingleProcess):
     def wrap(self, model: nn.Module, config) -> nn.Module:
         return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
 
-    def gradient_sync(self, module: nn.Module, last: bool) -> ContextManager:
+    def gradient_sync(self, module: nn.Module, last: bool) -> AbstractContextManager:
         return nullcontext() if last else module.no_sync()
 
     def mean(self, value: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ back. So a run that was stopped reads like one that never was. `read_metrics` re
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -55,10 +56,8 @@ class Metrics:
 
     def flush_if_possible(self) -> None:
         """At the end of a run, however it ended: the last rows, if there is room for them."""
-        try:
+        with contextlib.suppress(OSError):
             self.flush()
-        except OSError:
-            pass
 
 
 def plain_values(measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import ContextManager
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ def train_step(
     batches: Sequence[MicroBatch],
     lr: float,
     clip: float,
-    autocast: Callable[[], ContextManager] = nullcontext,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
     processes: SingleProcess = SINGLE,
 ) -> tuple[float, float]:
     """One step on micro-batches: loss and gradient are those of the joined batch.
@@ -45,7 +44,7 @@ def train_step(
 def gradient(
     module: nn.Module,
     batches: Sequence[MicroBatch],
-    autocast: Callable[[], ContextManager] = nullcontext,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
     processes: SingleProcess = SINGLE,
 ) -> Tensor:
     """Add the gradient of the mean loss over all targets to the parameters'. Returns that mean. Raises ValueError without targets."""
@@ -66,7 +65,7 @@ def gradient(
     return processes.mean(loss)
 
 
-def autocast_for(precision: str, device: torch.device) -> Callable[[], ContextManager]:
+def autocast_for(precision: str, device: torch.device) -> Callable[[], AbstractContextManager]:
     """The context of a forward pass: torch's autocast to bfloat16, or none. precision: as `resolve_precision` gives it."""
     return partial(torch.autocast, device.type, torch.bfloat16) if precision == "bf16" else nullcontext
 

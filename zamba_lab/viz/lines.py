@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from zamba_lab.viz import theme
-from zamba_lab.viz.labels import array, labelled, must_match, not_drawn, positions, short, wrapped
+from zamba_lab.viz.labels import array, must_match, not_drawn, positions, short, wrapped
 
 Curve = tuple[Sequence[float], Sequence[float]]  # x and y
 FEW = 20  # points up to which each is marked

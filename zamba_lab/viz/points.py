@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from zamba_lab.viz import theme
-from zamba_lab.viz.labels import labelled, must_match, not_drawn, short, wrapped
+from zamba_lab.viz.labels import labelled, not_drawn, short, wrapped
 
 APART = (0.13, 0.07)  # of a figure's width and height: what a name needs
 # The lightest colours of the scale would be lost on white.
