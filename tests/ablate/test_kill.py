@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "long"))
-import kill_study  # noqa: E402  found on the path just set
+import kill_study
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="kills a group of processes by a signal")

@@ -17,6 +17,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 from ablate.tiny import study  # noqa: E402 - found on the path just set
+
 from zamba_lab.ablate import Quiet, Store, run  # noqa: E402
 
 RUN = """

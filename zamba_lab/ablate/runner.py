@@ -47,7 +47,7 @@ def run(study: Study, folder: str | Path, workers: int | None = None, show: Live
         show: a live table; None: `Live` in a notebook or terminal.
 
     Returns: the plan, whose cells are all in the store. Raises:
-        OSError: the disk is full, or has no locks; SweepStopped: a cell failed. The store is complete, and the same call goes on from there.
+        OSError: the disk is full, or has no locks; SweepStopped: a cell failed. The store is complete then, and the same call continues.
         KeyboardInterrupt: Ctrl-C; workers write a checkpoint first.
     """
     store, show, team = Store(folder), Live() if show is None else show, []
