@@ -27,7 +27,7 @@ class Room:
     def begins(self, layer: LayerCache) -> bool:
         """Whether the layer's keys and values still are the beginning of these, and no others put in their place."""
         return all(
-            t.data_ptr() == whole.data_ptr() and t.stride() == whole.stride() and len(t) == len(whole)
+            t is not None and t.data_ptr() == whole.data_ptr() and t.stride() == whole.stride() and len(t) == len(whole)
             for t, whole in ((layer.k, self.k), (layer.v, self.v))
         )
 
@@ -51,7 +51,7 @@ class LayerCache:
 
     def count_positions(self, b: int, heads: int, width: int) -> int:
         """How many positions keys and values hold. Raises ValueError unless they have these sizes."""
-        if self.k is None:
+        if self.k is None or self.v is None:
             return 0
         shape = (b, heads, self.k.shape[2], width)
         if self.k.shape != shape or self.v.shape != shape:
@@ -72,7 +72,7 @@ class LayerCache:
         room, s = self.room, past + count
         if not (room and room.taken == past and s <= room.k.shape[2] and room.k.dtype == like.dtype and room.begins(self)):
             k, v = (like.new_empty(b, heads, max(s, expected) + max(64, past // 4), width) for _ in range(2))
-            if past:
+            if self.k is not None and self.v is not None:
                 k[:, :, :past], v[:, :, :past] = self.k, self.v
             room = Room(k, v, past)
         room.taken = s
@@ -86,7 +86,7 @@ class LayerCache:
         # torch forbids writing to what was made in inference mode from outside of it
         closed = self.room is not None and self.room.k.is_inference() and not torch.is_inference_mode_enabled()
         if alone or closed or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            if self.k is not None:
+            if self.k is not None and self.v is not None:
                 self.count_positions(b, heads, width)
                 k, v = torch.cat([self.k.to(k.dtype), k], dim=2), torch.cat([self.v.to(v.dtype), v], dim=2)
             return LayerCache(k=k, v=v)
@@ -95,7 +95,8 @@ class LayerCache:
         return LayerCache(k=room.k.narrow(2, 0, s), v=room.v.narrow(2, 0, s), room=room)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> LayerCache:
-        return LayerCache(**{name: function(t) for name, t in self.tensors().items()})
+        conv, ssm, k, v = (None if t is None else function(t) for t in (self.conv, self.ssm, self.k, self.v))
+        return LayerCache(conv, ssm, k, v)
 
 
 @dataclass(frozen=True)

@@ -6,28 +6,41 @@ computes the same, to rounding, in the layers' own `forward`; the list is those 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 
 from zamba_lab import native
-from zamba_lab.blocks import attention, layers, linear, lora, mamba1, mamba2, mlp, norm, shared
+from zamba_lab.blocks import layers
+from zamba_lab.blocks.attention import Attention
+from zamba_lab.blocks.linear import AnyMatrix, Embedding, Int8Embedding, Int8Linear, Int8Matrix, Linear
+from zamba_lab.blocks.lora import Adapters, Lora
+from zamba_lab.blocks.mamba1 import Mamba1
+from zamba_lab.blocks.mamba2 import GATED_NORM_EPS, Mamba2
+from zamba_lab.blocks.mlp import GatedMLP
+from zamba_lab.blocks.norm import RMSNorm
+from zamba_lab.blocks.shared import Invocation, SharedBlock, stream_and_embedding
 from zamba_lab.cache import Cache, LayerCache
 from zamba_lab.native.program import Program
 from zamba_lab.ops.gate import ACTIVATION
+
+if TYPE_CHECKING:
+    from zamba_lab.model import Zamba
 
 SUFFIX = {torch.float32: "_f32", torch.bfloat16: "_bf16"}  # stored types; sums and states are float32
 MOST_ROWS = 8  # with more, torch's forms for many rows are as good
 ROOM = 1024  # positions that keys and values have room for before they are moved
 KNOWN = {
-    *(nn.ModuleList, nn.ModuleDict, linear.Linear, linear.Embedding, linear.Int8Linear, linear.Int8Embedding, norm.RMSNorm),
-    *(layers.MambaLayer, layers.HybridLayer, layers.StreamHybridLayer, layers.TransformerLayer, mamba1.Mamba1, mamba2.Mamba2),
-    *(shared.SharedBlock, shared.Invocation, attention.Attention, mlp.GatedMLP, lora.Lora),
+    *(nn.ModuleList, nn.ModuleDict, Linear, Embedding, Int8Linear, Int8Embedding, RMSNorm, Mamba1, Mamba2, Attention, GatedMLP, Lora),
+    *(layers.MambaLayer, layers.HybridLayer, layers.StreamHybridLayer, layers.TransformerLayer, SharedBlock, Invocation),
 }
+State = dict[str, Tensor]  # what a layer carries, by its name in `LayerCache`
 
 
-def serves(model: nn.Module, batch: int) -> bool:
+def serves(model: Zamba, batch: int) -> bool:
     """Whether `Decoder` can decode this model now: all its modules are this package's own, unchanged and without hooks, its tensors
     lie on the CPU in float32 or bfloat16 (or int8), and native forms may be used. Not for more than MOST_ROWS rows, nor for a gated
     norm whose groups are not those of B and C.
@@ -42,7 +55,7 @@ def serves(model: nn.Module, batch: int) -> bool:
         and not any(hooks for module in (*modules, every_module) for name, hooks in vars(module).items() if name.endswith("_hooks"))
         and all(not hasattr(type(module), name) for module in modules for name in vars(module))  # a method is replaced
         and all(type(t) in (Tensor, nn.Parameter) and t.is_cpu for t in tensors)
-        and all(part.weight.dtype == dtype for part in modules if isinstance(part, linear.Linear | linear.Embedding))
+        and all(part.weight.dtype == dtype for part in modules if isinstance(part, Linear | Embedding))
         and native.find("linear", torch.empty(batch, 1, dtype=dtype), torch.empty(1, 1, dtype=dtype), None) is not None
     )
 
@@ -57,7 +70,7 @@ class Decoder:
     were. The cache stays as it was; what the decoder carries is its own.
     """
 
-    def __init__(self, model: nn.Module, cache: Cache):
+    def __init__(self, model: Zamba, cache: Cache):
         self.model, self.batch, self.dtype = model, cache.batch, model.final_norm.weight.dtype
         self.length, self.room, self.carried = cache.length, 0, [self._own(layer) for layer in cache.layers]
         real = cache.length if cache.mask is None else cache.mask.sum(1, keepdim=True)
@@ -70,7 +83,7 @@ class Decoder:
         if self.length == self.room:
             self._build()
         self.x0.copy_(self.model.embedding(tokens))
-        if self.tables is not None:
+        if self.tables:
             for table, out in zip(self.tables, self.rotary):
                 torch.index_select(table, 0, self.position.view(-1), out=out)
             self.position += 1
@@ -79,7 +92,7 @@ class Decoder:
         self.program.run()
         return self.logits
 
-    def _own(self, layer: LayerCache) -> dict[str, Tensor]:
+    def _own(self, layer: LayerCache) -> State:
         """A layer's tensors, copied: the decoder writes over its states."""
         wide = {"ssm": torch.float32}
         return {name: t.to(wide.get(name, self.dtype)).clone(memory_format=torch.contiguous_format) for name, t in layer.tensors().items()}
@@ -98,8 +111,8 @@ class Decoder:
                 longer[:, :, : self.length] = part[name][:, :, : self.length]
                 part[name] = longer
         angles = model.rotary(torch.arange(self.room)[None], self.dtype)
-        self.tables = None if angles is None else [table[0, 0] for table in angles]
-        self.rotary = None if angles is None else [torch.empty(len(self.position), c.head_dim // 2, dtype=self.dtype) for _ in angles]
+        self.tables = [] if angles is None else [table[0, 0] for table in angles]
+        self.rotary = [] if angles is None else [torch.empty(len(self.position), c.head_dim // 2, dtype=self.dtype) for _ in angles]
         calls = Calls(self)
         self.x0 = x = calls.new(c.d_model)
         for layer, block, part in zip(model.layers, model.blocks_by_depth(), self.carried):
@@ -123,10 +136,10 @@ class Calls:
     def add(self, name: str, *arguments: int | float | Tensor | None) -> int:
         return self.program.add(name, self.suffix, *arguments)
 
-    def stored(self, t: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
-        return None if t is None else t.detach().to(dtype or self.dtype).contiguous()
+    def stored(self, t: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        return t.detach().to(dtype or self.dtype).contiguous()
 
-    def layer(self, layer: nn.Module, block: nn.Module | None, x: Tensor, x0: Tensor, carried: dict[str, Tensor]) -> Tensor:
+    def layer(self, layer: layers.Layer, block: SharedBlock | None, x: Tensor, x0: Tensor, carried: State) -> Tensor:
         """One depth: x + mixer(norm(x)), with an invocation before it, or a transformer layer."""
         if isinstance(layer, layers.TransformerLayer):
             x = self.attention(layer.attention, self.norm(layer.norm_in, x), {}, carried, plus=x)
@@ -135,16 +148,16 @@ class Calls:
         if block is not None:
             u = self.plus(x, self.invocation(layer.invocation, block, x, x0, carried))
             x = u if isinstance(layer, layers.StreamHybridLayer) else x
-        mixer = self.mamba1 if isinstance(layer.mamba, mamba1.Mamba1) else self.mamba2
-        projected = self.linear(layer.mamba.in_proj, self.norm(layer.norm, u))
-        return self.linear(layer.mamba.out_proj, mixer(layer.mamba, projected, carried), plus=x)
+        mixer, projected = layer.mamba, self.linear(layer.mamba.in_proj, self.norm(layer.norm, u))
+        y = self.mamba1(mixer, projected, carried) if isinstance(mixer, Mamba1) else self.mamba2(mixer, projected, carried)
+        return self.linear(mixer.out_proj, y, plus=x)
 
-    def invocation(self, invocation: nn.Module, block: nn.Module, x: Tensor, x0: Tensor, carried: dict[str, Tensor]) -> Tensor:
-        u = self.concat(x, x0) if block.block_input is shared.stream_and_embedding else x
+    def invocation(self, invocation: Invocation, block: SharedBlock, x: Tensor, x0: Tensor, carried: State) -> Tensor:
+        u = self.concat(x, x0) if block.block_input is stream_and_embedding else x
         a = self.attention(block.attention, self.norm(block.norm_in, u), invocation.adapters, carried)
         return self.linear(invocation.link, self.mlp(block.mlp, self.norm(block.norm_mid, a), invocation.adapters))
 
-    def norm(self, module: nn.Module, x: Tensor) -> Tensor:
+    def norm(self, module: RMSNorm, x: Tensor) -> Tensor:
         self.add("norm_step", self.batch, x.shape[1], float(module.eps), x, self.stored(module.weight), y := torch.empty_like(x))
         return y
 
@@ -156,26 +169,29 @@ class Calls:
         self.add("join_step", self.batch, a.shape[1], b.shape[1], a, b, y := self.new(a.shape[1] + b.shape[1]))
         return y
 
-    def linear(self, module: nn.Module, x: Tensor, plus: Tensor | None = None) -> Tensor:
+    def linear(self, module: AnyMatrix, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """y = x W^T + bias, then + plus."""
-        int8 = isinstance(module, linear.Int8Matrix)
-        weight, suffix = (module.values, "_int8") if int8 else (module.weight.detach(), self.suffix)
-        scale, bias = module.scale if int8 else None, self.stored(getattr(module, "bias", None))
+        if isinstance(module, Int8Matrix):
+            weight, scale, suffix = module.values, module.scale, "_int8"
+        else:
+            weight, scale, suffix = module.weight.detach(), None, self.suffix
+        stored = getattr(module, "bias", None)
+        bias = None if stored is None else self.stored(stored)
         (out, width), half, y = weight.shape, int(self.dtype == torch.bfloat16), self.new(len(weight))
         self.program.add("gemv", suffix, self.batch, out, width, half, x, weight.contiguous(), scale, bias, plus, y)
         return y
 
-    def adapted(self, module: nn.Module, adapters: nn.ModuleDict | dict, name: str, x: Tensor) -> Tensor:
+    def adapted(self, module: AnyMatrix, adapters: Adapters, name: str, x: Tensor) -> Tensor:
         y = self.linear(module, x)
         return self.linear(adapters[name].up, self.linear(adapters[name].down, x), plus=y) if name in adapters else y
 
-    def mlp(self, module: nn.Module, x: Tensor, adapters: nn.ModuleDict | dict, plus: Tensor | None = None) -> Tensor:
+    def mlp(self, module: GatedMLP, x: Tensor, adapters: Adapters, plus: Tensor | None = None) -> Tensor:
         both = self.adapted(module.gate_up, adapters, "mlp", x)
         y, kind = self.new(both.shape[1] // 2), list(ACTIVATION).index(module.activation)
         self.add("gate_forward", self.batch, y.shape[1], kind, both, y)
         return self.linear(module.down, y, plus)
 
-    def attention(self, module: nn.Module, u: Tensor, adapters, carried: dict[str, Tensor], plus: Tensor | None = None) -> Tensor:
+    def attention(self, module: Attention, u: Tensor, adapters: Adapters, carried: State, plus: Tensor | None = None) -> Tensor:
         c, decoder = module.config, self.decoder
         q, k, v = (self.adapted(getattr(module, name), adapters, name, u) for name in ("q", "k", "v"))
         cosine, sine = decoder.rotary or (None, None)
@@ -187,26 +203,27 @@ class Calls:
         self.lengths.append(at + 4)
         return self.linear(module.o, y, plus)
 
-    def mamba2(self, m: mamba2.Mamba2, projected: Tensor, carried: dict[str, Tensor]) -> Tensor:
+    def mamba2(self, m: Mamba2, projected: Tensor, carried: State) -> Tensor:
         """The mixer between its projections. projected: (b, e + (e + 2gn) + h)."""
         c, y, (wide, dt_bias, A_log, D) = m.config, self.new(m.config.d_inner), self.rates(m)
-        sizes = self.batch, c.ssm_heads, c.headdim, c.n_groups, c.d_state, c.conv_state + 1, float(c.dt_min), mamba2.GATED_NORM_EPS, wide
-        convolution = self.stored(m.conv_kernel), self.stored(m.conv_bias), carried["conv"]
+        sizes = self.batch, c.ssm_heads, c.headdim, c.n_groups, c.d_state, c.conv_state + 1, float(c.dt_min), GATED_NORM_EPS, wide
+        convolution = self.stored(m.conv_kernel), None if m.conv_bias is None else self.stored(m.conv_bias), carried["conv"]
         gated = dt_bias, A_log, D, self.stored(m.norm_weight), carried["ssm"]
         self.add("mamba2_step", *sizes, projected, *convolution, *gated, y, carried["conv"], carried["ssm"])
         return y
 
-    def mamba1(self, m: mamba1.Mamba1, projected: Tensor, carried: dict[str, Tensor]) -> Tensor:
+    def mamba1(self, m: Mamba1, projected: Tensor, carried: State) -> Tensor:
         """The mixer between its projections. projected: (b, 2e)."""
         c, y, (wide, dt_bias, A_log, D) = m.config, self.new(m.config.d_inner), self.rates(m)
         sizes = self.batch, c.ssm_heads, c.headdim, c.d_state, c.dt_width, c.conv_state + 1, float(c.dt_min), wide
-        convolution = self.stored(m.conv_kernel), self.stored(m.conv_bias), carried["conv"]
+        convolution = self.stored(m.conv_kernel), None if m.conv_bias is None else self.stored(m.conv_bias), carried["conv"]
         scan = self.stored(m.x_proj), self.stored(m.dt_proj), dt_bias, A_log, D, carried["ssm"]
         self.add("mamba1_step", *sizes, projected, *convolution, *scan, y, carried["conv"], carried["ssm"])
         return y
 
-    def rates(self, m: nn.Module) -> tuple[int, Tensor, Tensor, Tensor]:
+    def rates(self, m: Mamba1 | Mamba2) -> tuple[int, Tensor, Tensor, Tensor]:
         """Whether the SSM's own parameters are read as float32 rather than as the model's dtype, and they."""
         rates = m.dt_bias, m.A_log, m.D
         wide = any(t.dtype != self.dtype for t in rates)
-        return int(wide), *(self.stored(t, torch.float32 if wide else None) for t in rates)
+        dt_bias, A_log, D = (self.stored(t, torch.float32 if wide else None) for t in rates)
+        return int(wide), dt_bias, A_log, D

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ def stream(
 
 @torch.inference_mode()
 def _steps(model: Zamba, ids: Tensor, mask: Tensor | None, count: int, stop: tuple[int, ...], how) -> Iterator[Tensor]:
-    stops, ended, decoder, token = ids.new_tensor(stop), None, None, ids[:, -1]
+    stops, ended, decoder, cache, token = ids.new_tensor(stop), None, None, None, ids[:, -1]
     pieces = min(model.config.vocab_size, getattr(model.tokenizer, "vocab_size", model.config.vocab_size))
     for i in range(count):
         if i == 0:
@@ -145,7 +146,7 @@ def check_sampling(
 
 def check_stop(stop: Iterable[int], vocab_size: int) -> tuple[int, ...]:
     """The stop tokens as a tuple. Raises ValueError if they are none."""
-    stops = tuple(stop) if isinstance(stop, Iterable) else (None,)
+    stops: tuple[Any, ...] = tuple(stop) if isinstance(stop, Iterable) else (None,)
     if not all(_whole(token) and 0 <= token < vocab_size for token in stops):
         raise ValueError(f"stop must be a list of token ids, each in 0..{vocab_size - 1}: got {stop!r}")
     return tuple(map(int, stops))

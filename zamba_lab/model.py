@@ -16,14 +16,16 @@ A shared block's weights exist once, in `shared_blocks`; a depth gets its block 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from zamba_lab.blocks import Context, SharedBlock, make_layer
+from zamba_lab.blocks import Context, Layer, SharedBlock, make_layer
 from zamba_lab.blocks.init import initialise
 from zamba_lab.blocks.inputs import check_targets, check_tokens, last_real, last_tokens_lie_within, real_positions
 from zamba_lab.blocks.linear import Embedding, Linear
@@ -55,10 +57,10 @@ class Zamba(nn.Module):
         self.tokenizer = None
         self.recompute = False
         self.embedding = Embedding(config.vocab_size, config.d_model)
-        self.layers = nn.ModuleList(make_layer(config, depth) for depth in range(config.n_layers))
-        self.shared_blocks = nn.ModuleList(SharedBlock(config) for _ in range(config.n_shared_blocks))
-        rotates = config.rope_theta is not None and (config.n_invocations or config.mixer == "attention")
-        self.rotary = partial(angles, p=config.head_dim, theta=config.rope_theta) if rotates else no_rotary
+        self.layers = cast(Sequence[Layer], nn.ModuleList(make_layer(config, depth) for depth in range(config.n_layers)))
+        self.shared_blocks = cast(Sequence[SharedBlock], nn.ModuleList(SharedBlock(config) for _ in range(config.n_shared_blocks)))
+        theta = config.rope_theta if config.n_invocations or config.mixer == "attention" else None
+        self.rotary = no_rotary if theta is None else partial(angles, p=config.head_dim, theta=theta)
         self.final_norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, bias=False)
         if self.embedding.weight.device.type != "meta":
@@ -104,13 +106,15 @@ class Zamba(nn.Module):
         with trace.one_pass():
             mask = check_tokens(ids, mask, cache, self.config.vocab_size)
             l, past = ids.shape[1], 0 if cache is None else cache.length
-            pieces = [slice(0, l)]
+            start = 0
             if last_only and trace is OFF and not torch.is_grad_enabled() and last_tokens_lie_within(mask, l, PREFILL):
-                pieces = [*(slice(i, min(i + PREFILL, l - PREFILL)) for i in range(0, l - PREFILL, PREFILL)), slice(l - PREFILL, l)]
-            for piece in pieces:
-                piece_mask = None if mask is None else mask[:, piece]
-                x, cache = self.walk(ids[:, piece], cache, piece_mask, trace, final_length=past + l)
-            return self.logits(last_real(x, piece_mask) if last_only else x, trace), cache
+                start = l - PREFILL
+            for i in range(0, start, PREFILL):
+                piece = slice(i, min(i + PREFILL, start))
+                _, cache = self.walk(ids[:, piece], cache, None if mask is None else mask[:, piece], trace, final_length=past + l)
+            mask = None if mask is None else mask[:, start:]
+            x, extended = self.walk(ids[:, start:], cache, mask, trace, final_length=past + l)
+            return self.logits(last_real(x, mask) if last_only else x, trace), extended
 
     def walk(
         self, ids: Tensor, cache: Cache | None, mask: Tensor | None, trace, final_length: int = 0, recompute: bool = False
@@ -152,7 +156,7 @@ class Zamba(nn.Module):
     def loss(self, x: Tensor, targets: Tensor, trace=OFF) -> Tensor:
         """The summed -log p of the targets, (b, l); of many, a piece of the logits at a time."""
         weight = getattr(self.embedding if self.head is None else self.head, "weight", None)  # int8: none
-        if trace is OFF and in_pieces(x, weight):
+        if trace is OFF and weight is not None and in_pieces(x, weight):
             return loss_in_pieces(self.final_norm(x), weight, targets)
         return summed_loss(self.logits(x, trace), targets)
 

@@ -24,19 +24,24 @@ A is 1..n in every channel (S4D-real) and its dt_proj uniform +-1/sqrt(rank).
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from zamba_lab.blocks.layers import HybridLayer
+from zamba_lab.blocks.mixer import Mixer
 from zamba_lab.config import ZambaConfig
+
+if TYPE_CHECKING:
+    from zamba_lab.model import Zamba
 
 DT_RANGE = (1e-3, 1e-1)
 DT_FLOOR = 1e-4
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, config: ZambaConfig) -> None:
+def initialise(model: Zamba, config: ZambaConfig) -> None:
     """Fill every parameter of a built model in place. See the module's docstring for the schemes."""
     normal = config.init == "reference"
     for module in model.modules():
@@ -53,8 +58,8 @@ def initialise(model: nn.Module, config: ZambaConfig) -> None:
             nn.init.normal_(layer.invocation.link.weight, std=config.link_gain / math.sqrt(config.d_model))
 
 
-def _initialise_mixer(mixer: nn.Module, config: ZambaConfig) -> None:
-    if config.d_conv:
+def _initialise_mixer(mixer: Mixer, config: ZambaConfig) -> None:
+    if mixer.conv_weight is not None:
         if config.init == "reference":
             nn.init.normal_(mixer.conv_weight, std=0.02)
         else:

@@ -22,7 +22,15 @@ from zamba_lab.trace import OFF
 MIXERS = {"mamba1": Mamba1, "mamba2": Mamba2}
 
 
-class MambaLayer(nn.Module):
+class Layer(nn.Module):
+    """One depth of the model, of one of the classes below. They say which of these parts it has."""
+
+    norm: RMSNorm
+    mamba: Mamba1 | Mamba2
+    invocation: Invocation
+
+
+class MambaLayer(Layer):
     """x + mixer( norm(x) )"""
 
     def __init__(self, config: ZambaConfig):
@@ -46,6 +54,7 @@ class HybridLayer(MambaLayer):
         self.invocation = Invocation(config)
         self.alias = f"invocation.{k}"  # the second name of this depth's trace points
 
+    # pyrefly: ignore[bad-override]  a layer without an invocation has no block: callers give each kind its own
     def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:
         t, kv = self.invocation(x, block, ctx, cache, trace.at("shared", alias=self.alias))
         y, conv, ssm = self.mamba(self.norm(x + t), ctx, cache, trace.at("mamba"))
@@ -65,7 +74,7 @@ class StreamHybridLayer(HybridLayer):
 HYBRIDS = {"mixer": HybridLayer, "stream": StreamHybridLayer}
 
 
-class TransformerLayer(nn.Module):
+class TransformerLayer(Layer):
     """x + attention( norm(x) ), then x + mlp( norm(x) ): the standard pre-norm layer, nothing shared."""
 
     def __init__(self, config: ZambaConfig):

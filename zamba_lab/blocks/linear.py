@@ -9,8 +9,8 @@ from zamba_lab.ops.linear import dequantised, linear, linear_int8, quantised
 class Linear(nn.Linear):
     """y = x W^T + bias (`ops.linear.linear`)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+    def forward(self, input: Tensor) -> Tensor:  # torch's name for it
+        return linear(input, self.weight, self.bias)
 
     def int8(self) -> "Int8Linear":
         return Int8Linear(self.weight, self.bias)
@@ -32,6 +32,9 @@ class Int8Matrix(nn.Module):
 
     Moving the module to another dtype (`model.float()`) changes the type of its results, not what it holds.
     """
+
+    values: Tensor  # (out, in)
+    scale_bits: Tensor  # (out, 1)
 
     def __init__(self, weight: Tensor):
         super().__init__()
@@ -59,12 +62,17 @@ class Int8Linear(Int8Matrix):
 class Int8Embedding(Int8Matrix):
     """Token embeddings as int8: a row is converted when it is looked up."""
 
+    like: Tensor  # of the dtype of the results
+
     def __init__(self, weight: Tensor):
         super().__init__(weight)
-        self.register_buffer("like", weight.new_empty(0))  # of the dtype of the results
+        self.register_buffer("like", weight.new_empty(0))
 
     def forward(self, ids: Tensor) -> Tensor:
         return dequantised(self.values[ids], self.scale[ids], self.like.dtype)
 
     def logits(self, x: Tensor) -> Tensor:
         return linear_int8(x, self.values, self.scale)
+
+
+AnyMatrix = Linear | Embedding | Int8Matrix

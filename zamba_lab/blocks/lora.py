@@ -1,5 +1,7 @@
 """The adapter that lets one invocation of a shared block differ from the others."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from zamba_lab.blocks.linear import Linear
@@ -22,7 +24,10 @@ class Lora(nn.Module):
         return self.up(self.down(x))
 
 
-def adapted(linear: nn.Module, adapters: nn.ModuleDict, name: str, x: Tensor, trace=OFF) -> Tensor:
+Adapters = Mapping[str, Lora]  # an nn.ModuleDict, which knows no type of its values
+
+
+def adapted(linear: nn.Module, adapters: Adapters, name: str, x: Tensor, trace=OFF) -> Tensor:
     """linear(x), plus what this invocation's adapter of that name adds, if it has one. (b, l, in) -> (b, l, out)"""
     y = linear(x)
     return y + trace(f"lora.{name}", adapters[name](x)) if name in adapters else y

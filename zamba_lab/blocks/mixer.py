@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from einops import einsum
 from torch import Tensor, nn
 
+from zamba_lab.blocks.linear import Linear
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops.ssd import skip
@@ -20,14 +21,23 @@ class Mixer(nn.Module):
     """
 
     config: ZambaConfig
+    in_proj: Linear
+    conv_weight: nn.Parameter | None  # None without a convolution
+    conv_bias: nn.Parameter | None
+    x_proj: nn.Parameter  # Mamba-1 only, as dt_proj
+    dt_proj: nn.Parameter
+    dt_bias: nn.Parameter
+    A_log: nn.Parameter
+    D: nn.Parameter
+    norm_weight: nn.Parameter  # Mamba-2 only
+    out_proj: Linear
     parallel: Callable
     recurrence: Callable
 
     @property
     def conv_kernel(self) -> Tensor:
         """The convolution's weights, (channels, w); without a convolution one weight of 1, which changes nothing."""
-        c = self.config
-        return self.conv_weight if c.d_conv else self.D.new_ones(c.conv_dim, 1)
+        return self.D.new_ones(self.config.conv_dim, 1) if self.conv_weight is None else self.conv_weight
 
     def carried(self, cache: LayerCache, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The conv and SSM state to go on from, None at a start, in the types this mixer computes with: the model may have been

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from zamba_lab.blocks.linear import Linear
-from zamba_lab.blocks.lora import adapted
+from zamba_lab.blocks.lora import Adapters, adapted
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops.gate import gated
 from zamba_lab.trace import OFF
@@ -18,6 +18,6 @@ class GatedMLP(nn.Module):
         self.down = Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
         self.activation = config.activation
 
-    def forward(self, x: Tensor, adapters: nn.ModuleDict, trace=OFF) -> Tensor:
+    def forward(self, x: Tensor, adapters: Adapters, trace=OFF) -> Tensor:
         """x: (b, l, d). adapters: may hold "mlp". Returns (b, l, d)."""
         return self.down(gated(adapted(self.gate_up, adapters, "mlp", x, trace), self.activation))

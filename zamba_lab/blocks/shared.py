@@ -4,13 +4,15 @@ A block's weights are used at several depths. Each invocation has only its adapt
 values to itself (arXiv 2405.16712, figure 2; adapters and two alternating blocks: 2411.15242).
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from zamba_lab.blocks.attention import Attention
 from zamba_lab.blocks.context import Context
 from zamba_lab.blocks.linear import Linear
-from zamba_lab.blocks.lora import Lora
+from zamba_lab.blocks.lora import Adapters, Lora
 from zamba_lab.blocks.mlp import GatedMLP
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.cache import LayerCache
@@ -36,7 +38,7 @@ class SharedBlock(nn.Module):
         self.mlp = GatedMLP(config)
         self.block_input = stream_and_embedding if config.concat_embedding else stream_only
 
-    def forward(self, x: Tensor, ctx: Context, cache: LayerCache, adapters: nn.ModuleDict, trace=OFF) -> tuple[Tensor, LayerCache]:
+    def forward(self, x: Tensor, ctx: Context, cache: LayerCache, adapters: Adapters, trace=OFF) -> tuple[Tensor, LayerCache]:
         """x: (b, l, d) the residual stream. Returns m (b, l, d) and the invocation's keys and values so far."""
         u = self.norm_in(trace("input", self.block_input(x, ctx.x0)))
         a, kv = self.attention(u, ctx, cache, adapters, trace)
@@ -51,11 +53,12 @@ class Invocation(nn.Module):
         super().__init__()
         c = config
         widths = {"q": c.attn_heads * c.head_dim, "k": c.kv_heads * c.head_dim, "v": c.kv_heads * c.head_dim}
-        self.adapters = nn.ModuleDict()
+        adapters = nn.ModuleDict()
         if c.lora_rank:
-            self.adapters["mlp"] = Lora(c.d_model, c.lora_rank, 2 * c.d_mlp)
+            adapters["mlp"] = Lora(c.d_model, c.lora_rank, 2 * c.d_mlp)
         if c.lora_rank_qkv:
-            self.adapters.update({name: Lora(c.d_attn, c.lora_rank_qkv, width) for name, width in widths.items()})
+            adapters.update({name: Lora(c.d_attn, c.lora_rank_qkv, width) for name, width in widths.items()})
+        self.adapters = cast(Adapters, adapters)
         self.link = Linear(c.d_model, c.d_model, bias=False)
 
     def forward(self, x: Tensor, block: SharedBlock, ctx: Context, cache: LayerCache, trace=OFF) -> tuple[Tensor, LayerCache]:

@@ -72,7 +72,7 @@ def read_yaml(file: str | Path, kind: str) -> tuple[Any, dict[Place, int]]:
         raise ValueError(f"{file}: {kind} has at most {MAX_DEPTH} levels") from error
 
 
-def _note_lines(node: yaml.Node, place: Place, lines: dict[Place, int], loader: yaml.Loader, where: str) -> None:
+def _note_lines(node: yaml.Node, place: Place, lines: dict[Place, int], loader: _Loader, where: str) -> None:
     """Enter the line of every value below a node. An alias is followed at each of its places, so that expansion is counted."""
     line = node.start_mark.line + 1
     if len(place) > MAX_DEPTH or len(lines) > MAX_VALUES:

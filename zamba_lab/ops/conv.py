@@ -30,13 +30,11 @@ def causal_conv(
         state = x.new_zeros(x.shape[0], back, x.shape[2])
     elif state.shape != (x.shape[0], back, x.shape[2]):
         raise ValueError(f"the conv state must have shape {(x.shape[0], back, x.shape[2])} (b, w-1, e): got {tuple(state.shape)}")
-    if mask is not None:
-        order = torch.argsort(mask.logical_not().to(torch.uint8), dim=1, stable=True)  # real tokens first
-        x = _take(x, order)
-    window = torch.cat([state, x], dim=1)  # (b, w-1+l, e)
+    order = None if mask is None else torch.argsort(mask.logical_not().to(torch.uint8), dim=1, stable=True)  # real tokens first
+    window = torch.cat([state, x if order is None else _take(x, order)], dim=1)  # (b, w-1+l, e)
     y = F.conv1d(rearrange(window, "b i e -> b e i"), rearrange(weight, "e w -> e 1 w"), bias, groups=x.shape[2])
     y = rearrange(y, "b e l -> b l e").contiguous()  # element-wise gradients are slow where layouts mix
-    if mask is None:
+    if mask is None or order is None:
         # narrow, not [-back:], which is everything when back is 0; clone, or the state would keep the window alive
         return y, window.narrow(1, x.shape[1], back).clone()
     last = mask.sum(1, keepdim=True) + torch.arange(back, device=x.device)  # (b, w-1)

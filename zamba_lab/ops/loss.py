@@ -24,7 +24,7 @@ def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def in_pieces(x: Tensor, weight: Tensor | None) -> bool:
     """Whether `loss_in_pieces` is there and worth it: many logits, of full precision, more to a row than x has numbers."""
-    if not hasattr(torch.nn, "LinearCrossEntropyOptions") or type(weight) not in (Tensor, torch.nn.Parameter):
+    if weight is None or not hasattr(torch.nn, "LinearCrossEntropyOptions") or type(weight) not in (Tensor, torch.nn.Parameter):
         return False
     rows, (vocab, width) = x.numel() // x.shape[-1], weight.shape
     return (
