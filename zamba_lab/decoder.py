@@ -136,8 +136,8 @@ class Calls:
     def add(self, name: str, *arguments: int | float | Tensor | None) -> int:
         return self.program.add(name, self.suffix, *arguments)
 
-    def stored(self, t: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        return t.detach().to(dtype or self.dtype).contiguous()
+    def stored(self, t: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
+        return None if t is None else t.detach().to(dtype or self.dtype).contiguous()
 
     def layer(self, layer: layers.Layer, block: SharedBlock | None, x: Tensor, x0: Tensor, carried: State) -> Tensor:
         """One depth: x + mixer(norm(x)), with an invocation before it, or a transformer layer."""
@@ -175,9 +175,8 @@ class Calls:
             weight, scale, suffix = module.values, module.scale, "_int8"
         else:
             weight, scale, suffix = module.weight.detach(), None, self.suffix
-        stored = getattr(module, "bias", None)
-        bias = None if stored is None else self.stored(stored)
-        (out, width), half, y = weight.shape, int(self.dtype == torch.bfloat16), self.new(len(weight))
+        bias, half = self.stored(getattr(module, "bias", None)), int(self.dtype == torch.bfloat16)
+        (out, width), y = weight.shape, self.new(len(weight))
         self.program.add("gemv", suffix, self.batch, out, width, half, x, weight.contiguous(), scale, bias, plus, y)
         return y
 
@@ -207,7 +206,7 @@ class Calls:
         """The mixer between its projections. projected: (b, e + (e + 2gn) + h)."""
         c, y, (wide, dt_bias, A_log, D) = m.config, self.new(m.config.d_inner), self.rates(m)
         sizes = self.batch, c.ssm_heads, c.headdim, c.n_groups, c.d_state, c.conv_state + 1, float(c.dt_min), GATED_NORM_EPS, wide
-        convolution = self.stored(m.conv_kernel), None if m.conv_bias is None else self.stored(m.conv_bias), carried["conv"]
+        convolution = self.stored(m.conv_kernel), self.stored(m.conv_bias), carried["conv"]
         gated = dt_bias, A_log, D, self.stored(m.norm_weight), carried["ssm"]
         self.add("mamba2_step", *sizes, projected, *convolution, *gated, y, carried["conv"], carried["ssm"])
         return y
@@ -216,14 +215,13 @@ class Calls:
         """The mixer between its projections. projected: (b, 2e)."""
         c, y, (wide, dt_bias, A_log, D) = m.config, self.new(m.config.d_inner), self.rates(m)
         sizes = self.batch, c.ssm_heads, c.headdim, c.d_state, c.dt_width, c.conv_state + 1, float(c.dt_min), wide
-        convolution = self.stored(m.conv_kernel), None if m.conv_bias is None else self.stored(m.conv_bias), carried["conv"]
+        convolution = self.stored(m.conv_kernel), self.stored(m.conv_bias), carried["conv"]
         scan = self.stored(m.x_proj), self.stored(m.dt_proj), dt_bias, A_log, D, carried["ssm"]
         self.add("mamba1_step", *sizes, projected, *convolution, *scan, y, carried["conv"], carried["ssm"])
         return y
 
-    def rates(self, m: Mamba1 | Mamba2) -> tuple[int, Tensor, Tensor, Tensor]:
+    def rates(self, m: Mamba1 | Mamba2) -> tuple[int, *tuple[Tensor | None, ...]]:
         """Whether the SSM's own parameters are read as float32 rather than as the model's dtype, and they."""
         rates = m.dt_bias, m.A_log, m.D
         wide = any(t.dtype != self.dtype for t in rates)
-        dt_bias, A_log, D = (self.stored(t, torch.float32 if wide else None) for t in rates)
-        return int(wide), dt_bias, A_log, D
+        return int(wide), *(self.stored(t, torch.float32 if wide else None) for t in rates)

@@ -168,7 +168,8 @@ def two_way(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     mean = values.mean((0, 1))
     row, column = values.mean(1, keepdim=True) - mean, values.mean(0) - mean
     parts = (values - mean, row.expand_as(values), column.expand_as(values), values - mean - row - column)
-    return tuple(squares(part, 3).sum((0, 1)) for part in parts)
+    total, rows, columns, left = (squares(part, 3).sum((0, 1)) for part in parts)
+    return total, rows, columns, left
 
 
 def squares(values: Tensor, kept: int) -> Tensor:

@@ -221,6 +221,8 @@ class Replacement:
 class Cut(MemoryChange):
     """Nothing, but the pass is cut at `at`."""
 
+    name: str
+
     def __init__(self, at: int):
         self.at, self.name = at, f"a cut at token {at}"
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,10 @@ Edits = Callable[[Piece], dict[str, Edit]]
 class Intervention:
     """A change of a model's passes, as a value. This one changes nothing; `Rewire`, `Patch` and `MemoryChange` are the kinds."""
 
-    name: str
+    if TYPE_CHECKING:  # each kind has it as a field or as a property
+
+        @property
+        def name(self) -> str: ...
 
     def check(self, model: Zamba) -> None:
         """Raise ValueError if the model lacks the part, or a size does not fit it. Called before anything runs."""
@@ -136,7 +140,7 @@ class Intervened:
                 raise ValueError(f"at must be the position of a token, or nothing changes: got {each.name}, a text of {length} tokens")
 
     def extend(
-        self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace=OFF, last_only: bool = False
+        self, ids: Tensor, cache: Cache | None = None, mask: Tensor | None = None, trace: Any = OFF, last_only: bool = False
     ) -> tuple[Tensor, Cache]:
         """As `Zamba.extend`. `trace` sees the pass as it went, and its own edits come after the interventions'."""
         start = 0 if cache is None else cache.length
@@ -151,19 +155,18 @@ class Intervened:
         for first, last in pairwise(bounds):
             tokens = slice(first - start, last - start)
             for memory in self._memories:
-                cache = memory.before(cache) if memory.at == first else cache
+                cache = memory.before(cache) if cache is not None and memory.at == first else cache
             inner = self._trace(trace, Piece(first, cache, seen))
             out, new = self.view.extend(ids[:, tokens], cache, None if mask is None else mask[:, tokens], inner, last_only and in_one)
             for memory in self._memories:
-                new = memory.after(cache, new) if memory.at <= first else new
+                new = memory.after(cache, new) if cache is not None and memory.at <= first else new
             cache = new
             logits.append(out)
             traces.append(inner)
         if trace is not OFF:
             hand_over(traces, trace)
-        if last_only and not in_one:
-            return last_token(torch.cat(logits, dim=1), mask), cache
-        return torch.cat(logits, dim=1) if len(logits) > 1 else logits[0], cache
+        joined = torch.cat(logits, dim=1) if len(logits) > 1 else logits[0]
+        return last_token(joined, mask) if last_only and not in_one else joined, cast(Cache, cache)
 
     def edited(self) -> tuple[str, ...]:
         """The trace points that the interventions edit."""

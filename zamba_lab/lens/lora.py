@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from zamba_lab.blocks import SharedBlock
+from zamba_lab.blocks.linear import AnyMatrix
 from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.effect import Effect, Replacement, real_numbers
 from zamba_lab.lens.interventions import intervene
@@ -86,7 +88,7 @@ def lora_change(model: Zamba, part: str = "mlp") -> LoraChange:
     )
 
 
-def base_of(block: nn.Module, part: str) -> nn.Module:
+def base_of(block: SharedBlock, part: str) -> AnyMatrix:
     """The shared linear layer that a part's adapters are added to."""
     return block.mlp.gate_up if part == "mlp" else getattr(block.attention, part)
 

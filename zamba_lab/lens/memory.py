@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +83,8 @@ class Wipe(_OfMemory, MemoryChange):
 
 def with_part(cache: Cache, part: str, states: dict[int, Tensor | None]) -> Cache:
     """The cache with "ssm" or "conv" of some depths replaced."""
-    layers = [replace(layer, **{part: states[i]}) if i in states else layer for i, layer in enumerate(cache.layers)]
+    changes: dict[int, dict[str, Any]] = {i: {part: state} for i, state in states.items()}
+    layers = [replace(layer, **changes[i]) if i in changes else layer for i, layer in enumerate(cache.layers)]
     return replace(cache, layers=tuple(layers))
 
 
@@ -98,9 +100,10 @@ class FreezeConv(_OfMemory, MemoryChange):
         numbers = memory_numbers(model.config, "conv", self.where)
 
         def edits(piece: Piece) -> dict[str, Edit]:
-            if piece.start < self.at:
+            if piece.cache is None or piece.start < self.at:
                 return {}
-            return {name: edit for i in numbers for name, edit in self.beside_window(model, i, piece.cache.layers[i].conv).items()}
+            layers = piece.cache.layers
+            return {name: edit for i in numbers for name, edit in self.beside_window(model, i, cast(Tensor, layers[i].conv)).items()}
 
         return edits
 

@@ -23,10 +23,11 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from zamba_lab.blocks.linear import Int8Matrix
+from zamba_lab.blocks.linear import AnyMatrix, Int8Matrix
 from zamba_lab.blocks.mamba2 import GATED_NORM_EPS
+from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.lens.passes import run, token_positions, tokens_first
 from zamba_lab.lens.terms import Terms, names_of_inputs, require_index, require_ssm, ssm_rows, terms, widened
 from zamba_lab.model import Zamba
@@ -111,7 +112,7 @@ class MixerMatrix:
             part: (b, l, d), a part of the mixer's input instead of all of it: shares of parts add up.
         """
         readout, source = self.readout(toward), rearrange(self.source(part), "b s h p -> b h p s")
-        before, total = rearrange(self.before, "b s h p -> b h p s"), 0
+        before, total = rearrange(self.before, "b s h p -> b h p s"), source.new_zeros(())
         for j in range(self.taps.shape[-1]):
             x = rearrange(self.ahead(before, j) * self.taps[..., j, None] * source, "b h p s -> b s h p")
             total = total + self._products(readout, x, self.ahead(self.ssm, j))
@@ -226,12 +227,12 @@ def rsqrt_mean_square(x: Tensor, eps: float) -> Tensor:
     return torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
 
-def norm_factor(norm: nn.Module, x: Tensor) -> Tensor:
+def norm_factor(norm: RMSNorm, x: Tensor) -> Tensor:
     """What an RMSNorm multiplies each entry of its input x by, (b, l, d): weight / rms, the rms of this pass."""
     return widened(norm.weight.detach()) * rsqrt_mean_square(widened(x), norm.eps)
 
 
-def weight_and_bias(linear: nn.Module) -> tuple[Tensor, Tensor]:
+def weight_and_bias(linear: AnyMatrix) -> tuple[Tensor, Tensor]:
     """The matrix (out, in) and bias (out,) of a linear layer or embedding, of full or int8 weights; zeros if it has no bias."""
     weight = dequantised(linear.values, linear.scale, torch.float32) if isinstance(linear, Int8Matrix) else widened(linear.weight.detach())
     bias = getattr(linear, "bias", None)

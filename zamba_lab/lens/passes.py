@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from zamba_lab.lens.interventions import Intervened
 from zamba_lab.model import Zamba
 from zamba_lab.ops.loss import token_nll
 from zamba_lab.trace import Trace
@@ -18,7 +19,7 @@ from zamba_lab.trace import Trace
 
 @torch.no_grad()
 def run(
-    model: Zamba,
+    model: Zamba | Intervened,
     ids: Tensor,
     keep: Iterable[str] = (),
     edit: dict[str, Callable[[Tensor], Tensor]] | None = None,
@@ -36,7 +37,7 @@ def fixed(value: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def next_token_loss(
-    model: Zamba, ids: Tensor, edit: dict[str, Callable[[Tensor], Tensor]] | None = None, mask: Tensor | None = None
+    model: Zamba | Intervened, ids: Tensor, edit: dict[str, Callable[[Tensor], Tensor]] | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """-log p(token t + 1 | tokens 0..t) in nats, for each token but the first.
 

@@ -112,7 +112,7 @@ class Replace(Patch):
             raise ValueError(f"head must be in 0..{c.attn_heads - 1}: got {self.head}")
 
     def check_pass(self, b: int, stop: int) -> None:
-        if self.how == "resample":
+        if self.source is not None and self.how == "resample":
             self.source.check_pass(b, stop)
 
     def points(self, config: ZambaConfig) -> tuple[str, ...]:

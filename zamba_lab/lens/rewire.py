@@ -7,9 +7,10 @@ can be saved, and what is trained in one is trained in both (but for the copies 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -17,6 +18,8 @@ from zamba_lab.config import ZambaConfig, block_name
 from zamba_lab.lens.interventions import Rewire
 from zamba_lab.lens.parts import adapters
 from zamba_lab.model import Zamba
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +103,13 @@ def lend(depth: int, owner: int) -> Rewiring:
     return Rewiring(f"layer {depth} with the adapters and link of layer {owner}", lent)
 
 
-def view(module: nn.Module, config: ZambaConfig | None = None, **children: nn.Module | Iterable[nn.Module]) -> nn.Module:
-    """A module like this one, with the same parameters, but for the children (and the config) given."""
+def view(module: M, config: ZambaConfig | None = None, **children: Any) -> M:
+    """A module like this one, with the same parameters, but for the config and the children given: modules, or series of them."""
     new = copy.copy(module)
     modules = {name: child if isinstance(child, nn.Module) else nn.ModuleList(child) for name, child in children.items()}
     new._modules = {**module._modules, **modules}  # the copy shared the dict of the original
     if config is not None:
-        new.config = config
+        vars(new)["config"] = config
     return new
 
 

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
-from torch import Tensor, nn
+from torch import Tensor
 
+from zamba_lab.blocks import SharedBlock
+from zamba_lab.blocks.lora import Adapters
+from zamba_lab.blocks.mlp import GatedMLP
 from zamba_lab.lens.mixers import matrix_of, names_for_matrix, norm_factor, weight_and_bias
 from zamba_lab.lens.parts import require_link_into_mixer
 from zamba_lab.lens.passes import run
@@ -159,12 +162,12 @@ def through_attention(model: Zamba, ids: Tensor, depth: int, at: int, mask: Tens
     return (probs * products).sum((1, 2))
 
 
-def shared_block_at(model: Zamba, depth: int) -> nn.Module:
+def shared_block_at(model: Zamba, depth: int) -> SharedBlock:
     """The shared block that runs at a hybrid layer."""
     return model.shared_blocks[model.config.blocks_by_invocation[model.config.hybrid_layers.index(depth)]]
 
 
-def back_through_mlp(mlp: nn.Module, adapters: nn.ModuleDict, activation: str, mlp_in: Tensor, gradient: Tensor) -> Tensor:
+def back_through_mlp(mlp: GatedMLP, adapters: Adapters, activation: str, mlp_in: Tensor, gradient: Tensor) -> Tensor:
     """Carry a gradient at the output of a gated MLP back to its input, act(gate) as it was. All (b, l, d)."""
     weight, bias = weight_and_bias(mlp.gate_up)
     if "mlp" in adapters:
