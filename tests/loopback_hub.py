@@ -21,7 +21,7 @@ class Hub:
 
     files: contents by path. revisions: the branches and tags there are. token: the only one that may read weights; None
     for everyone. gated: whether the rest are told to accept a licence. drops: how many answers break off after half the
-    bytes; if -1, every one before the first. down: no answer but 503. spoiled: contents sent instead of those that the
+    bytes; if -1, every one before the first. down: no answer but 503. corrupted: contents sent instead of those that the
     hashes are of. asked: method, path and Range of each request.
     """
 
@@ -32,7 +32,7 @@ class Hub:
     gated: bool = False
     drops: int = 0
     down: bool = False
-    spoiled: dict[str, bytes] = field(default_factory=dict)
+    corrupted: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def __enter__(self) -> Hub:
@@ -119,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.refuse(401, "", "Invalid credentials in Authorization header")
         if name not in hub.files:
             return self.refuse(404, "EntryNotFound")
-        data, lfs = hub.spoiled.get(name, hub.files[name]), self.lfs(name).get("lfs", {})
+        data, lfs = hub.corrupted.get(name, hub.files[name]), self.lfs(name).get("lfs", {})
         headers = {
             "X-Repo-Commit": commit,
             "ETag": f'"{lfs.get("oid", hashlib.sha1(hub.files[name]).hexdigest())}"',

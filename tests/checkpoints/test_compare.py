@@ -29,13 +29,13 @@ def test_a_sound_checkpoint_is_the_same_in_both(folder):
 def test_a_difference_is_found_at_its_depth(folder, monkeypatch):
     load = compare.load
 
-    def spoilt(*args, **options):
+    def corruptt(*args, **options):
         model = load(*args, **options)
         with torch.no_grad():
             model.layers[2].mamba.D.add_(0.5)
         return model
 
-    monkeypatch.setattr(compare, "load", spoilt)
+    monkeypatch.setattr(compare, "load", corruptt)
     found = parity(folder)
     assert max(found.differences[f"depth {i}"] for i in range(3)) < 2e-5 < found.differences["depth 3"]
 

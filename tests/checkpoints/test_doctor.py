@@ -88,7 +88,7 @@ def test_several_faults_are_all_named(folder):
 
 
 @pytest.mark.parametrize(
-    ("fault", "spoil"),
+    ("fault", "corrupt"),
     [
         ("config", lambda folder: (folder / "config.json").write_text("{")),
         ("config", lambda folder: edit_config(folder, mamba_d_stat=3)),
@@ -100,8 +100,8 @@ def test_several_faults_are_all_named(folder):
         ("layout", lambda folder: edit_config(folder, vocab_size=2**62)),
     ],
 )
-def test_faults_of_config_and_files(fault, spoil, folder):
-    spoil(folder)
+def test_faults_of_config_and_files(fault, corrupt, folder):
+    corrupt(folder)
     assert [one["fault"] for one in doctor(folder).faults] == [fault]
 
 

@@ -220,7 +220,7 @@ def test_a_token_that_is_not_valid(files, client):
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "corrupt",
     [
         lambda data: data[:-1] + bytes([data[-1] ^ 1]),
         lambda data: bytes(len(data)),
@@ -230,12 +230,12 @@ def test_a_token_that_is_not_valid(files, client):
     ],
     ids=["a bit", "all", "cut", "longer", "empty"],
 )
-def test_weights_that_come_damaged_are_refused_and_not_kept(model, files, client, spoil):
+def test_weights_that_come_damaged_are_refused_and_not_kept(model, files, client, corrupt):
     with Hub(files) as hub:
-        hub.spoiled = {"model.safetensors": spoil(files["model.safetensors"])}
+        hub.corrupted = {"model.safetensors": corrupt(files["model.safetensors"])}
         client(hub)
         refused("lab/tiny", "load again")
-        hub.spoiled = {}
+        hub.corrupted = {}
         assert same(load("lab/tiny"), model)
 
 

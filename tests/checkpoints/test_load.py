@@ -309,12 +309,12 @@ def refused(source, *parts: str, **options) -> CheckpointError:
 
 
 def test_missing_left_over_and_misshapen_tensors_are_all_named(folder):
-    def spoil(tensors):
+    def corrupt(tensors):
         del tensors[Q], tensors["model.layers.0.mamba.D"]
         tensors["model.layers.9.mamba.D"] = torch.zeros(3)
         tensors["model.final_layernorm.weight"] = torch.zeros(15)
 
-    rewrite(folder, spoil)
+    rewrite(folder, corrupt)
     error = refused(
         folder,
         "layout: zamba2",
