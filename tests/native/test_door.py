@@ -191,6 +191,12 @@ def forward_mode(function, tensors):
         return forward_ad.unpack_dual(total(function, *duals)).tangent
 
 
+def checkpointed(function, tensors):
+    tensors = [t.clone().requires_grad_() for t in tensors]
+    value = torch.utils.checkpoint.checkpoint(partial(total, function), *tensors, use_reentrant=False)
+    return torch.autograd.grad(value, tensors)
+
+
 TRANSFORMS: dict[str, Callable] = {
     "grad": lambda f, ts: torch.func.grad(partial(total, f))(*ts),
     "vjp": lambda f, ts: torch.func.vjp(partial(total, f), *ts)[1](torch.tensor(1.0).double())[-1],
@@ -201,7 +207,7 @@ TRANSFORMS: dict[str, Callable] = {
     "hessian": lambda f, ts: torch.func.hessian(lambda w: total(f, *ts[:-1], w))(ts[-1][..., :1]),
     "forward mode": forward_mode,
     "vmap": lambda f, ts: torch.vmap(lambda w: total(f, *ts[:-1], w))(torch.stack([ts[-1], 2 * ts[-1]])),
-    "checkpoint": lambda f, ts: torch.utils.checkpoint.checkpoint(partial(total, f), *ts, use_reentrant=False),
+    "checkpoint": checkpointed,
 }
 
 

@@ -9,7 +9,7 @@ from variants import VARIANTS, make_model, random_ids
 import zamba_lab as zl
 from zamba_lab import native
 from zamba_lab.native.call import call, suffix
-from zamba_lab.ops.attention import angles, attend, turn
+from zamba_lab.ops.attention import angles, attend, rotate
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"no native kernels: {native.why_not()}")
 
@@ -54,9 +54,9 @@ def test_attention_of_one_token_equals_attention_over_the_sequence(h, g, p, hidd
     if hidden:
         seen[..., -1] = True
     by = angles(place, dtype, p, 100.0)
-    last = turn(k[:, :, -1:], *by)
-    turned = torch.cat([k[:, :, :-1], last], dim=2)
-    want = attend(turn(q, *by).double(), turned.double(), v.double(), 0.3, seen)
+    last = rotate(k[:, :, -1:], *by)
+    rotated = torch.cat([k[:, :, :-1], last], dim=2)
+    want = attend(rotate(q, *by).double(), rotated.double(), v.double(), 0.3, seen)
     K, V = torch.full((b, g, s + 5, p), torch.nan, dtype=dtype), torch.full((b, g, s + 5, p), torch.nan, dtype=dtype)
     K[:, :, : s - 1], V[:, :, : s - 1] = k[:, :, :-1], v[:, :, :-1]
     last_k, last_v = (t[:, :, -1].contiguous() for t in (k, v))
@@ -64,7 +64,7 @@ def test_attention_of_one_token_equals_attention_over_the_sequence(h, g, p, hidd
     sizes, tensors = (b, h, g, p, s, s + 5, 0.3), (q, last_k, last_v, *by, apart, K, V, seen, seen_apart, got)
     call("attend_step" + suffix(q), 0, *sizes, *tensors)
     torch.testing.assert_close(got.double().view(b, h, 1, p), want, rtol=0, atol=tolerance)
-    torch.testing.assert_close(K[:, :, :s], turned, rtol=0, atol=tolerance)
+    torch.testing.assert_close(K[:, :, :s], rotated, rtol=0, atol=tolerance)
     assert torch.equal(V[:, :, s - 1], v[:, :, -1]) and V[:, :, s:].isnan().all()
 
 

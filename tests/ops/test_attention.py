@@ -2,7 +2,7 @@ import pytest
 import torch
 from native.test_native import draw
 
-from zamba_lab.ops.attention import angles, attend, attention_probs, attention_scores, turn, visible_keys, weigh
+from zamba_lab.ops.attention import angles, attend, attention_probs, attention_scores, rotate, visible_keys, weigh
 
 
 def qkv(l: int, s: int, heads: int = 4, kv_heads: int = 2, seed: int = 0):
@@ -45,19 +45,19 @@ def test_grouped_queries_read_the_head_of_their_group():
 def test_rotation_turns_each_pair_by_its_angle_and_scores_depend_on_distance_only():
     q, k, _ = qkv(9, 9, kv_heads=4)
     near, far = (angles(torch.arange(9)[None] + past, torch.float64, 6, theta=100.0) for past in (0, 70))
-    turned = turn(q, *near)
+    rotated = rotate(q, *near)
     for t, i in ((0, 0), (5, 1), (8, 2)):
         angle = torch.tensor(t * 100.0 ** (-2 * i / 6), dtype=torch.float64)
         a, b = q[0, 1, t, i], q[0, 1, t, i + 3]
-        torch.testing.assert_close(turned[0, 1, t, i], a * angle.cos() - b * angle.sin())
-        torch.testing.assert_close(turned[0, 1, t, i + 3], b * angle.cos() + a * angle.sin())
-    here = attention_scores(turned, turn(k, *near), 1.0, None)
-    there = attention_scores(turn(q, *far), turn(k, *far), 1.0, None)
+        torch.testing.assert_close(rotated[0, 1, t, i], a * angle.cos() - b * angle.sin())
+        torch.testing.assert_close(rotated[0, 1, t, i + 3], b * angle.cos() + a * angle.sin())
+    here = attention_scores(rotated, rotate(k, *near), 1.0, None)
+    there = attention_scores(rotate(q, *far), rotate(k, *far), 1.0, None)
     torch.testing.assert_close(here, there)
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 9, 1), (1, 1, 1, 3), (2, 3, 9, 3)], ids=["for all channels", "for all positions", "for a head"])
 def test_angles_of_another_shape_broadcast(shape):
     x, angle = draw(2, 3, 9, 6), draw(*shape)
-    assert torch.equal(turn(x, angle.cos(), angle.sin()), turn(x, *(t.expand(2, 3, 9, 3) for t in (angle.cos(), angle.sin()))))
-    torch.testing.assert_close(turn(x, angle.cos(), angle.sin()).norm(dim=-1), x.norm(dim=-1))
+    assert torch.equal(rotate(x, angle.cos(), angle.sin()), rotate(x, *(t.expand(2, 3, 9, 3) for t in (angle.cos(), angle.sin()))))
+    torch.testing.assert_close(rotate(x, angle.cos(), angle.sin()).norm(dim=-1), x.norm(dim=-1))

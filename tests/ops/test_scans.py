@@ -134,3 +134,22 @@ def test_chunked_is_as_exact_as_the_recurrence_where_decays_are_strong(chunk_siz
     exact, _ = ssd.ssd_recurrence(*(part.double() for part in (x, dt, A, B, C)))
     y, _ = ssd.ssd_chunked(x, dt, A, B, C, chunk_size=chunk_size)
     assert (y - exact).abs().max() < 1e-6 * exact.abs().max()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("which", [0, 1, 3, 4], ids=["x", "dt", "B", "C"])
+@pytest.mark.parametrize("at", [0, 5, 20, 36])
+@pytest.mark.parametrize("name", ["ssd", "ssd quadratic", "scan", "scan quadratic"])
+def test_what_is_not_finite_reaches_no_earlier_token_and_only_what_the_recurrence_lets_it_reach(name, at, which, value):
+    form, recurrence, inputs = {
+        "ssd": (partial(ssd.ssd_chunked, chunk_size=16), ssd.ssd_recurrence, ssd_inputs()),
+        "ssd quadratic": (ssd.ssd_quadratic, ssd.ssd_recurrence, ssd_inputs()),
+        "scan": (partial(scan.scan_chunked, chunk_size=16), scan.scan_recurrence, scan_inputs()),
+        "scan quadratic": (scan.scan_quadratic, scan.scan_recurrence, scan_inputs()),
+    }[name]
+    clean = form(*inputs)[0]
+    inputs[which][1, at].view(-1)[1] = value
+    y, want = form(*inputs)[0], recurrence(*inputs)[0]
+    assert torch.equal(y[0], clean[0]) and torch.equal(y[1, :at], clean[1, :at])
+    assert not y[1][~want[1].isfinite()].isfinite().any()
+    torch.testing.assert_close(y[1][y[1].isfinite()], want[1][y[1].isfinite()])

@@ -10,7 +10,7 @@ from zamba_lab.blocks.linear import Linear
 from zamba_lab.blocks.lora import Adapters, adapted
 from zamba_lab.cache import LayerCache
 from zamba_lab.config import ZambaConfig
-from zamba_lab.ops.attention import attend, attention_probs, attention_scores, turn, weigh
+from zamba_lab.ops.attention import attend, attention_probs, attention_scores, rotate, weigh
 from zamba_lab.trace import OFF
 
 
@@ -32,7 +32,7 @@ class Attention(nn.Module):
         q, k, v = (adapted(part, adapters, name, u, trace) for name, part in (("q", self.q), ("k", self.k), ("v", self.v)))
         q, k, v = (rearrange(part, "b l (h p) -> b h l p", p=c.head_dim) for part in (q, k, v))
         if ctx.rotary is not None:
-            q, k = turn(q, *ctx.rotary), turn(k, *ctx.rotary)
+            q, k = rotate(q, *ctx.rotary), rotate(k, *ctx.rotary)
         q, k, v = trace("q", q), trace("k", k), trace("v", v)
         kv = cache.with_kv(k, v, ctx.final_length)
         keys, values = cast(tuple[Tensor, Tensor], (kv.k, kv.v))  # of a depth with attention: never None

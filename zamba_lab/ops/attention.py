@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def angles(positions: Tensor, dtype: torch.dtype, p: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the angles position * theta^(-2i/p) by which `turn` turns, the same for every invocation.
+    """Cosine and sine of the angles position * theta^(-2i/p) by which `rotate` rotates, the same for every invocation.
 
     Args:
         positions: (b or 1, l) integers. p: width of a head, even. theta: > 0.
@@ -20,10 +20,10 @@ def angles(positions: Tensor, dtype: torch.dtype, p: int, theta: float) -> tuple
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
-def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding over the whole head, in half-rotation layout (Su et al. 2021).
 
-    Channel i and channel i + p/2 form a pair, turned by the i-th of `angles`. x: (b, h, l, p). Returns (b, h, l, p).
+    Channel i and channel i + p/2 form a pair, rotated by the i-th of `angles`. x: (b, h, l, p). Returns (b, h, l, p).
     """
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
