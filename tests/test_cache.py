@@ -70,7 +70,7 @@ def test_a_cache_extended_by_a_token_holds_the_bytes_it_says_and_a_clone_shares_
     _, cache = decode(model, ids, None)
     assert cache.nbytes == config.cache_bytes(19, batch=2, dtype=torch.float64)
     copy = cache.clone()
-    assert copy.nbytes == cache.nbytes and all(layer.room is None for layer in copy.layers)
+    assert copy.nbytes == cache.nbytes and all(layer.buffer is None for layer in copy.layers)
     logits, _ = model.extend(ids[:, :1], cache)
     for layer in cache.layers:
         for t in layer.tensors().values():
@@ -235,8 +235,8 @@ def test_keys_and_values_put_in_the_place_of_others_are_the_ones_that_count(vari
     _, cache = decode(model, ids[:, :8], None)  # with room, recorded and played
     layers = [replace(layer, **{name: edit(getattr(layer, name)) for name in names if layer.k is not None}) for layer in cache.layers]
     edited = replace(cache, layers=tuple(layers))
-    alone = replace(cache, layers=tuple(replace(layer, room=None) for layer in layers))
-    assert any(layer.room for layer in layers)
+    alone = replace(cache, layers=tuple(replace(layer, buffer=None) for layer in layers))
+    assert any(layer.buffer for layer in layers)
     for lengths in ([1, 1, 4], [5, 1]):
         runs = []
         for one in (edited, alone):

@@ -13,23 +13,30 @@ import torch
 from torch import Tensor
 
 
-class Room:
-    """Keys and values of one depth in buffers longer than they are, so that a token is appended without a copy.
+class KVBuffer:
+    """Keys and values of one depth, longer than those in use, so that a token is appended without a copy.
 
-    Several caches may look at one Room, each at its first positions. The first `taken` positions belong to some cache
-    and never change; one that ends there may take the next, any other has to copy. So appending is no change of a
-    value that anybody holds.
+    Several caches may share one, each its first positions. The first `used` positions belong to some cache and never
+    change; a cache that ends there may append, any other has to copy. So appending changes no value that anybody holds.
     """
 
-    def __init__(self, k: Tensor, v: Tensor, taken: int):
-        self.k, self.v, self.taken = k, v, taken  # (b, attn_kv_heads, room, attn_head_dim)
+    def __init__(self, k: Tensor, v: Tensor, used: int):
+        self.k, self.v, self.used = k, v, used  # (b, attn_kv_heads, length, attn_head_dim)
 
-    def begins(self, layer: LayerCache) -> bool:
-        """Whether the layer's keys and values still are the beginning of these, and no others put in their place."""
+    def holds(self, layer: LayerCache) -> bool:
+        """Whether the layer's keys and values are the beginning of these, and no others were put in their place."""
+        pairs = ((layer.k, self.k), (layer.v, self.v))
         return all(
-            t is not None and t.data_ptr() == whole.data_ptr() and t.stride() == whole.stride() and len(t) == len(whole)
-            for t, whole in ((layer.k, self.k), (layer.v, self.v))
+            t is not None and t.data_ptr() == buffer.data_ptr() and t.stride() == buffer.stride() and len(t) == len(buffer)
+            for t, buffer in pairs
         )
+
+    def can_append(self, layer: LayerCache, like: Tensor, length: int) -> bool:
+        """Whether the layer's keys and values may grow here to `length` positions of like's dtype."""
+        # torch forbids writing to what was made in inference mode from outside of it
+        closed = self.k.is_inference() and not torch.is_inference_mode_enabled()
+        fits = self.used == layer.length and length <= self.k.shape[2] and self.k.dtype == like.dtype
+        return fits and not closed and self.holds(layer)
 
 
 @dataclass(frozen=True)
@@ -37,62 +44,52 @@ class LayerCache:
     """The part of one depth. An absent part is None.
 
     conv: (b, d_conv - 1, channels) last inputs of the convolution; ssm: (b, h, p, n), float32 or wider;
-    k, v: (b, attn_kv_heads, s, attn_head_dim), k after rotation; room: the buffers they are the beginning of, if any.
+    k, v: (b, attn_kv_heads, s, attn_head_dim), k after rotation; buffer: what they are the beginning of, if anything.
     """
 
     conv: Tensor | None = None
     ssm: Tensor | None = None
     k: Tensor | None = None
     v: Tensor | None = None
-    room: Room | None = None
+    buffer: KVBuffer | None = None
+
+    @property
+    def length(self) -> int:
+        """Positions that keys and values hold."""
+        return 0 if self.k is None else self.k.shape[2]
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: t for name in ("conv", "ssm", "k", "v") if (t := getattr(self, name)) is not None}
 
-    def count_positions(self, b: int, heads: int, width: int) -> int:
-        """How many positions keys and values hold. Raises ValueError unless they have these sizes."""
-        if self.k is None or self.v is None:
-            return 0
-        shape = (b, heads, self.k.shape[2], width)
-        if self.k.shape != shape or self.v.shape != shape:
-            raise ValueError(
-                f"keys and values to go on from must have shape (batch, heads, positions, width) = {shape}, as this "
-                f"layer and batch need it: got {tuple(self.k.shape)} and {tuple(self.v.shape)}"
-            )
-        return shape[2]
+    def with_kv(self, k: Tensor, v: Tensor, final_length: int = 0) -> LayerCache:
+        """This value's keys and values and new ones after them, (b, h, l, p) each, in the new ones' dtype; no conv and no ssm.
 
-    def take_positions(self, count: int, b: int, heads: int, width: int, like: Tensor, expected: int = 0) -> tuple[Room, int]:
-        """Buffers that hold this value's keys and values and `count` positions after them, now the caller's to write.
-
-        Returns them and the number of positions with the new ones. They have `like`'s type, whatever is carried. expected: how
-        many positions there will be soon, if that is known: new buffers have room for them. Raises ValueError if keys or values
-        are of another batch, number of heads or width.
+        The old ones are not copied if their buffer has space and no gradient is to remember them. A new buffer has space for
+        final_length positions and some more. Raises ValueError if the old ones are of another batch, number of heads or width.
         """
-        past = self.count_positions(b, heads, width)
-        room, s = self.room, past + count
-        if not (room and room.taken == past and s <= room.k.shape[2] and room.k.dtype == like.dtype and room.begins(self)):
-            k, v = (like.new_empty(b, heads, max(s, expected) + max(64, past // 4), width) for _ in range(2))
-            if self.k is not None and self.v is not None:
-                k[:, :, :past], v[:, :, :past] = self.k, self.v
-            room = Room(k, v, past)
-        room.taken = s
-        return room, s
-
-    def with_kv(self, k: Tensor, v: Tensor, expected: int = 0) -> LayerCache:
-        """This value's keys and values and new ones after them, (b, heads, l, width) each: without a copy of the old ones
-        where there is room behind them and no gradient to remember. Nothing but keys and values comes out."""
         b, heads, l, width = k.shape
-        alone = self.k is None and expected <= k.shape[2]
-        # torch forbids writing to what was made in inference mode from outside of it
-        closed = self.room is not None and self.room.k.is_inference() and not torch.is_inference_mode_enabled()
-        if alone or closed or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            if self.k is not None and self.v is not None:
-                self.count_positions(b, heads, width)
-                k, v = torch.cat([self.k.to(k.dtype), k], dim=2), torch.cat([self.v.to(v.dtype), v], dim=2)
+        past, old_k, old_v = self.length, self.k, self.v
+        if old_k is not None and old_v is not None:
+            shape = (b, heads, past, width)
+            if not old_k.shape == old_v.shape == shape:
+                raise ValueError(
+                    f"keys and values to go on from must have shape (batch, heads, positions, width) = {shape}, as this "
+                    f"layer and batch need it: got {tuple(old_k.shape)} and {tuple(old_v.shape)}"
+                )
+        # With gradients nothing is written in place, and a prompt read in one piece needs no buffer.
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or (old_k is None and final_length <= l):
+            if old_k is not None and old_v is not None:
+                k, v = torch.cat([old_k.to(k.dtype), k], dim=2), torch.cat([old_v.to(v.dtype), v], dim=2)
             return LayerCache(k=k, v=v)
-        room, s = self.take_positions(l, b, heads, width, k, expected)
-        room.k[:, :, s - l : s], room.v[:, :, s - l : s] = k, v
-        return LayerCache(k=room.k.narrow(2, 0, s), v=room.v.narrow(2, 0, s), room=room)
+        buffer = self.buffer
+        if buffer is None or not buffer.can_append(self, k, past + l):
+            length = max(past + l, final_length) + max(64, past // 4)
+            buffer = KVBuffer(k.new_empty(b, heads, length, width), k.new_empty(b, heads, length, width), past)
+            if old_k is not None and old_v is not None:
+                buffer.k[:, :, :past], buffer.v[:, :, :past] = old_k, old_v
+        buffer.k[:, :, past : past + l], buffer.v[:, :, past : past + l] = k, v
+        buffer.used = past + l
+        return LayerCache(k=buffer.k.narrow(2, 0, past + l), v=buffer.v.narrow(2, 0, past + l), buffer=buffer)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> LayerCache:
         conv, ssm, k, v = (None if t is None else function(t) for t in (self.conv, self.ssm, self.k, self.v))
@@ -101,7 +98,7 @@ class LayerCache:
 
 @dataclass(frozen=True)
 class Cache:
-    """The whole model's. `layers[i]` is depth i; `length` counts positions held, padding included.
+    """The model's. `layers[i]` is depth i; `length` counts positions held, padding included.
 
     mask: (b, length) bool, False at padding; None if there never was padding.
     """
@@ -113,7 +110,7 @@ class Cache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of every tensor held, without the room behind keys and values."""
+        """Bytes of every tensor held, without the unused end of buffers."""
         return sum(t.nbytes for layer in self.layers for t in layer.tensors().values()) + (0 if self.mask is None else self.mask.nbytes)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Cache:

@@ -1,21 +1,21 @@
 """Initialisation, chosen by `config.init`, drawn from torch's global generator: `torch.manual_seed` decides it.
 
-Three schemes. They differ in scale, and in a hybrid scale decides how soon something is learnt through the shared
-block: t = link(block) is added to the stream, and where it is much the quieter the block's gradient is small too.
+Three schemes. They differ in scale, and in a hybrid the scale decides how soon something is learnt through the shared
+block: t = link(block) is added to the stream, and where t is much smaller the block's gradient is small too.
 
     "authors"    the released plain-PyTorch code: linear layers as torch makes them (uniform, +-1/sqrt(fan in)),
                  embedding normal(0.02), A uniform in (1, 16), mixers' out_proj divided by sqrt(n_layers)
     "reference"  transformers' Zamba and Zamba2: every matrix and the embedding normal(0.02), A = 1..heads
-    "small"      for hybrids of up to some million parameters: "authors", but what a shared block reads and gives is
-                 heard from the start. The link matrices are normal with standard deviation link_gain / sqrt(d_model).
-                 The embedding is normal(1); where it is the head too, normal(1 / sqrt(d_model)), which gives logits of
-                 unit size. norm_in begins as ones: weighing the embedding's half more made softmaxes
-                 of a Zamba1 one-hot from the start, and a Zamba2 learn text more slowly.
+    "small"      for hybrids of up to some million parameters: "authors", but the shared block's input and output have
+                 the stream's size from the start. The link matrices are normal with standard deviation
+                 link_gain / sqrt(d_model). The embedding is normal(1); where it is the head too,
+                 normal(1 / sqrt(d_model)), which gives logits of unit size. norm_in begins as ones: a larger weight on
+                 the embedding's half made a Zamba1's softmaxes one-hot from the start, and a Zamba2 learn text slower.
 
-How loud the link should be depends on the task. Recall of four pairs (benchmarks/init_recall.py, three seeds) is solved
-within 800 steps at link_gain 8 and only nearly so at 1; none of the schemes fails there. On text a loud link did harm: t
-drowned the stream x in norm(x + t), the mixers below learnt to give the same whatever came, and nothing was learnt
-through them any more. So zamba2-nano starts at link_gain 1.
+The best link_gain depends on the task. Recall of four pairs (benchmarks/init_recall.py, three seeds) is solved within
+800 steps at link_gain 8 and only nearly so at 1; none of the schemes fails there. On text a large one did harm: in
+norm(x + t) t was so much larger than the stream x that the mixers' outputs no longer depended on x, and nothing was
+learnt through them. So zamba2-nano starts at link_gain 1.
 
 In all of them D = 1, other norms = 1, biases = 0 and dt_bias makes softplus(dt_bias) log-uniform in [0.001, 0.1]. Mamba-1's
 A is 1..n in every channel (S4D-real) and its dt_proj uniform +-1/sqrt(rank).

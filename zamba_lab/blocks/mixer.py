@@ -54,13 +54,13 @@ class Mixer(nn.Module):
         A = -torch.exp(self.A_log.to(dt.dtype))
         if not trace.wants("state"):
             return self.parallel(x, dt, A, B, C, state, self.config.chunk_size, self.D)
-        edit = trace.editor("state") or (lambda states: states)
+        edit = trace.editor("state")
         y, states = self.recurrence(x, dt, A, B, C, state, edit=edit)
         kept = trace.record("state", states)
         if kept is not states and kept.requires_grad:
             # For gradients what follows must follow from the kept states: they are carried on as an edit, of 0, of the others.
             change = kept - states
-            y, states = self.recurrence(x, dt, A, B, C, state, edit=lambda states: edit(states) + change)
+            y, states = self.recurrence(x, dt, A, B, C, state, edit=lambda states: (edit(states) if edit else states) + change)
         return skip(y, x, self.D), states[:, -1]
 
 

@@ -36,7 +36,7 @@ class ZambaConfig:
     expand: int = 2
     headdim: int = 64  # channels in one SSM head; Zamba-7B: 3712, so two heads
     n_groups: int = 1  # Mamba-2: heads in one group share B and C
-    norm_groups: int | None = None  # Mamba-2: slices that the gated norm takes apart; None: n_groups
+    norm_groups: int | None = None  # Mamba-2: equal slices that the gated norm normalises separately; None: n_groups
     dt_rank: int | None = None  # Mamba-1; None: ceil(d_model / 16)
     chunk_size: int = 64  # tokens per chunk of the scan: speed only, the result is the same
     dt_min: float = 0.0  # lower clamp on the step size; 0.0 is what the released weights expect
@@ -103,7 +103,7 @@ class ZambaConfig:
 
     @property
     def gated_norm_groups(self) -> int:
-        """Slices of d_inner that the norm at a Mamba-2 mixer's end takes apart."""
+        """Equal slices of d_inner that a Mamba-2 mixer's gated norm normalises separately."""
         return self.n_groups if self.norm_groups is None else self.norm_groups
 
     @property
@@ -185,19 +185,8 @@ def check(config: ZambaConfig) -> None:
     _choice("activation", c.activation, ACTIVATIONS)
     _choice("init", c.init, INITS)
     _choice("link_into", c.link_into, LINKS)
-    for name in (
-        "vocab_size",
-        "d_model",
-        "n_layers",
-        "d_state",
-        "expand",
-        "headdim",
-        "n_groups",
-        "chunk_size",
-        "attn_heads",
-        "d_mlp",
-        "max_context",
-    ):
+    sizes = "vocab_size d_model n_layers d_state expand headdim n_groups chunk_size attn_heads d_mlp max_context"
+    for name in sizes.split():
         _at_least(name, getattr(c, name), 1)
     for name in ("d_conv", "n_shared_blocks", "lora_rank", "lora_rank_qkv"):
         _at_least(name, getattr(c, name), 0)
