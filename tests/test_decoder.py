@@ -220,3 +220,15 @@ def test_an_intervened_model_is_decoded_under_its_interventions(monkeypatch):
     for token in zl.generate(changed, ids, 6).unbind(1):
         assert torch.equal(token, changed(ids_so_far)[:, -1].argmax(-1))
         ids_so_far = torch.cat([ids_so_far, token[:, None]], 1)
+
+
+@torch.inference_mode()
+def test_a_cache_that_is_not_the_models_or_not_on_the_cpu_is_an_error():
+    model, ids = make_model(VARIANTS["base"]).float(), random_ids(VARIANTS["base"])
+    cache = model.extend(ids)[1]
+    for other in (cache.map(lambda t: t.to("meta")), replace(cache, layers=cache.layers[1:])):
+        with pytest.raises(ValueError, match="a decoder goes on from a cache of its model, on the CPU"):
+            Decoder(model, other)
+    for more in (ids[:, :1], ids[:, :3]):
+        with pytest.raises((ValueError, RuntimeError), match="device|must have shape"):
+            model.extend(more, cache.map(lambda t: t.to("meta")))

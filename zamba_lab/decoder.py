@@ -71,6 +71,10 @@ class Decoder:
     """
 
     def __init__(self, model: Zamba, cache: Cache):
+        if len(cache.layers) != len(model.layers) or not all(t.is_cpu for layer in cache.layers for t in layer.tensors().values()):
+            raise ValueError(
+                f"a decoder goes on from a cache of its model, on the CPU: got {len(cache.layers)} layers, model {len(model.layers)}"
+            )
         self.model, self.batch, self.dtype = model, cache.batch, model.final_norm.weight.dtype
         self.length, self.room, self.carried = cache.length, 0, [self._own(layer) for layer in cache.layers]
         real = cache.length if cache.mask is None else cache.mask.sum(1, keepdim=True)

@@ -494,8 +494,9 @@ def test_arguments_out_of_range(folder):
             load(folder, dtype=dtype)
     with pytest.raises(ValueError, match="dt_min must be 0 or more: got -1"):
         load(folder, dt_min=-1)
-    with pytest.raises(ValueError, match="device must be one that torch knows: got 'abacus'"):
-        load(folder, device="abacus")
+    for device in ("abacus", "xpu", *(() if torch.cuda.is_available() else ("cuda",))):
+        with pytest.raises(ValueError, match=f"device must be one that torch knows and has here: got '{device}'"):
+            load(folder, device=device)
 
 
 # --- names instead of folders -------------------------------------------------------------------------------------

@@ -238,9 +238,11 @@ def _faults(stored: list[Tensor], stored_names: list[tuple[str, ...]], weights: 
 
 def _device(device: str | torch.device) -> torch.device:
     try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be one that torch knows: got {device!r} ({error})") from error
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:  # AssertionError: a build without that device
+        raise ValueError(f"device must be one that torch knows and has here: got {str(device)!r} ({error})") from error
+    return device
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
