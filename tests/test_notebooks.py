@@ -183,3 +183,11 @@ def test_a_blemish_is_named(text, trouble):
     found = troubles(text)
     assert len(found) == 1
     assert trouble in found[0]
+
+
+def test_the_notebook_on_architectures_trains_the_one_cell_it_speaks_of():
+    """At that arm's own tuned rate: a cell of the plan has the rate that was chosen for its arm."""
+    notebook = nbformat.read(NOTEBOOKS / "07_architecture_ablations.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert text.count("run_cell(") == 1 and "ablate.run(" not in text and "train(" not in text
+    assert "quick.plan.cells" in text and "planned.tuning" in text
