@@ -97,3 +97,8 @@ def test_inference_mode_is_no_gradient():
     assert inferred.is_inference()
     with torch.no_grad():
         torch.testing.assert_close(inferred, MODEL(ids_of(2, 5)), rtol=0, atol=1e-10)
+
+
+def test_a_map_over_ids_is_an_error_that_says_what_to_do():
+    with pytest.raises(ValueError, match="the model takes a batch"):
+        torch.func.vmap(MODEL)(torch.randint(3, MODEL.config.vocab_size, (3, 1, 4)))

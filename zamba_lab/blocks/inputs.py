@@ -28,7 +28,13 @@ def check_tokens(ids: Tensor, mask: Tensor | None, cache: Cache | None, vocab_si
         )
     if values_are_readable(ids):
         low, high = ids.aminmax()
-        if low < 0 or high >= vocab_size:
+        try:
+            inside = bool((low >= 0) & (high < vocab_size))
+        except RuntimeError as error:  # torch's own words name no remedy
+            raise ValueError(
+                "ids cannot be mapped over by torch.vmap: the model takes a batch, so give all of them as (batch, length)"
+            ) from error
+        if not inside:
             raise ValueError(f"ids must lie in 0..{vocab_size - 1} (vocab_size {vocab_size}): got {int(low)}..{int(high)}")
     if cache is not None and cache.batch != len(ids):
         raise ValueError(f"ids must have the cache's batch size: got {len(ids)} rows, the cache holds {cache.batch}")
