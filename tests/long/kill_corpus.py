@@ -72,13 +72,16 @@ def begun(process: subprocess.Popen, out: Path) -> float:
 def trial(
     folder: Path, texts: Path, expected: dict[str, bytes], seconds: float, workers: int, rng: random.Random, most: int
 ) -> tuple[int, str]:
-    """The number of kills, at most `most`, until a build ended by itself, and what is wrong with it."""
+    """The number of kills, at most `most`, until a build ended by itself, and what is wrong with it.
+
+    The first build of a trial is killed early, with room on the disk, so that every trial has a kill however fast the machine is.
+    """
     out, kills = folder / f"out{rng.random()}", 0
     while True:
-        process = start(folder / "build.py", texts, out, workers, rng.choice([None, None, None, rng.randint(1, 20_000)]))
+        process = start(folder / "build.py", texts, out, workers, rng.choice([None, None, None, rng.randint(1, 20_000)]) if kills else None)
         begun(process, out)
         try:
-            _, errors = process.communicate(timeout=seconds * rng.uniform(0, 0.9) if kills < most else None)
+            _, errors = process.communicate(timeout=seconds * rng.uniform(0, 0.9 if kills else 0.2) if kills < most else None)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()

@@ -182,6 +182,7 @@ def run(plan: dict[str, Any], resume: bool) -> None:
         processes=processes,
     )
     processes.save(save, model, Path(plan.get("model_out") or out / "model"))
+    processes.leave()
 
 
 def initial_model(plan: dict[str, Any], shape: ZambaConfig, seed: int) -> tuple[Zamba, str]:

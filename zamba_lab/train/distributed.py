@@ -72,6 +72,9 @@ class SingleProcess:
     def barrier(self) -> None:
         """Wait for all processes."""
 
+    def leave(self) -> None:
+        """Part from the other processes, at the end."""
+
 
 SINGLE = SingleProcess()
 
@@ -107,6 +110,9 @@ class DDP(SingleProcess):
 
     def barrier(self) -> None:
         dist.barrier()
+
+    def leave(self) -> None:
+        dist.destroy_process_group()  # else gloo's threads run while the interpreter ends, and it may abort
 
 
 class FSDP(DDP):
