@@ -158,7 +158,7 @@ def _add_corpus(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="stdlib, a folder of texts, tinystories, fineweb-edu, "
+        help="stdlib, installed (the packages that zamba_lab stands on), docstrings (theirs), a folder of texts, tinystories, fineweb-edu, "
         "zyda-2 or a hub id owner/name[:config]; of two copies the one of the earlier source stays",
     )
     parser.add_argument(
@@ -177,6 +177,9 @@ def _corpus(given: argparse.Namespace) -> int:
 
     tokenizer = int(given.tokenizer) if given.tokenizer.isdecimal() else Tokenizer.load(given.tokenizer)
     sources = [corpora.source(text, given.documents) for text in given.sources]
+    of_packages = next((item for item in sources if isinstance(item, corpora.Installed)), None)
+    if of_packages and (differs := of_packages.check()):
+        print(f"zamba-lab: {differs}", file=sys.stderr)
     corpus = corpora.build(sources, given.folder, tokenizer, threshold=given.threshold, workers=given.workers)
     print(json.dumps(corpus.manifest, indent=1) if given.json else corpus)
     return 0

@@ -9,11 +9,13 @@ sources.py      where documents come from
 quality.py      rules that drop them
 grams.py        a text as 25-character grams: signatures, similarity;  duplicates.py  which documents say the same
 shards.py       the work on disk;  assemble.py  its end;  corpus.py  the result
+installed.py    the packages that this project stands on;  programs.py  what is done to program text
 stdlib.py       the corpus of the shipped model, in memory;  tokens.py  vocabulary, ids and packing
 """
 
 from zamba_lab.corpora.corpus import Corpus, fits, load
 from zamba_lab.corpora.duplicates import Duplicates, find_duplicates
+from zamba_lab.corpora.installed import Installed
 from zamba_lab.corpora.pipeline import build
 from zamba_lab.corpora.quality import CODE, PLAIN, WEB, Rules, broken_rule
 from zamba_lab.corpora.sources import Folder, Hub, Stdlib, distinct_names, source
@@ -27,6 +29,7 @@ __all__ = [
     "Duplicates",
     "Folder",
     "Hub",
+    "Installed",
     "PLAIN",
     "Packed",
     "Rules",

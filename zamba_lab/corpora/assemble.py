@@ -37,7 +37,7 @@ def assemble(
     recipe: dict,
 ) -> Corpus:
     """Write the corpus's files, the manifest last of all; then the work is removed."""
-    splits = {split: _pack(folder, work, split, shards, tokenizer) for split in SPLITS}
+    splits = {split: _pack(folder, work, split, sources, shards, tokenizer) for split in SPLITS}
     _list(folder, work, sources, shards)
     names = [tokenizer.file, DOCUMENTS, *(f"{split}.{what}.npy" for split in SPLITS for what in ("tokens", "starts"))]
     manifest = {
@@ -68,13 +68,15 @@ def assemble(
     return load(folder)
 
 
-def _pack(folder: Path, work: Path, split: str, shards: list[Shard], tokenizer: Tokenizer) -> dict:
-    """Write a split's tokens and starts; how many documents, bytes and tokens. Tokens are copied a shard at a time."""
-    lengths, n_bytes = [np.array([], dtype=np.int64)], 0
+def _pack(folder: Path, work: Path, split: str, sources: Sequence[Source], shards: list[Shard], tokenizer: Tokenizer) -> dict:
+    """Write a split's tokens and starts; how many documents, bytes and tokens, also by source. Tokens are copied a shard at a time."""
+    lengths, by_source = [np.array([], dtype=np.int64)], {item.name: {"documents": 0, "bytes": 0} for item in sources}
     for shard in shards:
         of_shard, documents = tokens_of(work, shard.number, split, "lengths", "documents")
         lengths.append(of_shard)
-        n_bytes += int(shard.sizes[documents].sum())
+        of_source = by_source[sources[shard.source].name]
+        of_source["documents"] += len(of_shard)
+        of_source["bytes"] += int(shard.sizes[documents].sum())
     ends = np.cumsum(np.concatenate(lengths))
     total = int(ends[-1]) + 1 if len(ends) else 0  # one more `<s>`, which ends the last document
     dtype = np.dtype(dtype_of(tokenizer))
@@ -86,7 +88,8 @@ def _pack(folder: Path, work: Path, split: str, shards: list[Shard], tokenizer: 
         file.write(np.array([tokenizer.bos_id] * bool(total), dtype=dtype).tobytes())
     with atomic_file(folder / f"{split}.starts.npy") as file:
         np.save(file, np.concatenate([[0], ends[:-1]]).astype(np.int64) if total else ends)
-    return {"documents": len(ends), "bytes": n_bytes, "tokens": total}
+    n_bytes = sum(counts["bytes"] for counts in by_source.values())
+    return {"documents": len(ends), "bytes": n_bytes, "tokens": total, "sources": by_source}
 
 
 def _list(folder: Path, work: Path, sources: Sequence[Source], shards: list[Shard]) -> None:

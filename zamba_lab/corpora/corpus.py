@@ -13,6 +13,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,13 +36,22 @@ class Corpus:
     folder: Path
     manifest: dict
 
-    def packed(self, split: str) -> Packed:
-        """The tokens of a split, mapped from the file, and the bytes of text they stand for.
+    def packed(self, split: str, source: str | None = None) -> Packed:
+        """The tokens of a split, mapped from the file, and the bytes of text they stand for; of one source, by its name, or of all.
 
-        Raises ValueError if the split has no document, or is not "train", "validation" or "test".
+        Raises ValueError if there is no document of it, if the split is not "train", "validation" or "test", or for an unknown source.
         """
         facts = self._facts(split)
-        return Packed(np.load(self.folder / f"{split}.tokens.npy", mmap_mode="r"), facts["bytes"])
+        tokens = np.load(self.folder / f"{split}.tokens.npy", mmap_mode="r")
+        if source is None:
+            return Packed(tokens, facts["bytes"])
+        by_source = facts.get("sources", {})
+        if not by_source.get(source, {}).get("documents"):
+            there = ", ".join(f"{name} {counts['documents']}" for name, counts in by_source.items())
+            raise ValueError(f"the source must have documents in the split {split!r}: got {source!r}, there are: {there}")
+        first = sum(counts["documents"] for counts in islice(by_source.values(), list(by_source).index(source)))
+        ends = [*self.starts(split)[[first]], *self.starts(split)[first + by_source[source]["documents"] :][:1], len(tokens) - 1]
+        return Packed(tokens[ends[0] : ends[1] + 1], by_source[source]["bytes"])  # a source's documents lie together
 
     def starts(self, split: str) -> np.ndarray:
         """(documents,) int64: the place of each document's first token; the next one's, or the last token, is its end."""

@@ -182,7 +182,8 @@ def _read(sources: list[Source], work: Path, size: int, workers: int) -> int:
         for batch in batches(sources, size, *start):
             count = batch.number + 1
             if not (work / f"{batch.number:05}.json").is_file():  # a later one may have been done before an earlier one
-                yield work, batch, sources[batch.source].rules
+                split = getattr(sources[batch.source], "split_of", split_of)
+                yield work, batch, sources[batch.source].rules, [split(path) for path, _ in batch.rows]
 
     _run("read and filter", filter_batch, jobs(), workers)
     write(work / READ, json.dumps({"shards": count}).encode())
@@ -214,7 +215,7 @@ def _training_texts(shards: list[Shard], kept: list[np.ndarray]) -> Iterator[str
     """The first VOCABULARY_TEXT characters of the training split, and the rest of the document they end in."""
     n_characters = 0
     for shard, numbers in zip(shards, kept):
-        for text in shard.texts([k for k in numbers if split_of(shard.paths[k]) == "train"]):
+        for text in shard.texts([k for k in numbers if shard.splits[k] == "train"]):
             yield text
             n_characters += len(text)
             if n_characters >= VOCABULARY_TEXT:

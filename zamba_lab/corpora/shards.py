@@ -23,7 +23,7 @@ import numpy as np
 from zamba_lab.corpora.grams import band_keys, signatures
 from zamba_lab.corpora.quality import Rules, broken_rule
 from zamba_lab.corpora.sources import Source
-from zamba_lab.corpora.stdlib import SPLITS, split_of
+from zamba_lab.corpora.stdlib import SPLITS
 from zamba_lab.corpora.tokens import dtype_of, encode
 from zamba_lab.tokenizer import Tokenizer
 from zamba_lab.tokenizer import texts as reading
@@ -65,11 +65,14 @@ def batches(sources: Sequence[Source], size: int, number: int = 0, source: int =
             number += 1
 
 
-def filter_batch(work: Path, batch: Batch, rules: Rules) -> int:
-    """Decode, measure, hash and sign a batch; its shard's files. Returns the number of bytes read."""
-    texts, paths, ends, hashes, dropped = [], [], [0], [], {}
+def filter_batch(work: Path, batch: Batch, rules: Rules, splits: Sequence[str]) -> int:
+    """Decode, measure, hash and sign a batch; its shard's files. Returns the number of bytes read.
+
+    splits: of its documents, one each.
+    """
+    texts, paths, kept_splits, ends, hashes, dropped = [], [], [], [0], [], {}
     n_bytes = 0
-    for path, content in batch.rows:
+    for (path, content), split in zip(batch.rows, splits, strict=True):
         text, broken = decoded(content)
         data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
         n_bytes += len(data)
@@ -79,6 +82,7 @@ def filter_batch(work: Path, batch: Batch, rules: Rules) -> int:
         data = text.encode()
         texts.append(text)
         paths.append(path)
+        kept_splits.append(split)
         ends.append(ends[-1] + len(data))
         hashes.append(hashlib.sha256(data).digest())
     keys = band_keys(signatures(texts, len(texts)))
@@ -89,7 +93,8 @@ def filter_batch(work: Path, batch: Batch, rules: Rules) -> int:
         keys=keys,
         hashes=np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 32),
     )
-    facts = {"source": batch.source, "end": batch.end, "read": [len(batch.rows), n_bytes], "dropped": dropped, "paths": paths}
+    facts = {"source": batch.source, "end": batch.end, "read": [len(batch.rows), n_bytes], "dropped": dropped}
+    facts |= {"paths": paths, "splits": kept_splits}
     write(work / f"{batch.number:05}.json", json.dumps(facts).encode())
     return n_bytes
 
@@ -129,7 +134,7 @@ class Shard:
         self.number, self.first, self._text = number, first, work / f"{number:05}.text"
         facts = json.loads((work / f"{number:05}.json").read_bytes())
         self.source, self.end, self.read = facts["source"], facts["end"], facts["read"]
-        self.dropped, self.paths = facts["dropped"], facts["paths"]
+        self.dropped, self.paths, self.splits = facts["dropped"], facts["paths"], facts["splits"]
         with np.load(work / f"{number:05}.npz") as arrays:
             self.ends, self.keys, self.hashes = arrays["ends"], arrays["keys"], arrays["hashes"]
         self.sizes = np.diff(self.ends)  # bytes of each document
@@ -171,7 +176,7 @@ def tokenise_shard(work: Path, number: int, kept: np.ndarray, folder: Path, dige
     tokens: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     which: dict[str, list[int]] = {split: [] for split in SPLITS}
     for k, text in zip(kept, shard.texts(kept)):
-        split = split_of(shard.paths[k])
+        split = shard.splits[k]
         tokens[split].append(np.concatenate([bos, encode(text, tokenizer)]))
         which[split].append(int(k))
     arrays = {}

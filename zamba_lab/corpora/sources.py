@@ -1,13 +1,14 @@
 """Where documents come from. A source is a small value; the order of a list of sources says which of two copies is kept.
 
     Stdlib()                            the running interpreter's standard library: on every machine, without a network
+    Installed()                         the packages that this project stands on; Installed("docstrings"): their prose
     Folder("texts", glob="**/*.md")     files, one document each
     Hub("tinystories", documents=10_000)    rows of a data set of the hub, streamed; also local parquet or JSON files
 
 Each has `name`, `rules` (see `quality.py`), `read(start)` and `fingerprint()`. `read` yields (path, content) from document
 number `start` on, in the same order each time; the pipeline decodes bytes, and drops what is not UTF-8. Which files of a folder
 are read is the rule of `tokenizer/texts.py`. `fingerprint` changes when what `read` yields does, as far as that can be told
-without reading.
+without reading. A source may have `split_of(path)`, which says a document's split; if it has none the hash of the path does.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
+from zamba_lab.corpora.installed import DOCSTRINGS, Installed
 from zamba_lab.corpora.quality import CODE, PLAIN, WEB, Rules
 from zamba_lab.corpora.stdlib import stdlib_sources
 from zamba_lab.tokenizer.texts import text_files
@@ -154,19 +156,23 @@ KNOWN |= {
 
 
 def source(text: str, documents: int | None = None) -> Source:
-    """A source by its name: "stdlib", a short name of KNOWN, an existing folder, or a hub id "owner/name[:config]".
+    """A source by its name: "stdlib", "installed", "docstrings" (of the installed packages), a short name of KNOWN, an existing
+    folder, or a hub id "owner/name[:config]".
 
     documents: how many rows of a hub data set to read; None: all. Raises ValueError for anything else.
     """
     if text == "stdlib":
         return Stdlib()
+    if text in ("installed", DOCSTRINGS):
+        return Installed(DOCSTRINGS) if text == DOCSTRINGS else Installed()
     if Path(text).is_dir():
         return Folder(text)
     dataset, _, config = text.partition(":")
     if dataset in KNOWN or "/" in dataset.strip("/."):
         return Hub(dataset, config or None, documents=documents)
     raise ValueError(
-        f"a source is 'stdlib', one of {', '.join(sorted(KNOWN))}, a folder that is there, or a hub id owner/name[:config]: got {text!r}"
+        f"a source is 'stdlib', 'installed', 'docstrings', one of {', '.join(sorted(KNOWN))}, a folder that is there, or a hub id "
+        f"owner/name[:config]: got {text!r}"
     )
 
 

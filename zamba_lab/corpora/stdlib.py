@@ -21,30 +21,30 @@ import hashlib
 import json
 import os
 import platform
-import re
 import sysconfig
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from zamba_lab.corpora.programs import python_text, tidy
+
 SPLITS = {"test": 0.06, "validation": 0.04, "train": 0.90}
 DROPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "encodings"}
 DROPPED_FILES = {"html/entities.py", "stringprep.py", "pydoc_data/topics.py"}
 DROPPED_STARTS = ("config-", "_sysconfigdata")
-HEADER = re.compile(r"\A(?:[ \t]*#.*\n|[ \t]*\n)+")
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text of the corpus: its path, its text and its split."""
+    """One text of the corpus: its path, its text and its split, by the path's hash unless it is given."""
 
     path: str
     text: str
+    split: str = ""
 
-    @property
-    def split(self) -> str:
-        return split_of(self.path)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "split", self.split or split_of(self.path))
 
     @property
     def n_bytes(self) -> int:
@@ -89,7 +89,7 @@ def stdlib_sources(root: str | Path | None = None, topics: dict[str, str] | None
     sources = list(_sources(root))
     if not sources:
         raise ValueError(f"the standard library must be a folder of .py files: got none under {root}")
-    return sources + [Document(f"topics/{name}", _tidy(text)) for name, text in topics.items()]
+    return sources + [Document(f"topics/{name}", tidy(text)) for name, text in topics.items()]
 
 
 def _sources(root: Path) -> Iterator[Document]:
@@ -104,23 +104,9 @@ def _sources(root: Path) -> Iterator[Document]:
         if path.as_posix() in DROPPED_FILES:
             continue
         try:
-            yield Document(path.as_posix(), strip_licence(_tidy(file.read_bytes().decode("utf-8-sig"))))
+            yield Document(path.as_posix(), python_text(file.read_bytes()))
         except UnicodeDecodeError:
             continue
-
-
-def _tidy(text: str) -> str:
-    """One kind of line end, no blanks at the ends of lines, one newline at the end: the same hash on every system."""
-    lines = [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    return "\n".join(lines).strip("\n") + "\n"
-
-
-def strip_licence(source: str) -> str:
-    """The source without its opening comments, if they speak of a copyright or a licence."""
-    header = HEADER.match(source)
-    if header and re.search(r"copyright|licen[cs]e", header[0], re.IGNORECASE):
-        return source[header.end() :]
-    return source
 
 
 def deduplicate(documents: Iterable[Document], share: float = 0.5, long_line: int = 25) -> list[Document]:
