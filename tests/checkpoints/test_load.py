@@ -18,6 +18,7 @@ from zamba_lab.checkpoints import CheckpointError, check_tokenizer, doctor, load
 from zamba_lab.checkpoints.binding import bind, spare_names
 from zamba_lab.checkpoints.layouts import ZAMBA2_LEGACY, ZAMBA2_PLAIN
 from zamba_lab.config.presets import SHIPPED
+from zamba_lab.tokenizer import Tokenizer
 
 Q = "model.layers.1.shared_transformer.self_attn.q_proj.weight"
 
@@ -624,6 +625,49 @@ def test_transformers_finds_the_same_tokenizer_on_what_is_saved(with_files, toke
     assert load(path).tokenizer.encode(text) == ours.encode(text)
     if with_files:
         assert theirs.chat_template == CHAT
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "another prefix", "mistral v1", "byte level", "adds an end", "no special token"])
+def test_transformers_finds_the_same_ids_where_a_tokenizer_came_alone(kind, tmp_path):
+    """Without a tokenizer_config.json beside it, from a tokenizer.model and from a tokenizer.json with a post-processor of its own."""
+    transformers, path = pytest.importorskip("transformers"), tmp_path / "alone"
+    path.mkdir()
+    lone_tokenizer(kind, path)
+    tokenizer = Tokenizer.load(path)
+    model = make_model(replace(BASE, vocab_size=tokenizer.vocab_size)).float()
+    model.tokenizer = tokenizer
+    exported = save(load(save(model, path)), tmp_path / "exported")
+    theirs = transformers.AutoTokenizer.from_pretrained(exported)
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (tokenizer.bos_id, tokenizer.eos_id)
+    for text in ("def f(x):\n    return x  + 1\n", " begins, ends ", "\u00e9 \u4e16 \U0001f600", "", "x\ty\n\n"):
+        assert theirs(text).input_ids == tokenizer.encode(text), text
+
+
+def lone_tokenizer(kind, folder):
+    """A tokenizer's file and nothing else."""
+    tokenizers = pytest.importorskip("tokenizers")
+    if kind == "mistral v1":
+        pytest.importorskip("mistral_common")
+        Tokenizer.mistral_v1().save(folder)
+    elif kind in ("bpe", "unigram", "another prefix"):
+        pytest.importorskip("sentencepiece").SentencePieceTrainer.train(
+            sentence_iterator=iter(["def f(x): return x + 1", "a quick  fox"] * 9),
+            model_prefix=str(folder / "tokenizer"),
+            model_type="unigram" if kind == "unigram" else "bpe",
+            add_dummy_prefix=kind != "another prefix",
+            remove_extra_whitespaces=False,
+            vocab_size=300,
+            byte_fallback=True,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+    else:
+        inner = tokenizers.ByteLevelBPETokenizer()
+        special = [] if kind == "no special token" else ["<pad>", "<s>", "</s>"]
+        inner.train_from_iterator(["def f(x): return x + 1"] * 9, vocab_size=270, special_tokens=special)
+        ends = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+        inner._tokenizer.post_processor = ends if kind == "adds an end" else tokenizers.processors.ByteLevel()
+        inner.save(str(folder / "tokenizer.json"))
 
 
 def test_the_files_of_an_earlier_tokenizer_do_not_stay(tokenizers_of_one_size, tmp_path):

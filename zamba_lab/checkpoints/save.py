@@ -120,24 +120,24 @@ def write(model: Zamba, folder: Path, max_shard_bytes: int) -> None:
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_context: int) -> None:
     """The tokenizer's file, and beside it what lay there when it was read, so that other readers find the same.
 
-    For a tokenizer.json that had nothing beside it, what transformers needs is written: the special tokens, and that the
-    start token is added, as `Tokenizer.encode` does.
+    For one that had no tokenizer_config.json beside it, what transformers needs to find the ids of `Tokenizer.encode` is written:
+    the special tokens, and that the start token is added and no other.
     """
     file = tokenizer.save(folder)
     companions = getattr(tokenizer, "companions", {})
     for name, content in companions.items():
         (folder / name).write_bytes(content)
-    if file.suffix != ".json" or "tokenizer_config.json" in companions:
+    if "tokenizer_config.json" in companions:
         return
     special = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
     settings = {f"{kind}_token": tokenizer.pieces([i])[0] for kind, i in special.items() if i is not None}
-    _write_json(
-        folder / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_context, "clean_up_tokenization_spaces": False} | settings,
-    )
-    raw = json.loads(file.read_text(encoding="utf-8"))
-    if raw.get("post_processor") is None and "bos_token" in settings:
-        raw["post_processor"] = _start_token(settings["bos_token"], tokenizer.bos_id)
+    settings["add_bos_token"] = tokenizer.bos_id is not None
+    # Not LlamaTokenizer: its conversion of a tokenizer.model loses runs of spaces, the general one keeps them.
+    general = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_context, "clean_up_tokenization_spaces": False}
+    _write_json(folder / "tokenizer_config.json", general | settings)
+    if file.suffix == ".json":
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw["post_processor"] = None if tokenizer.bos_id is None else _start_token(settings["bos_token"], tokenizer.bos_id)
         file.write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
 
 
