@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from zamba_lab.config.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_VALUES, line_of, read_yaml
+from zamba_lab.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_VALUES, line_of, read_yaml
 
 LEVELS = "".join(f"l{k}: &l{k} [{', '.join([f'*l{k - 1}'] * 10)}]\n" for k in range(1, 12))
 MERGES = "".join(f"m{k}: &m{k} {{<<: [{', '.join([f'*m{k - 1}'] * 10)}], k{k}: 1}}\n" for k in range(1, 12))

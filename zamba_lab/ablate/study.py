@@ -25,8 +25,8 @@ from typing import Any
 from zamba_lab.ablate.arms import Arm, StudyError, arms_of, level_name, placed
 from zamba_lab.ablate.matching import Match, Matched, match, quantity
 from zamba_lab.config import ZambaConfig
-from zamba_lab.config.yaml_file import line_of, read_yaml
 from zamba_lab.train import TrainConfig
+from zamba_lab.yaml_file import line_of, read_yaml
 
 METRICS = {
     "accuracy": "accuracy",

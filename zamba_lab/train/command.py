@@ -23,8 +23,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zamba_lab.config.yaml_file import read_yaml
 from zamba_lab.train.config import TrainConfig, annealing, defaults, from_values
+from zamba_lab.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from zamba_lab.config import ZambaConfig
