@@ -6,7 +6,7 @@ Reading order, each file short enough for one sitting:
     blocks/layers.py    one depth: a Mamba layer, a hybrid layer, a transformer layer
     blocks/shared.py    the shared attention + MLP block, and what each invocation owns
     blocks/mamba2.py    the mixer of Zamba2;  blocks/mamba1.py the mixer of Zamba1
-    ops/ssd.py          the Mamba-2 recurrence in four forms;  ops/scan.py the same for Mamba-1
+    ops/ssd.py          the Mamba-2 recurrence and its faster forms;  ops/scan.py Mamba-1's
     config/             every switch of the architecture, and what it costs
     trace.py cache.py   looking in, and decoding
 

@@ -5,11 +5,12 @@ from functools import partial
 import pytest
 import torch
 from ops.inputs import scan_inputs, ssd_inputs
+from ops.witness import scan_quadratic
 
 from zamba_lab.ops import scan, ssd
 
 SSD = (ssd.ssd_recurrence, ssd.ssd_chunked, ssd.ssd_quadratic, ssd.ssd_step, ssd_inputs)
-SCAN = (scan.scan_recurrence, scan.scan_chunked, scan.scan_quadratic, scan.scan_step, scan_inputs)
+SCAN = (scan.scan_recurrence, scan.scan_chunked, scan_quadratic, scan.scan_step, scan_inputs)
 both = pytest.mark.parametrize("recurrence, chunked, quadratic, step, inputs", [SSD, SCAN], ids=["mamba2", "mamba1"])
 
 
@@ -145,7 +146,7 @@ def test_what_is_not_finite_reaches_no_earlier_token_and_only_what_the_recurrenc
         "ssd": (partial(ssd.ssd_chunked, chunk_size=16), ssd.ssd_recurrence, ssd_inputs()),
         "ssd quadratic": (ssd.ssd_quadratic, ssd.ssd_recurrence, ssd_inputs()),
         "scan": (partial(scan.scan_chunked, chunk_size=16), scan.scan_recurrence, scan_inputs()),
-        "scan quadratic": (scan.scan_quadratic, scan.scan_recurrence, scan_inputs()),
+        "scan quadratic": (scan_quadratic, scan.scan_recurrence, scan_inputs()),
     }[name]
     clean = form(*inputs)[0]
     inputs[which][1, at].view(-1)[1] = value

@@ -31,7 +31,6 @@ from zamba_lab.checkpoints.plan import Plan, make_plan
 from zamba_lab.config import ZambaConfig
 from zamba_lab.config.presets import SHIPPED, presets
 from zamba_lab.model import Zamba
-from zamba_lab.ops.finite import all_finite
 
 if TYPE_CHECKING:
     from zamba_lab.tokenizer import Tokenizer
@@ -243,6 +242,12 @@ def _device(device: str | torch.device) -> torch.device:
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:  # AssertionError: a build without that device
         raise ValueError(f"device must be one that torch knows and has here: got {str(device)!r} ({error})") from error
     return device
+
+
+def all_finite(t: Tensor) -> bool:
+    """Whether no element is NaN or infinite. t: any shape of a floating-point type; empty: True."""
+    # The extremes tell, NaN included, and need no second copy.
+    return t.numel() == 0 or all(bool(extreme.isfinite()) for extreme in torch.aminmax(t))
 
 
 def equal(a: Tensor, b: Tensor) -> bool:

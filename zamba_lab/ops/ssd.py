@@ -36,16 +36,7 @@ def ssd_recurrence(
     Returns:
         y: (b, l, h, p) without the D skip; states: (b, l, h, p, n), one after each token.
     """
-    state = start_state(x, B, state)
-    ys, states = [], []
-    for t in range(x.shape[1]):
-        y, state = ssd_step(x[:, t], dt[:, t], A, B[:, t], C[:, t], state)
-        if edit is not None:
-            state = edit_latest(edit, states, state, length=x.shape[1])
-            y = _read(state, C[:, t]).to(x.dtype)
-        ys.append(y)
-        states.append(state)
-    return torch.stack(ys, dim=1), torch.stack(states, dim=1)
+    return token_by_token(ssd_step, x, dt, A, B, C, state, edit)
 
 
 def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -61,7 +52,22 @@ def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tens
     write = write[..., None] * rearrange(B.to(wide), "b g n -> b g 1 1 n")
     grouped = rearrange(state, "b (g i) p n -> b g i p n", g=B.shape[1])
     state = rearrange(decay[..., None] * grouped + write, "b g i p n -> b (g i) p n")
-    return _read(state, C).to(x.dtype), state
+    return read(state, C).to(x.dtype), state
+
+
+def token_by_token(step: Callable, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, edit: Callable | None):
+    """The recurrence of either SSM from its step. Arguments and results as `ssd_recurrence`."""
+    state, l = start_state(x, B, state), x.shape[1]
+    ys, states = [], []
+    for t in range(l):
+        y, state = step(x[:, t], dt[:, t], A, B[:, t], C[:, t], state)
+        if edit is not None:
+            so_far = torch.stack([*states, state, *[torch.zeros_like(state)] * (l - t - 1)], dim=1)
+            state = edit(so_far)[:, t]
+            y = read(state, C[:, t]).to(x.dtype)
+        ys.append(y)
+        states.append(state)
+    return torch.stack(ys, dim=1), torch.stack(states, dim=1)
 
 
 def ssd_quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -91,12 +97,19 @@ def ssd_chunked(
     O(l (chunk_size + n)) a channel. Any l; the last chunk may be short. Arguments as `ssd_recurrence`;
     chunk_size >= 1. Returns: y (b, l, h, p), the last state (b, h, p, n).
     """
+    return chunk_by_chunk(_chunk, x, dt, A, B, C, state, chunk_size)
+
+
+def chunk_by_chunk(
+    chunk: Callable, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, chunk_size: int
+) -> tuple[Tensor, Tensor]:
+    """The between-chunk recurrence of either SSM: `chunk`, the equations of a chunk that starts from a state, one after the other."""
     state = start_state(x, B, state)
-    if not x.shape[1]:
+    if not x.numel():  # there is nothing to split, and F.pad of torch 2.9 refuses an empty axis
         return torch.zeros_like(x), state
     ys = []
     for xs, dts, Bs, Cs in zip(*(part.split(chunk_size, dim=1) for part in (x, dt, B, C)), strict=True):
-        y, state = _chunk(xs, dts, A, Bs, Cs, state)
+        y, state = chunk(xs, dts, A, Bs, Cs, state)
         ys.append(y)
     return torch.cat(ys, dim=1), state
 
@@ -156,11 +169,27 @@ def ssd(
     """
     if form := native.find("ssd", x, dt, A, B, C, D, state):
         return form(x, dt, A, B, C, D, state)
+    return pure(ssd_step, ssd_chunked, x, dt, A, B, C, state, chunk_size, D)
+
+
+def pure(
+    step: Callable,
+    chunked: Callable,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    state: Tensor | None,
+    chunk_size: int,
+    D: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Either SSM without a native form, and the skip: one token by its step, more by its chunks."""
     if x.shape[1] == 1:
-        y, state = ssd_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
+        y, state = step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], state)
         y = y[:, None]
     else:
-        y, state = ssd_chunked(x, dt, A, B, C, state, chunk_size)
+        y, state = chunked(x, dt, A, B, C, state, chunk_size)
     return y if D is None else skip(y, x, D), state
 
 
@@ -176,13 +205,7 @@ def start_state(x: Tensor, B: Tensor, state: Tensor | None) -> Tensor:
     return x.new_zeros(b, h, p, B.shape[-1], dtype=wide) if state is None else state.to(wide)
 
 
-def _read(state: Tensor, C: Tensor) -> Tensor:
-    """y = state C per head. state: (b, h, p, n); C: (b, g, n)."""
-    grouped = rearrange(state, "b (g i) p n -> b g i p n", g=C.shape[1])
-    return rearrange(einsum(grouped, C.to(state.dtype), "b g i p n, b g n -> b g i p"), "b g i p -> b (g i) p")
-
-
-def edit_latest(edit: Callable[[Tensor], Tensor], past: list[Tensor], state: Tensor, length: int) -> Tensor:
-    """Show `edit` the states so far in a tensor of full length and take back the latest: how an edit propagates."""
-    so_far = torch.stack([*past, state, *[torch.zeros_like(state)] * (length - len(past) - 1)], dim=1)
-    return edit(so_far)[:, len(past)]
+def read(state: Tensor, C: Tensor) -> Tensor:
+    """y = state C per head. state: (..., h, p, n); C: (..., g, n), or of every head its own: (..., h, n). Returns (..., h, p)."""
+    grouped = rearrange(state, "... (g i) p n -> ... g i p n", g=C.shape[-2])
+    return rearrange(einsum(grouped, C.to(state.dtype), "... g i p n, ... g n -> ... g i p"), "... g i p -> ... (g i) p")

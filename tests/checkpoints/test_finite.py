@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zamba_lab import native
-from zamba_lab.ops.finite import all_finite
+from zamba_lab.checkpoints.load import all_finite
 
 TYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
