@@ -55,101 +55,15 @@ def unless_idle(trace):
     return OFF if isinstance(trace, Trace) and not trace.keep and not trace.edit else trace
 
 
-class Trace:
-    """Keep and change activations of one pass, by name (the README has the table of names).
-
-        trace = Trace(keep=["layers.*.mamba.dt"], edit={"invocation.2.link_out": torch.zeros_like})
-        model(ids, trace=trace)
-        trace["layers.6.mamba.dt"]                       # (b, l, h)
-
-    Names are shell patterns (`*` crosses dots). A shared block's points answer to their depth and to their
-    invocation: `layers.18.shared.q` and `invocation.2.q` are one point. What is kept is what the model went on
-    with, after the edit, and stays attached to autograd if gradients are on.
-
-    Args:
-        keep: names or patterns to record.
-        edit: name or pattern -> function of the activation, returning a tensor of the same shape. Several
-            matching edits run in the order given. A function may write in place to what it is given.
-
-    A trace holds one pass: the next one begins by forgetting it, and a pass that fails leaves nothing. A pattern that
-    matched no point of the pass raises `ValueError` at its end, so that a misspelt name is not read as "no effect".
-    """
-
-    def __init__(self, keep: Iterable[str] = (), edit: dict[str, Edit] | None = None):
-        self.keep = (keep,) if isinstance(keep, str) else tuple(keep)
-        self.edit = dict(edit or {})
-        self._wild = {p for p in (*self.keep, *self.edit) if not WILD.isdisjoint(p)}
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget the last pass."""
-        self.values: dict[str, Tensor] = {}
-        self._alias: dict[str, str] = {}
-        self._unmatched: set[str] = {*self.keep, *self.edit}
-        self._points: set[str] = set()  # every name the pass has met
-
-    @contextmanager
-    def one_pass(self) -> Iterator[None]:
-        """Around a pass. A pattern that matched nothing is an error at its end that lists the nearest points."""
-        self.clear()
-        try:
-            yield
-            if self._unmatched:
-                near = "; ".join(f"{name!r}, nearest are {nearest(name, self._points)}" for name in sorted(self._unmatched))
-                raise ValueError(
-                    f"no trace point of this pass matches {near}. Points are named like "
-                    "'layers.6.mamba.dt', 'layers.6.shared.attn_probs' or 'invocation.2.attn_probs'"
-                )
-        except BaseException:
-            self.clear()
-            raise
-
-    def at(self, path: str, alias: str | None = None) -> _Scope:
-        return _Scope(self, path, alias)
-
-    def wants(self, name: str) -> bool:
-        return _Scope(self).wants(name)
-
-    def editor(self, name: str) -> Edit | None:
-        return _Scope(self).editor(name)
-
-    def record(self, name: str, value: Tensor) -> Tensor:
-        return _Scope(self).record(name, value)
-
-    def __call__(self, name: str, value: Tensor) -> Tensor:
-        return _Scope(self)(name, value)
-
-    def __getitem__(self, name: str) -> Tensor:
-        name = self._alias.get(name, name)
-        if name not in self.values:
-            raise KeyError(
-                f"{name!r} was not kept; nearest are {nearest(name, {*self.values, *self._alias})}, kept are {sorted(self.values)}"
-            )
-        return self.values[name]
-
-    def __contains__(self, name: str) -> bool:
-        return self._alias.get(name, name) in self.values
-
-    def __iter__(self):
-        return iter(self.values)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __repr__(self) -> str:
-        return f"Trace(keep={list(self.keep)}, edit={list(self.edit)}, {len(self.values)} recorded)"
-
-
 class _Scope:
     """A trace for the names below a path, or below two paths that name the same part of the model."""
 
-    def __init__(self, trace: Trace, path: str = "", alias: str | None = None):
-        self.trace = trace
-        self.paths = (path,) if alias is None else (path, alias)
+    def __init__(self, trace: Trace, *paths: str):
+        self.trace, self.paths = trace, paths
 
     def at(self, path: str, alias: str | None = None) -> _Scope:
         first, *others = self._names(path)
-        return _Scope(self.trace, first, alias or (others[0] if others else None))
+        return _Scope(self.trace, first, *([alias] if alias else others))
 
     def _names(self, name: str) -> list[str]:
         return [f"{path}.{name}" if path else name for path in self.paths]
@@ -185,6 +99,80 @@ class _Scope:
     def __call__(self, name: str, value: Tensor) -> Tensor:
         edit = self.editor(name)
         return self.record(name, value if edit is None else edit(value.clone()))
+
+
+class Trace(_Scope):
+    """Keep and change activations of one pass, by name (the README has the table of names).
+
+        trace = Trace(keep=["layers.*.mamba.dt"], edit={"invocation.2.link_out": torch.zeros_like})
+        model(ids, trace=trace)
+        trace["layers.6.mamba.dt"]                       # (b, l, h)
+
+    Names are shell patterns (`*` crosses dots). A shared block's points answer to their depth and to their
+    invocation: `layers.18.shared.q` and `invocation.2.q` are one point. What is kept is what the model went on
+    with, after the edit, and stays attached to autograd if gradients are on.
+
+    Args:
+        keep: names or patterns to record.
+        edit: name or pattern -> function of the activation, returning a tensor of the same shape. Several
+            matching edits run in the order given. A function may write in place to what it is given.
+
+    A trace holds one pass: the next one begins by forgetting it, and a pass that fails leaves nothing. A pattern that
+    matched no point of the pass raises `ValueError` at its end, so that a misspelt name is not read as "no effect".
+    """
+
+    # pyrefly: ignore[bad-override]  read like a scope's
+    trace = property(lambda self: self)  # no attribute: a trace that held itself would outlive its last user
+
+    def __init__(self, keep: Iterable[str] = (), edit: dict[str, Edit] | None = None):
+        self.paths = ("",)
+        self.keep = (keep,) if isinstance(keep, str) else tuple(keep)
+        self.edit = dict(edit or {})
+        self._wild = {p for p in (*self.keep, *self.edit) if not WILD.isdisjoint(p)}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the last pass."""
+        self.values: dict[str, Tensor] = {}
+        self._alias: dict[str, str] = {}
+        self._unmatched: set[str] = {*self.keep, *self.edit}
+        self._points: set[str] = set()  # every name the pass has met
+
+    @contextmanager
+    def one_pass(self) -> Iterator[None]:
+        """Around a pass. A pattern that matched nothing is an error at its end that lists the nearest points."""
+        self.clear()
+        try:
+            yield
+            if self._unmatched:
+                near = "; ".join(f"{name!r}, nearest are {nearest(name, self._points)}" for name in sorted(self._unmatched))
+                raise ValueError(
+                    f"no trace point of this pass matches {near}. Points are named like "
+                    "'layers.6.mamba.dt', 'layers.6.shared.attn_probs' or 'invocation.2.attn_probs'"
+                )
+        except BaseException:
+            self.clear()
+            raise
+
+    def __getitem__(self, name: str) -> Tensor:
+        name = self._alias.get(name, name)
+        if name not in self.values:
+            raise KeyError(
+                f"{name!r} was not kept; nearest are {nearest(name, {*self.values, *self._alias})}, kept are {sorted(self.values)}"
+            )
+        return self.values[name]
+
+    def __contains__(self, name: str) -> bool:
+        return self._alias.get(name, name) in self.values
+
+    def __iter__(self):
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"Trace(keep={list(self.keep)}, edit={list(self.edit)}, {len(self.values)} recorded)"
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
