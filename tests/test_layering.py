@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "zamba_lab"
 # A module imports from rows above its own only. A module is a file or a folder of zamba_lab; inside one folder
 # siblings may import each other.
 ROWS = (
-    ("resources", "version", "yaml_file"),
+    ("lazy", "resources", "version", "yaml_file"),
     ("config", "trace", "cache", "native", "writing"),
     ("ops",),
     ("blocks",),

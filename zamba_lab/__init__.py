@@ -13,39 +13,20 @@ Reading order, each file short enough for one sitting:
 Names are loaded on first use, so that `import zamba_lab` costs little more than `import torch`.
 """
 
-from importlib import import_module
-
+from zamba_lab.lazy import lazy
 from zamba_lab.version import __version__ as __version__
 
-_HOME = {
-    "ZambaConfig": "config",
-    "Zamba": "model",
-    "Trace": "trace",
-    "OFF": "trace",
-    "Cache": "cache",
-    "load": "checkpoints",
-    "save": "checkpoints",
-    "CheckpointError": "checkpoints",
-    "doctor": "checkpoints",
-    "generate": "generation",
-    "stream": "generation",
-    "Tokenizer": "tokenizer",
-    "quantize": "quantization",
-}
-_MODULES = ("ablate", "blocks", "corpora", "lens", "ops", "report", "tasks", "train", "viz", "widgets")
-__all__ = list(_HOME)
-
-
-def __getattr__(name: str):
-    if name in _HOME:
-        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    elif name in _MODULES:
-        value = import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "config": "ZambaConfig",
+        "model": "Zamba",
+        "trace": "Trace OFF",
+        "cache": "Cache",
+        "checkpoints": "load save CheckpointError doctor",
+        "generation": "generate stream",
+        "tokenizer": "Tokenizer",
+        "quantization": "quantize",
+    },
+    modules="ablate blocks corpora lens ops report tasks train viz widgets",
+)

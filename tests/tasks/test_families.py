@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from tasks.oracles import follower
 
 from zamba_lab import tasks
-from zamba_lab.tasks.task import distinct, follower, power_law_slots
+from zamba_lab.tasks.task import distinct, power_law_slots
 from zamba_lab.tasks.text import START, name_kinds
 from zamba_lab.tasks.tracking import elements, products
 

@@ -17,32 +17,21 @@ Read in this order:
     command.py       `zamba-lab ablate`
 """
 
-from importlib import import_module
+from zamba_lab.lazy import lazy
 
-_HOME = {
-    "study": ("Study", "Claim", "read_study"),
-    "arms": ("AXES", "Arm"),
-    "matching": ("Match", "match"),
-    "cell": ("Cell", "run_cell"),
-    "store": ("Store",),
-    "planning": ("Plan", "plan", "stored", "load_trained"),
-    "runner": ("run", "SweepStopped"),
-    "live": ("Live", "Quiet"),
-    "cluster": ("run_on_ray",),
-    "verdicts": ("by_arm", "outcomes", "contrasts", "claim_results"),
-    "reporting": ("report", "Report"),
-}
-_MODULE = {name: module for module, names in _HOME.items() for name in names}
-__all__ = list(_MODULE)
-
-
-def __getattr__(name: str):
-    if name not in _MODULE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULE])
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "study": "Study Claim read_study",
+        "arms": "AXES Arm",
+        "matching": "Match match",
+        "cell": "Cell run_cell",
+        "store": "Store",
+        "planning": "Plan plan stored load_trained",
+        "runner": "run SweepStopped",
+        "live": "Live Quiet",
+        "cluster": "run_on_ray",
+        "verdicts": "by_arm outcomes contrasts claim_results",
+        "reporting": "report Report",
+    },
+)

@@ -12,36 +12,11 @@ Read in this order:
     recall.py        associative recall and its variants, induction, needle
     mad.py           the tasks of MAD;  copying.py copying, and what stood where
     tracking.py      word problems of groups, brackets;  text.py real text
-    checks.py        guessing and shortcuts: what a score has to beat
 
+That every task can be answered, and by nothing cheaper, is tested: tests/tasks/oracles.py and shortcuts.py.
 The control that must pass before a study on recall means anything is recipes/positive_control.py.
 """
 
-from importlib import import_module
+from zamba_lab.lazy import lazy
 
-_HOME = {
-    "Task": "task",
-    "Batch": "task",
-    "Accuracy": "task",
-    "accuracy": "task",
-    "losses": "task",
-    "IGNORE": "task",
-    "get": "catalogue",
-    "names": "catalogue",
-    "SIZES": "catalogue",
-    "shortcuts": "checks",
-    "guessing": "checks",
-    "unbound": "checks",
-}
-__all__ = list(_HOME)
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__all__, __getattr__, __dir__ = lazy(__name__, {"task": "Task Batch Accuracy accuracy losses IGNORE", "catalogue": "get names SIZES"})

@@ -67,10 +67,6 @@ class Copying(Task):
         coming = np.take_along_axis(text, np.clip(back + 1, 0, self.longest - 1), axis=1)
         return ids, np.where((at >= size) & (back < size - 1), coming, IGNORE)
 
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        size = (ids == self.symbols).argmax(1)[:, None]
-        return np.take_along_axis(ids, np.clip(np.arange(ids.shape[1])[None] - size, 0, None), axis=1)
-
     def word(self, token: int) -> str:
         return ("again", "")[token - self.symbols] if token >= self.symbols else chr(97 + token) if self.symbols <= 26 else str(token)
 
@@ -126,13 +122,6 @@ class SelectiveCopying(Task):
         ids[:, self.context] = again
         labels[:, self.context + 1 :] = symbols
         return ids, labels
-
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        is_blank = ids[:, : self.context] == self.vocab_size - 2
-        inside = np.take_along_axis(ids[:, : self.context], np.argsort(is_blank, axis=1, kind="stable"), axis=1)
-        predictions = np.zeros_like(ids)
-        predictions[:, self.context + 1 :] = inside[:, : self.copied]
-        return predictions
 
     def word(self, token: int) -> str:
         return ("·", "again")[token - self.vocab_size + 2] if token >= self.vocab_size - 2 else str(token)
@@ -198,13 +187,6 @@ class NGramRetrieval(Task):
         windows = np.lib.stride_tricks.sliding_window_view(text, self.query, axis=1)
         return (windows == query[:, None]).all(2)
 
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        text, start = ids[:, : self.string], self.string + 1
-        after = self.matches(text, ids[:, start : start + self.query]).argmax(1)[:, None] + self.query + np.arange(self.answer)
-        predictions = np.zeros_like(ids)
-        predictions[:, self.string + self.query :] = np.take_along_axis(text, np.minimum(after, self.string - 1), axis=1)
-        return predictions
-
     def word(self, token: int) -> str:
         return "?" if token == self.symbols else chr(97 + token) if self.symbols <= 26 else str(token)
 
@@ -243,11 +225,6 @@ class PositionRetrieval(Task):
         labels = np.full_like(ids, IGNORE)
         labels[:, -1:] = at + self.symbols
         return ids, labels
-
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        predictions = np.zeros_like(ids)
-        predictions[:, -1] = (ids[:, :-1] == ids[:, -1:]).argmax(1) + self.symbols
-        return predictions
 
     def word(self, token: int) -> str:
         return str(token) if token < self.symbols else f"@{token - self.symbols}"

@@ -136,25 +136,6 @@ class FuzzyRecall(Task):
         labels[row[is_asked], place[is_asked] - 1] = tokens[row[is_asked], at[is_asked]]
         return ids, labels
 
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        return np.stack([self.recall(row) for row in ids.tolist()])
-
-    def recall(self, row: list[int]) -> np.ndarray:
-        """One sequence read token by token: its pairs so far, the key at hand and how much of its value has come."""
-        known: dict[tuple[int, ...], list[int]] = {}
-        predictions, key, value = [], (), []
-        for token in row:
-            if token < self.keys:
-                if value:
-                    known.setdefault(key, value)
-                    key, value = (), []
-                key += (token,)
-            else:
-                value = value + [token]
-            stored = known.get(key, [])
-            predictions.append(stored[len(value)] if len(value) < len(stored) else 0)
-        return np.array(predictions)
-
     def word(self, token: int) -> str:
         return f"k{token}" if token < self.keys else f"v{token - self.keys}"
 
@@ -202,9 +183,6 @@ class Compression(Task):
         labels[:, self.content + 1 :] = np.take_along_axis(text, places, axis=1)
         return ids, labels
 
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(ids, np.clip(ids - self.symbols - 1, 0, None), axis=1)
-
     def word(self, token: int) -> str:
         return str(token) if token < self.symbols else "end" if token == self.symbols else f"@{token - self.symbols - 1}"
 
@@ -245,11 +223,6 @@ class Memorization(Task):
         ids, labels = np.full((n, self.length), self.vocab_size - 1), np.full((n, self.length), IGNORE)
         ids[:, 0::2], labels[:, 1::2] = keys, facts_of(self.facts_seed, self.keys)[keys]
         return ids, labels
-
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        known = np.append(facts_of(self.facts_seed, self.keys), 0)
-        before = np.concatenate([np.full((len(ids), 1), self.keys), ids[:, :-1]], axis=1)
-        return known[np.minimum(before, self.keys)]
 
     def word(self, token: int) -> str:
         return "?" if token == self.vocab_size - 1 else f"k{token}" if token < self.keys else f"v{token - self.keys}"

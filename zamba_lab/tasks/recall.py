@@ -121,8 +121,6 @@ class CompositionalMQAR(Task):
     length: int
     kv: int
 
-    KEY_TOKENS = 2
-
     def check(self) -> None:
         rule(isqrt(self.kv) ** 2 == self.kv, f"kv must be a square, the keys are a grid: got {self.kv}")
         rule(6 * self.kv <= self.length, f"pairs and queries take 6 * kv tokens: got kv={self.kv}, length={self.length}")

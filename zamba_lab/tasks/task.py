@@ -41,8 +41,8 @@ class Accuracy(NamedTuple):
 class Task(ABC):
     """Base of all tasks. Each also has `vocab_size` and `length`, as fields or as what follows from its fields.
 
-    A subclass gives `rows`, `answers` and `word`, `solve` where it is no recall, and raises ValueError in `check` if its fields do not
-    fit. It adds 1 to VERSION when its sequences change, so that results of the old ones are not taken for the new ones.
+    A subclass gives `rows`, `answers` and `word`, and raises ValueError in `check` if its fields do not fit. It adds 1 to VERSION when
+    its sequences change, so that results of the old ones are not taken for the new ones.
     """
 
     name: str
@@ -50,8 +50,6 @@ class Task(ABC):
     held_out: bool = False  # which of the two streams; `unseen()` changes it
 
     VERSION: ClassVar[int] = 1
-    SOLVABLE: ClassVar[bool] = True  # whether the past decides the answer
-    KEY_TOKENS: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -65,13 +63,6 @@ class Task(ABC):
     @abstractmethod
     def rows(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         """n candidate sequences: ids and labels, (n, l) int64. A row that asks nothing is drawn again."""
-
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        """The oracle: (n, l) ids -> (n, l) predictions, right wherever something is asked; position t from ids[:t + 1] alone.
-
-        As it is here, it answers recall: what followed the key of KEY_TOKENS tokens when it last stood in the sequence.
-        """
-        return follower(ids, self.KEY_TOKENS)
 
     @property
     @abstractmethod
@@ -93,7 +84,7 @@ class Task(ABC):
     @property
     def plateau(self) -> float | None:
         """The accuracy of guessing among the answers the sequence has shown so far: it was seen and not bound. None: no level
-        worth a line of its own (`checks.unbound` measures it anywhere)."""
+        worth a line of its own."""
         return None
 
     @property
@@ -135,10 +126,6 @@ class Task(ABC):
     def kept_back(self, ids: np.ndarray) -> np.ndarray:
         """Whether each sequence is one of those never trained on, (n,) bool."""
         return hashes(ids) % HELD_OUT == 0
-
-    def oracle(self, ids: Tensor) -> Tensor:
-        """Predictions (n, l) that are right wherever something is asked."""
-        return torch.from_numpy(self.solve(ids.numpy()))
 
     def slices(self, ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Kinds of asked positions worth a number of their own: name -> (n, l) bool. Most tasks have none."""
@@ -210,20 +197,3 @@ def power_law_slots(rng: np.random.Generator, n: int, count: int, slots: int, po
     """
     times = rng.exponential(size=(n, slots)) / np.arange(1, slots + 1) ** (power - 1.0)
     return rng.permuted(times.argsort(axis=1)[:, :count], axis=1)
-
-
-def follower(ids: np.ndarray, width: int = 1) -> np.ndarray:
-    """For each position the token after the last earlier place where the `width` tokens up to it stood; 0 if there is none.
-
-    (n, l) -> (n, l). This is what recall asks for: see the key, say what followed it.
-    """
-    n, l = ids.shape
-    next_tokens = np.zeros_like(ids)
-    code = ids.copy()
-    for back in range(1, width):
-        code[:, back:] = code[:, back:] + ids[:, :-back] * (int(ids.max()) + 1) ** back
-    for t in range(width, l):
-        same = code[:, width - 1 : t] == code[:, t : t + 1]  # (n, t - width + 1)
-        last = same.shape[1] - 1 - same[:, ::-1].argmax(1)
-        next_tokens[:, t] = np.where(same.any(1), ids[np.arange(n), last + width], 0)
-    return next_tokens

@@ -50,17 +50,6 @@ class WordProblem(Task):
             labels[:, t] = state = table[state, ids[:, t]]
         return ids, labels
 
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        """By carrying points along, without the table of products."""
-        moves = elements(self.group)
-        number = {tuple(move): k for k, move in enumerate(moves.tolist())}
-        points = np.broadcast_to(np.arange(moves.shape[1]), (len(ids), moves.shape[1]))
-        predictions = []
-        for t in range(ids.shape[1]):
-            points = np.take_along_axis(moves[ids[:, t]], points, axis=1)
-            predictions.append([number[tuple(row)] for row in points.tolist()])
-        return np.array(predictions).T
-
     def word(self, token: int) -> str:
         return str(token) if self.group[0] == "Z" else "".join(str(k + 1) for k in elements(self.group)[token])
 
@@ -142,16 +131,6 @@ class Dyck(Task):
             asked = ~opens & (level > 0) & (t - since[row, level] >= self.reach)
             labels[:, t] = np.where(asked, self.kinds + kind[row, level], IGNORE)
         return ids, labels
-
-    def solve(self, ids: np.ndarray) -> np.ndarray:
-        return np.array([self.innermost(row) for row in ids.tolist()])
-
-    def innermost(self, row: list[int]) -> list[int]:
-        open_, predictions = [], []
-        for token in row:
-            open_ = open_ + [token] if token < self.kinds else open_[:-1]
-            predictions.append(self.kinds + open_[-1] if open_ else 0)
-        return predictions
 
     def word(self, token: int) -> str:
         kind = token % self.kinds

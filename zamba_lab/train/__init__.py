@@ -15,39 +15,18 @@ Read in this order:
 Tensor- and context-parallel training are out of scope.
 """
 
-from importlib import import_module
+from zamba_lab.lazy import lazy
 
-_HOME = {
-    "train": "loop",
-    "TrainConfig": "config",
-    "annealing": "config",
-    "Mixture": "mixture",
-    "Labelled": "mixture",
-    "REPLAY": "mixture",
-    "Schedule": "schedules",
-    "Constant": "schedules",
-    "Linear": "schedules",
-    "Cosine": "schedules",
-    "WSD": "schedules",
-    "Exponential": "schedules",
-    "read_metrics": "metrics",
-    "tensorboard": "writers",
-    "trackio": "writers",
-    "wandb": "writers",
-    "from_torchrun": "distributed",
-    "save_sharded": "distributed",
-    "load_sharded": "distributed",
-    "packed_bits_per_byte": "batches",
-}
-__all__ = list(_HOME)
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "loop": "train",
+        "config": "TrainConfig annealing",
+        "mixture": "Mixture Labelled REPLAY",
+        "schedules": "Schedule Constant Linear Cosine WSD Exponential",
+        "metrics": "read_metrics",
+        "writers": "tensorboard trackio wandb",
+        "distributed": "from_torchrun save_sharded load_sharded",
+        "batches": "packed_bits_per_byte",
+    },
+)
