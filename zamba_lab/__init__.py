@@ -25,6 +25,7 @@ __all__, __getattr__, __dir__ = lazy(
         "cache": "Cache",
         "checkpoints": "load save CheckpointError doctor",
         "generation": "generate stream",
+        "prefixes": "PrefixStore",
         "tokenizer": "Tokenizer",
         "quantization": "quantize",
     },

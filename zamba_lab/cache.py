@@ -7,10 +7,14 @@ carries besides the keys and values of its own invocation. A shared block's *wei
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from zamba_lab import cache_file
 
 
 class KVBuffer:
@@ -96,30 +100,71 @@ class LayerCache:
         return LayerCache(conv, ssm, k, v)
 
 
+class Origin:
+    """The model that made a cache, for `Cache.save`. Copies of the cache have the same; a pickled cache has none."""
+
+    def __init__(self, model: Any):
+        self.model = model
+
+    def __deepcopy__(self, memo: dict) -> Origin:
+        return self
+
+    def __reduce__(self):
+        return Origin, (None,)
+
+
 @dataclass(frozen=True)
 class Cache:
     """The model's. `layers[i]` is depth i; `length` counts positions held, padding included.
 
-    mask: (b, length) bool, False at padding; None if there never was padding.
+    mask: (b, length) bool, False at padding; None if there never was padding. tokens: (b, length) ids that were read, and
+    origin: the model that read them; None where they are not known, as of a compiled model.
     """
 
     layers: tuple[LayerCache, ...]
     length: int
     batch: int
     mask: Tensor | None = None
+    tokens: Tensor | None = None
+    origin: Origin | None = field(default=None, repr=False, compare=False)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of every tensor held, without the unused end of buffers."""
+        """Bytes of states, keys, values and mask, without the unused end of buffers; token ids are not counted."""
         return sum(t.nbytes for layer in self.layers for t in layer.tensors().values()) + (0 if self.mask is None else self.mask.nbytes)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Cache:
         """The cache with `function` applied to each tensor that has the batch first: `cache.map(lambda t: t[:1])`."""
         layers = tuple(layer.map(function) for layer in self.layers)
         mask = None if self.mask is None else function(self.mask)
+        tokens = None if self.tokens is None else function(self.tokens).to(self.tokens.dtype)  # ids under `lambda t: t.half()`, too
         batch = next((len(t) for layer in layers for t in layer.tensors().values()), self.batch)
-        return Cache(layers, self.length, batch, mask)
+        return Cache(layers, self.length, batch, mask, tokens, self.origin)
 
     def clone(self) -> Cache:
         """A copy that shares no memory with this one."""
         return self.map(lambda t: t.clone())
+
+    def save(self, path: str | Path, model: Any = None) -> Path:
+        """Write the cache as safetensors, with hashes of the model's weights and of the tokens, its config and dtype. Returns the path.
+
+        The weights are read for their hash as they are now: save before they are trained on. model: the one that made this
+        cache; only needed where the cache does not know it. Raises ValueError there, and OSError if there is no room.
+        """
+        model = model or (self.origin and self.origin.model)
+        if model is None:
+            raise ValueError("this cache does not know the model that made it: give it, cache.save(path, model)")
+        tensors = {f"{i}.{name}": t for i, layer in enumerate(self.layers) for name, t in layer.tensors().items()}
+        also = {name: t for name in ("mask", "tokens") if (t := getattr(self, name)) is not None}
+        return cache_file.save(path, tensors | also, self.length, self.batch, model)
+
+    @staticmethod
+    def load(path: str | Path, model: Any) -> Cache:
+        """A saved cache, bit by bit, on the model's device, to go on from as if the model had just read the tokens.
+
+        Raises ValueError if the file is not whole, or of another config, dtype or weights than the model's.
+        """
+        tensors, length, batch = cache_file.load(path, model)
+        part = tensors.get
+        layers = (LayerCache(part(f"{i}.conv"), part(f"{i}.ssm"), part(f"{i}.k"), part(f"{i}.v")) for i in range(model.config.n_layers))
+        return Cache(tuple(layers), length, batch, part("mask"), part("tokens"), Origin(model))

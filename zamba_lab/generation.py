@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zamba_lab.cache import Cache
 from zamba_lab.decoder import Decoder, serves
 from zamba_lab.model import Zamba, check_tokens
 
@@ -24,6 +25,7 @@ def generate(
     mask: Tensor | None = None,
     stop: Iterable[int] = (),
     seed: int | None = None,
+    cache: Cache | None = None,
 ) -> Tensor:
     """Continue each prompt. A model whose rows outnumber its tokenizer's pieces never writes an id beyond those.
 
@@ -37,10 +39,11 @@ def generate(
         mask: (b, l), 1 at tokens, 0 at padding.
         stop: token ids that end a row; such a row is filled up with its stop token. Generation ends when all have.
         seed: of the draws; None draws from torch's global generator.
+        cache: of what was read before the prompts, which stays as it is: a saved state, or one of a `PrefixStore`.
 
     Returns: (b, n) new tokens, n <= max_new_tokens. Raises ValueError if an argument breaks a rule.
     """
-    tokens = list(stream(model, ids, max_new_tokens, temperature, top_k, top_p, min_p, mask, stop, seed))
+    tokens = list(stream(model, ids, max_new_tokens, temperature, top_k, top_p, min_p, mask, stop, seed, cache))
     return torch.stack(tokens, dim=1) if tokens else ids[:, :0].clone()
 
 
@@ -55,6 +58,7 @@ def stream(
     mask: Tensor | None = None,
     stop: Iterable[int] = (),
     seed: int | None = None,
+    cache: Cache | None = None,
 ) -> Iterator[Tensor]:
     """The tokens of `generate` one by one, (b,) each. Arguments are checked when called, not at the first token.
 
@@ -62,19 +66,19 @@ def stream(
     """
     check_sampling(max_new_tokens, temperature, top_k, top_p, min_p, seed)
     stop = check_stop(stop, model.config.vocab_size)
-    check_tokens(ids, mask, None, model.config.vocab_size)
+    check_tokens(ids, mask, cache, model.config.vocab_size)
     generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
-    steps = _steps(model, ids, mask, max_new_tokens, stop, (temperature, top_k, top_p, min_p, generator))
+    steps = _steps(model, ids, mask, cache, max_new_tokens, stop, (temperature, top_k, top_p, min_p, generator))
     return (token.clone() for token in steps)  # ordinary tensors, not of inference mode, and the caller's own
 
 
 @torch.inference_mode()
-def _steps(model: Zamba, ids: Tensor, mask: Tensor | None, count: int, stop: tuple[int, ...], how) -> Iterator[Tensor]:
-    stops, ended, decoder, cache, token = ids.new_tensor(stop), None, None, None, ids[:, -1]
+def _steps(model: Zamba, ids: Tensor, mask: Tensor | None, cache: Cache | None, count: int, stop: tuple[int, ...], how) -> Iterator[Tensor]:
+    stops, ended, decoder, token = ids.new_tensor(stop), None, None, ids[:, -1]
     pieces = min(model.config.vocab_size, getattr(model.tokenizer, "vocab_size", model.config.vocab_size))
     for i in range(count):
         if i == 0:
-            logits, cache = model.extend(ids, None, mask, last_only=True)
+            logits, cache = model.extend(ids, cache, mask, last_only=True)
             decoder = Decoder(model, cache) if type(model) is Zamba and serves(model, len(ids)) else None
         elif decoder is not None:
             logits = decoder.step(token)[:, None]

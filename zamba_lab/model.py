@@ -30,7 +30,7 @@ from zamba_lab.blocks.init import initialise
 from zamba_lab.blocks.inputs import check_targets, check_tokens, last_real, last_tokens_lie_within, real_positions
 from zamba_lab.blocks.linear import Embedding, Linear
 from zamba_lab.blocks.norm import RMSNorm
-from zamba_lab.cache import Cache, LayerCache
+from zamba_lab.cache import Cache, LayerCache, Origin
 from zamba_lab.config import ZambaConfig
 from zamba_lab.ops.attention import angles, visible_keys
 from zamba_lab.ops.loss import in_pieces, loss_in_pieces, summed_loss
@@ -132,7 +132,15 @@ class Zamba(nn.Module):
             x, carried = run(at("resid_in", x), block, ctx, past.layers[i], at)
             x = at("resid_out", x)
             layers.append(carried)
-        return x, replace(past, layers=tuple(layers))
+        return x, replace(past, layers=tuple(layers), **self.source(ids, cache))
+
+    def source(self, ids: Tensor, cache: Cache | None) -> dict:
+        """What the extended cache remembers of where it comes from; nothing in a compiled model, whose shapes it would change."""
+        known = not torch.compiler.is_compiling() and (cache is None or cache.tokens is not None or cache.length == 0)
+        if not known:
+            return dict(tokens=None, origin=None)
+        past = None if cache is None else cache.tokens
+        return dict(tokens=ids.clone() if past is None else torch.cat([past, ids], dim=1), origin=Origin(self))
 
     def blocks_by_depth(self) -> list[SharedBlock | None]:
         """The shared block that runs before each depth's mixer, or None."""

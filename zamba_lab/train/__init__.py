@@ -10,6 +10,7 @@ Read in this order:
     checks.py        what must hold before the first step;  lock.py the folder's lock and Ctrl-C
     metrics.py       the rows as parquet;  writers.py TensorBoard and others
     distributed.py   one process, or many (DDP, FSDP2)
+    initial_state.py a state as a soft prompt, with the weights frozen
     command.py       `zamba-lab train`
 
 Tensor- and context-parallel training are out of scope.
@@ -27,6 +28,7 @@ __all__, __getattr__, __dir__ = lazy(
         "metrics": "read_metrics",
         "writers": "tensorboard trackio wandb",
         "distributed": "from_torchrun save_sharded load_sharded",
+        "initial_state": "fit_state",
         "batches": "packed_bits_per_byte",
     },
 )
