@@ -6,7 +6,8 @@ layer, the same for every text. It costs no position and no time, and is saved a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -58,9 +59,7 @@ def fit_state(
         raise ValueError(f"a fit starts from one row that has read no tokens: got {start.batch} rows and {start.length} tokens")
     states = [layer.ssm.detach().clone().requires_grad_() for layer in start.layers if layer.ssm is not None]
     optimiser, losses = torch.optim.Adam(states, lr), []
-    asked = [p for p in model.parameters() if p.requires_grad]
-    model.requires_grad_(False)
-    try:
+    with frozen(model):
         with torch.no_grad():
             said = None if prompt is None else model.extend(prompt)[1]
         for batch in tqdm(batches, desc="fitting the state", unit="batch", disable=not progress):
@@ -71,10 +70,19 @@ def fit_state(
             loss.backward()
             optimiser.step()
             losses.append(loss.item())
+    return _rows(model, [state.detach() for state in states], 1), losses
+
+
+@contextmanager
+def frozen(model: Zamba) -> Iterator[None]:
+    """Without gradients of the model's weights; afterwards they are asked for as before."""
+    asked = [p for p in model.parameters() if p.requires_grad]
+    model.requires_grad_(False)
+    try:
+        yield
     finally:
         for p in asked:
             p.requires_grad_(True)
-    return _rows(model, [state.detach() for state in states], 1), losses
 
 
 def _loss(model: Zamba, batch: Tensor | tuple[Tensor, Tensor], said: Cache | None, states: list[Tensor]) -> Tensor:
