@@ -16,7 +16,7 @@ ROWS = (
     ("lazy", "resources", "version", "yaml_file", "writing"),
     ("cache_file",),
     ("config", "trace", "cache", "native"),
-    ("ops",),
+    ("ops", "accounting"),
     ("blocks",),
     ("model", "tokenizer", "decoder"),
     ("checkpoints", "generation", "prefixes", "quantization"),

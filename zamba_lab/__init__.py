@@ -28,6 +28,7 @@ __all__, __getattr__, __dir__ = lazy(
         "prefixes": "PrefixStore",
         "tokenizer": "Tokenizer",
         "quantization": "quantize",
+        "accounting": "cost",
     },
     modules="ablate blocks corpora lens ops report tasks train viz widgets",
 )

@@ -1,31 +1,88 @@
-"""Smaller weights for inference: int8 with a scale for each row."""
+"""Smaller weights for inference: matrices of 8 or 4 bits, rounded to the nearest, nothing calibrated on data."""
 
-from torch import nn
+from __future__ import annotations
 
-from zamba_lab.blocks.linear import Embedding, Linear
+from collections.abc import Iterable
+
+import torch
+
+from zamba_lab.accounting import GROUPS, KEEP, group_of
+from zamba_lab.blocks.int4 import Int4Embedding, Int4Linear, why_not_packed
+from zamba_lab.blocks.linear import Embedding, Int8Embedding, Int8Linear, Linear
+from zamba_lab.model import Zamba
+
+PARTS = ("embedding", "head", "mixers", "transformer layers", "shared blocks", "adapters", "links")
+# What stays as it is, and why. The first three are parts that `keep` names; the rest is never rounded.
+STAYS = {
+    "embedding": "every token is one of its rows, and as a tied head it sets small differences between logits",
+    "head": "its rounding is that of the logits",
+    "adapters": "few weights, of low rank, that tell the invocations of a shared block apart",
+    "A_log": "a decay of 0.999 a token forgets in 1,000 tokens: an error in it grows with the context",
+    "dt_bias": "as A_log",
+    "D": "a number a head",
+    "conv_weight": "four taps a channel",
+    "conv_bias": "a number a channel",
+    "norm": "a number a channel",
+    "bias": "a number a row",
+    "x_proj": "Mamba-1: what dt, B and C come from, a few columns",
+    "dt_proj": "as x_proj",
+}
 
 
-def quantize(model: nn.Module, kind: str = "int8", embeddings: bool = True) -> nn.Module:
-    """Round the weight matrices of a model to int8, in place: half of bfloat16's bytes, so decoding reads half.
+def quantize(model: Zamba, bits: int = 8, group_size: int = 64, keep: Iterable[str] = KEEP) -> Zamba:
+    """Round the weight matrices of a model to 8 or 4 bits, in place; a shared block's once.
 
-    Every row of a matrix is scaled so that its largest weight is 127, and rounded: a weight moves by at most 1/254 of
-    its row's largest. Activations, norms, convolutions and the SSM's own parameters stay as they are, and sums are
-    float32. Nothing is calibrated on data. What this does to a model's text is for its evaluation to say: on
-    zamba2-nano the tests hold the change of the logits. The gain is in decoding; with more than 8 rows at a time
-    (prefill, training) each matrix is written out in full before its product.
+    8 bits: a float32 scale for each row; native, in every dtype. 4 bits: a bfloat16 scale and offset for each group of a row; products
+    are torch's packed int4 kernel for the CPU, in bfloat16 and for few rows, as in decoding. Elsewhere a matrix is
+    written out before its product, which saves memory and no time: `why_slow` says so. Sums are float32.
 
     Args:
-        model: changed and returned; it can run and generate, but neither be saved nor train its matrices.
-        kind: "int8", the only one there is.
-        embeddings: the embedding, and with it a tied head, too. An untied head is a matrix as any other.
+        model: changed and returned; it can run, generate and be saved, but not train its matrices.
+        bits: 8 or 4.
+        group_size: for 4 bits, weights of a row with one scale: 32, 64, 128 or 256. Where it does not divide a row the most
+            that does is taken; a matrix narrower than 32, or that no number divides, stays as it is.
+        keep: parts that stay as they are, of PARTS; STAYS says why the default ones do. () rounds every matrix.
 
-    Raises ValueError if kind is another.
+    Raises ValueError if an argument is another, or the model is quantised already.
     """
-    if kind != "int8":
-        raise ValueError(f"kind must be 'int8': got {kind!r}")
-    kinds = (Linear, Embedding) if embeddings else (Linear,)
-    for module in list(model.modules()):
+    keep = tuple(keep)
+    if bits not in (8, 4) or group_size not in GROUPS:
+        raise ValueError(f"bits must be 8 or 4 and group_size one of {', '.join(map(str, GROUPS))}: got {bits!r} and {group_size!r}")
+    if unknown := set(keep) - set(PARTS):
+        raise ValueError(f"keep names parts of {', '.join(PARTS)}: got {', '.join(map(repr, sorted(unknown)))}")
+    if quantised := getattr(model, "quantization", None):
+        raise ValueError(f"the model is quantised already, to {quantised['bits']} bits: load it again to round it otherwise")
+    for path, module in list(model.named_modules()):
         for name, child in list(module.named_children()):
-            if type(child) in kinds:
-                setattr(module, name, child.int8())
+            if type(child) in (Linear, Embedding) and part_of(f"{path}.{name}".strip(".")) not in keep:
+                setattr(module, name, _rounded(child, bits, group_size))
+    model.quantization = {"bits": bits, "group_size": group_size, "keep": list(keep)}
     return model
+
+
+def _rounded(matrix: Linear | Embedding, bits: int, group_size: int):
+    if bits == 8:
+        return matrix.int8()
+    group = group_of(matrix.weight.shape[1], group_size)
+    if group is None:
+        return matrix
+    return Int4Embedding(matrix.weight, group) if isinstance(matrix, Embedding) else Int4Linear(matrix.weight, matrix.bias, group)
+
+
+def part_of(path: str) -> str:
+    """The part, of PARTS, that a matrix belongs to."""
+    names = path.split(".")
+    inside = {"embedding": "embedding", "head": "head", "adapters": "adapters", "link": "links", "shared_blocks": "shared blocks"}
+    return next((inside[name] for name in names if name in inside), "mixers" if "mamba" in names else "transformer layers")
+
+
+def why_slow(model: Zamba) -> str | None:
+    """Why decoding with a quantised model is not faster than without, here and in its dtype; None if there is no such reason."""
+    if getattr(model, "quantization", {}).get("bits") != 4:
+        return None
+    weight = model.final_norm.weight
+    return why_not_packed(torch.empty(0, dtype=weight.dtype, device=weight.device))
+
+
+def is_quantised(model: Zamba) -> bool:
+    return any(isinstance(m, Int8Linear | Int8Embedding | Int4Linear | Int4Embedding) for m in model.modules())

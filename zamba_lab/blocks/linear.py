@@ -27,7 +27,15 @@ class Embedding(nn.Embedding):
         return Int8Embedding(self.weight)
 
 
-class Int8Matrix(nn.Module):
+class Quantised(nn.Module):
+    """A matrix of few bits, as buffers."""
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        """The matrix it stands for, (out, in)."""
+        raise NotImplementedError
+
+
+class Int8Matrix(Quantised):
     """A matrix as int8 with a float32 scale for each row, as buffers: nothing to train.
 
     Moving the module to another dtype (`model.float()`) changes the type of its results, not what it holds.
@@ -46,6 +54,9 @@ class Int8Matrix(nn.Module):
     @property
     def scale(self) -> Tensor:
         return self.scale_bits.view(torch.float32)
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        return dequantised(self.values, self.scale, dtype)
 
 
 class Int8Linear(Int8Matrix):
@@ -75,4 +86,4 @@ class Int8Embedding(Int8Matrix):
         return linear_int8(x, self.values, self.scale)
 
 
-AnyMatrix = Linear | Embedding | Int8Matrix
+AnyMatrix = Linear | Embedding | Quantised

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from zamba_lab.blocks.linear import AnyMatrix, Int8Matrix
+from zamba_lab.blocks.linear import AnyMatrix, Quantised
 from zamba_lab.blocks.mamba2 import GATED_NORM_EPS
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.lens.passes import run, token_positions, tokens_first
@@ -233,7 +233,7 @@ def norm_factor(norm: RMSNorm, x: Tensor) -> Tensor:
 
 
 def weight_and_bias(linear: AnyMatrix) -> tuple[Tensor, Tensor]:
-    """The matrix (out, in) and bias (out,) of a linear layer or embedding, of full or int8 weights; zeros if it has no bias."""
-    weight = dequantised(linear.values, linear.scale, torch.float32) if isinstance(linear, Int8Matrix) else widened(linear.weight.detach())
+    """The matrix (out, in) and bias (out,) of a linear layer or embedding, quantised or not; zeros if it has no bias."""
+    weight = linear.matrix(torch.float32) if isinstance(linear, Quantised) else widened(linear.weight.detach())
     bias = getattr(linear, "bias", None)
     return weight, weight.new_zeros(len(weight)) if bias is None else widened(bias.detach())
