@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from harness import interleaved
 
-from zamba_lab.config import ZambaConfig, cost
+from zamba_lab import accounting
+from zamba_lab.config import ZambaConfig
 from zamba_lab.ops.linear import linear
 
 GEMM = (512, 2560, 10448)  # 512 tokens through the first product of a Zamba2-2.7B mixer
@@ -99,11 +100,7 @@ def bytes_per_token(c: ZambaConfig, context: int, dtype: torch.dtype) -> int:
     A shared block is counted at every invocation: between two of them a pass reads more than a cache holds. States and
     convolution inputs are read and written, keys and values of `context` positions read.
     """
-    mixers = c.n_layers * (cost.mixer_params(c) + c.d_model)
-    block = cost.attention_params(c) + cost.mlp_params(c) + c.d_attn + c.d_model
-    invocations = c.n_invocations * (block + cost.adapter_params(c) + c.d_model**2)
-    weights = dtype.itemsize * (mixers + invocations + c.vocab_size * c.d_model + c.d_model)
-    return weights + c.cache_bytes(context, dtype=dtype) + c.cache_bytes(0, dtype=dtype)
+    return accounting.cost(c, context, dtype).traffic
 
 
 def kv_bytes_per_position(c: ZambaConfig, dtype: torch.dtype) -> int:

@@ -57,13 +57,9 @@ def test_weight_traffic_is_what_a_decoded_token_reads(config, monkeypatch):
     read = 0
     model.extend(random_ids(config, b=1, l=1), cache)
     assert read == sum(m.read * m.out * m.width for m in matrices(config))
-    assert sum(m.stored * m.out * m.width for m in matrices(config)) == sum(
-        module.weight.numel()
-        for module in model.modules()
-        if isinstance(module, Linear | Embedding) and module is not (config.tie_embeddings or model.embedding)
-    )
-    small = [p.numel() for p in model.parameters()]
-    assert cost(config, 1, torch.float32).weight_traffic >= 4 * read and sum(small) == config.n_params
+    stored = sum(module.weight.numel() for module in model.modules() if isinstance(module, Linear | Embedding))
+    assert stored == sum(m.stored * m.out * m.width for m in matrices(config))
+    assert cost(config, 1, torch.float32).weight_traffic >= 4 * read
 
 
 @pytest.mark.parametrize("variant", ["transformer", "transformer, grouped queries, no rope"])

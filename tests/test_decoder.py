@@ -69,7 +69,7 @@ def test_every_batch_up_to_eight_rows_is_decoded(name, batch):
 
 @pytest.mark.parametrize("name", ["base", "mamba1", "untied", "biases"])
 def test_int8_weights_are_decoded(name):
-    assert_close(zl.quantize(make_model(VARIANTS[name]).float(), "int8"), random_ids(VARIANTS[name], b=2, l=9))
+    assert_close(zl.quantize(make_model(VARIANTS[name]).float(), keep=()), random_ids(VARIANTS[name], b=2, l=9))
 
 
 @pytest.mark.parametrize("config", [replace(BASE, norm_eps=1), replace(BASE, dt_min=1), replace(BASE, mixer="mamba1", dt_min=1)])

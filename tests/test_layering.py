@@ -18,8 +18,8 @@ ROWS = (
     ("config", "trace", "cache", "native"),
     ("ops", "accounting"),
     ("blocks",),
-    ("model", "tokenizer", "decoder"),
-    ("checkpoints", "generation", "prefixes", "quantization"),
+    ("model", "tokenizer", "decoder", "quantization"),
+    ("checkpoints", "generation", "prefixes"),
     ("lens", "corpora", "evaluate"),
     ("tasks",),  # its text is a corpus
     ("train",),

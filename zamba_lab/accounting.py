@@ -59,8 +59,7 @@ class Dense:
     def n_params(self) -> int:
         matrices = sum(m.stored * m.out * m.width for m in dense_matrices(self))
         norms = self.n_layers * (2 * self.d_model if self.norms is None else self.norms)
-        embedding = 0 if self.tie_embeddings else self.vocab_size * self.d_model
-        return matrices + embedding + norms + (self.final_norm or self.d_model)
+        return matrices + norms + (self.final_norm or self.d_model)
 
     def flops_per_token(self, context: int) -> float:
         """As `ZambaConfig.flops_per_token`."""
@@ -122,9 +121,15 @@ class Matrix(NamedTuple):
     read: int
 
 
+def token_matrices(c: Shape) -> list[Matrix]:
+    """The embedding, of which a token reads one row, counted as none, and the head, which may be the same."""
+    untied = [Matrix("embedding", c.vocab_size, c.d_model, 1, 0), Matrix("head", c.vocab_size, c.d_model, 1, 1)]
+    return [Matrix("embedding", c.vocab_size, c.d_model, 1, 1)] if c.tie_embeddings else untied
+
+
 def dense_matrices(c: Dense) -> list[Matrix]:
-    """All matrices of a dense transformer but an untied embedding, of which a token reads one row."""
-    found = [Matrix("embedding" if c.tie_embeddings else "head", c.vocab_size, c.d_model, 1, 1)]
+    """All matrices of a dense transformer."""
+    found = token_matrices(c)
     for h, kv, d_mlp in zip(c.each("heads"), c.each("kv_heads"), c.each("d_mlp")):
         q, k = h * c.head_dim, kv * c.head_dim
         pairs = (q, c.d_model), (k, c.d_model), (k, c.d_model), (c.d_model, q), (2 * d_mlp, c.d_model), (c.d_model, d_mlp)
@@ -133,11 +138,11 @@ def dense_matrices(c: Dense) -> list[Matrix]:
 
 
 def hybrid_matrices(c: ZambaConfig) -> list[Matrix]:
-    """All matrices of a model of ours but an untied embedding; Mamba-1's small products inside the scan are no matrices here."""
+    """All matrices of a model of ours; Mamba-1's small products inside the scan are no matrices here."""
     d, n, k, kinds = c.d_model, c.n_layers, c.n_invocations, c.n_shared_blocks
     q, kv = c.attn_heads * c.head_dim, c.kv_heads * c.head_dim
     block = (q, c.d_attn), (kv, c.d_attn), (kv, c.d_attn), (d, q), (2 * c.d_mlp, d), (d, c.d_mlp)
-    found = [Matrix("embedding" if c.tie_embeddings else "head", c.vocab_size, d, 1, 1)]
+    found = token_matrices(c)
     if c.mixer == "attention":
         return found + [Matrix("transformer layers", *pair, n, n) for pair in block]
     width = c.d_inner + c.conv_dim + c.ssm_heads if c.mixer == "mamba2" else 2 * c.d_inner

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 
 from zamba_lab.accounting import GROUPS, KEEP, group_of
 from zamba_lab.blocks.int4 import Int4Embedding, Int4Linear, why_not_packed
-from zamba_lab.blocks.linear import Embedding, Int8Embedding, Int8Linear, Linear
-from zamba_lab.model import Zamba
+from zamba_lab.blocks.linear import Embedding, Linear, Quantised
+
+if TYPE_CHECKING:
+    from zamba_lab.model import Zamba
 
 PARTS = ("embedding", "head", "mixers", "transformer layers", "shared blocks", "adapters", "links")
 # What stays as it is, and why. The first three are parts that `keep` names; the rest is never rounded.
@@ -85,4 +88,4 @@ def why_slow(model: Zamba) -> str | None:
 
 
 def is_quantised(model: Zamba) -> bool:
-    return any(isinstance(m, Int8Linear | Int8Embedding | Int4Linear | Int4Embedding) for m in model.modules())
+    return any(isinstance(m, Quantised) for m in model.modules())

@@ -110,7 +110,7 @@ def test_the_first_taps_of_a_text_shorter_than_the_convolution():
 
 def test_int8_weights_and_narrow_types_give_matrices_too():
     model, ids = zl.load(TRAINED), case(TRAINED)[1]
-    assert lens.mixer_matrix(zl.quantize(model, "int8"), ids, 1).error < 1e-4
+    assert lens.mixer_matrix(zl.quantize(model, keep=()), ids, 1).error < 1e-4
     found = lens.mixer_matrix(zl.load(TRAINED, dtype=torch.bfloat16), ids, 1)
     assert found.ssm.dtype == torch.float32 and found.error < 0.05
 

@@ -10,7 +10,7 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from zamba_lab.accounting import PACKED_ROWS
 from zamba_lab.blocks.linear import Quantised

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from zamba_lab.checkpoints import quantised
 from zamba_lab.checkpoints.config_read import original_to_today, read_config
 from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.files import COMPANIONS, CONFIG, DTYPES, PICKLED_SUFFIXES, PROGRESS_ABOVE, TOKENIZERS, Weights, weight_files
@@ -76,17 +77,15 @@ def load(
 def _load(
     folder: Path, files: dict[Path, None] | None, dtype: torch.dtype | None, device: torch.device, dt_min: float, check: bool
 ) -> tuple[Zamba, list[str]]:
-    raw = read_raw(folder)
+    raw, how = quantised.split(read_raw(folder))
     config = read_config(raw)
     config = replace(config, dt_min=dt_min or config.dt_min)
     with _no_collection(), Weights(files or weight_files(folder)) as weights:
-        plan = plan_for(original_to_today(raw)["model_type"], config, weights).check(str(folder))
-        if device.type == "meta":
-            plan.model.to(dtype or _widest(plan, weights))
+        if how is not None:
+            model = quantised.read(config, how, weights, dtype, device, check)
         else:
-            tensors = dict(read_tensors(plan, weights, dtype, device, check))
-            plan.model.load_state_dict(tensors, assign=True)
-    model, notes = plan.model, weights.notes
+            model = _read_full(folder, raw, config, weights, dtype, device, check)
+    notes = weights.notes
     try:
         model.tokenizer = read_tokenizer(folder)
     except ModuleNotFoundError as error:  # the weights are as good without it
@@ -95,6 +94,16 @@ def _load(
     if model.tokenizer_hash:
         check_tokenizer(model, model.tokenizer, f"the tokenizer in {str(folder)!r}")
     return model, notes
+
+
+def _read_full(
+    folder: Path, raw: dict, config: ZambaConfig, weights: Weights, dtype: torch.dtype | None, device: torch.device, check: bool
+) -> Zamba:
+    plan = plan_for(original_to_today(raw)["model_type"], config, weights).check(str(folder))
+    if device.type == "meta":
+        return plan.model.to(dtype or _widest(plan, weights))
+    plan.model.load_state_dict(dict(read_tensors(plan, weights, dtype, device, check)), assign=True)
+    return plan.model
 
 
 def plan_for(model_type: str, config: ZambaConfig, weights: Weights) -> Plan:
@@ -139,7 +148,7 @@ def load_config(source: str | Path) -> ZambaConfig:
     if isinstance(source, str) and source in presets() and source not in SHIPPED:
         return ZambaConfig.preset(source)
     folder, _ = locate(source)
-    return read_whole(folder, lambda: read_config(read_raw(folder)))
+    return read_whole(folder, lambda: read_config(quantised.split(read_raw(folder))[0]))
 
 
 def read_raw(folder: Path) -> dict:

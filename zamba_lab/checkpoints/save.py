@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import Module
 
-from zamba_lab.blocks.linear import Int8Matrix
+from zamba_lab.checkpoints import quantised
 from zamba_lab.checkpoints.binding import Binding, bind
 from zamba_lab.checkpoints.config_write import write_config
 from zamba_lab.checkpoints.files import CONFIG, INDEX, PROGRESS_ABOVE, SINGLE, WRAPPERS, unwrapped
@@ -26,6 +26,7 @@ from zamba_lab.checkpoints.layouts import BY_MODEL_TYPE
 from zamba_lab.checkpoints.load import TOKENIZER_HASH
 from zamba_lab.config import ZambaConfig
 from zamba_lab.model import Zamba
+from zamba_lab.quantization import is_quantised
 
 if TYPE_CHECKING:
     from zamba_lab.tokenizer import Tokenizer
@@ -41,22 +42,18 @@ def save(model: Zamba, folder: str | Path, max_shard_bytes: int = MAX_SHARD_BYTE
     it in place. Savers into one folder take turns. Other files in the folder stay.
 
     Args:
-        model: one wrapped by torch.compile or DistributedDataParallel is saved as if it were not.
+        model: one wrapped by torch.compile or DistributedDataParallel is saved as if it were not. A quantised one is saved
+            under our own names, which only `zl.load` reads.
         max_shard_bytes: weights are split into files of about this size, with an index; a parameter is never split.
 
-    Raises ValueError if the model has no weights (meta device), is quantised, or max_shard_bytes is below 1, and OSError,
-    saying how much room is needed, if the files cannot be written. What was there before stays as it was.
+    Raises ValueError if the model has no weights (meta device), or max_shard_bytes is below 1, and OSError, saying how much
+    room is needed, if the files cannot be written. What was there before stays as it was.
     """
     model = _unwrapped_model(model)
     if max_shard_bytes < 1:
         raise ValueError(f"max_shard_bytes must be 1 or more: got {max_shard_bytes}")
     if any(p.is_meta for p in model.parameters()):
         raise ValueError("a model on the meta device has no weights to save")
-    if any(isinstance(module, Int8Matrix) for module in model.modules()):
-        raise ValueError(
-            "an int8 model is not saved, since no published layout holds one: save the model before "
-            "`quantize`, and quantise it after loading"
-        )
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"a checkpoint is saved into a folder: {str(folder)!r} is a file")
@@ -96,9 +93,11 @@ def write(model: Zamba, folder: Path, max_shard_bytes: int) -> None:
     from tqdm import tqdm
 
     config, parameters = model.config, {unwrapped(name): parameter for name, parameter in model.named_parameters()}
-    raw = write_config(config, dtype=str(model.embedding.weight.dtype).removeprefix("torch."))
+    raw = write_config(config, dtype=str(model.final_norm.weight.dtype).removeprefix("torch."))
+    full = not is_quantised(model)
+    raw |= {} if full else quantised.settings(model)
     layout = next(iter(BY_MODEL_TYPE[raw["model_type"]].values()))
-    shards = list(_shards(bind(layout, config, parameters), parameters, max_shard_bytes))
+    shards = list(_shards(bind(layout, config, parameters), parameters, max_shard_bytes)) if full else []
     tokenizer_hash = model.tokenizer.pieces_hash if model.tokenizer is not None else getattr(model, "tokenizer_hash", None)
     metadata = {"format": "pt"} | ({TOKENIZER_HASH: tokenizer_hash} if tokenizer_hash else {})
     file_of, total, size = {}, 0, sum(p.nbytes for p in parameters.values())
@@ -108,6 +107,8 @@ def write(model: Zamba, folder: Path, max_shard_bytes: int) -> None:
         save_file(tensors, folder / name, metadata=metadata)
         file_of |= dict.fromkeys(tensors, name)
         total += sum(t.nbytes for t in tensors.values())
+    if not full:
+        save_file(quantised.stored_tensors(model), folder / SINGLE, metadata=metadata)
     if len(shards) > 1:
         _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": file_of})
     _write_json(folder / CONFIG, raw)

@@ -32,7 +32,6 @@ from zamba_lab.lens.passes import run, token_positions, tokens_first
 from zamba_lab.lens.terms import Terms, names_of_inputs, require_index, require_ssm, ssm_rows, terms, widened
 from zamba_lab.model import Zamba
 from zamba_lab.ops.conv import causal_conv
-from zamba_lab.ops.linear import dequantised
 from zamba_lab.ops.ssd import skip
 from zamba_lab.trace import Trace
 

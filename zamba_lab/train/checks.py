@@ -49,7 +49,7 @@ def _check_weights(model: nn.Module) -> None:
     narrow = {
         name: str(value.dtype).removeprefix("torch.")
         for name, value in (*model.named_parameters(), *model.named_buffers())
-        if value.dtype not in (torch.float32, torch.float64) and (value.is_floating_point() or value.dtype == torch.int8)
+        if value.dtype not in (torch.float32, torch.float64) and (value.is_floating_point() or value.dtype in (torch.int8, torch.uint8))
     }
     if narrow:
         name, dtype = next(iter(narrow.items()))
