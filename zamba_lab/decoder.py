@@ -16,7 +16,7 @@ from torch.nn.modules import module as every_module
 from zamba_lab import native
 from zamba_lab.blocks import layers
 from zamba_lab.blocks.attention import Attention
-from zamba_lab.blocks.linear import AnyMatrix, Embedding, Int8Embedding, Int8Linear, Int8Matrix, Linear
+from zamba_lab.blocks.linear import Embedding, Int8Embedding, Int8Linear, Int8Matrix, Linear
 from zamba_lab.blocks.lora import Adapters, Lora
 from zamba_lab.blocks.mamba1 import Mamba1
 from zamba_lab.blocks.mamba2 import GATED_NORM_EPS, Mamba2
@@ -37,6 +37,7 @@ KNOWN = {
     *(nn.ModuleList, nn.ModuleDict, Linear, Embedding, Int8Linear, Int8Embedding, RMSNorm, Mamba1, Mamba2, Attention, GatedMLP, Lora),
     *(layers.MambaLayer, layers.HybridLayer, layers.StreamHybridLayer, layers.TransformerLayer, SharedBlock, Invocation),
 }
+Matrix = Linear | Embedding | Int8Matrix
 State = dict[str, Tensor]  # what a layer carries, by its name in `LayerCache`
 
 
@@ -173,7 +174,7 @@ class Calls:
         self.add("join_step", self.batch, a.shape[1], b.shape[1], a, b, y := self.new(a.shape[1] + b.shape[1]))
         return y
 
-    def linear(self, module: AnyMatrix, x: Tensor, plus: Tensor | None = None) -> Tensor:
+    def linear(self, module: Matrix, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """y = x W^T + bias, then + plus."""
         if isinstance(module, Int8Matrix):
             weight, scale, suffix = module.values, module.scale, "_int8"
@@ -184,7 +185,7 @@ class Calls:
         self.program.add("gemv", suffix, self.batch, out, width, half, x, weight.contiguous(), scale, bias, plus, y)
         return y
 
-    def adapted(self, module: AnyMatrix, adapters: Adapters, name: str, x: Tensor) -> Tensor:
+    def adapted(self, module: Matrix, adapters: Adapters, name: str, x: Tensor) -> Tensor:
         y = self.linear(module, x)
         return self.linear(adapters[name].up, self.linear(adapters[name].down, x), plus=y) if name in adapters else y
 
