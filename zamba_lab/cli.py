@@ -1,7 +1,5 @@
 """`zamba-lab`: arguments to the functions of the package, nothing else."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """Generation: prefill once, then one step a token. Sampling is a chain of filters on the logits."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any

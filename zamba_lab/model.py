@@ -14,8 +14,6 @@ A shared block's weights exist once, in `shared_blocks`; a depth gets its block 
 `mixer="attention"` each depth is a standard transformer layer instead, and nothing is shared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

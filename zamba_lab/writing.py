@@ -4,8 +4,6 @@ Checkpoints of a run are not written by these: their names hold the hash of what
 is several files together (checkpoints/save.py).
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import warnings

@@ -4,8 +4,6 @@ Bounded, for such a file may come from anyone: at most MAX_BYTES, MAX_DEPTH leve
 expanded. A short file of nested aliases would otherwise fill the memory.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

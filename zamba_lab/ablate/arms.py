@@ -4,8 +4,6 @@ An axis turns a level, in the words of the question, into fields of ZambaConfig.
 (`d_state: 32`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace

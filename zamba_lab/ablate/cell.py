@@ -6,8 +6,6 @@ would throw a store away. A record says which torch and Python made it; on anoth
 training makes that grow.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -5,8 +5,6 @@ free, and keeps the record that comes back; nodes need this version of zamba_lab
 process dies begins again elsewhere and ends with the same outcome.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import tempfile

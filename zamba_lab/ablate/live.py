@@ -1,7 +1,5 @@
 """A sweep as it goes: one table, redrawn in place, in a terminal or a notebook; a line now and then where neither is."""
 
-from __future__ import annotations
-
 import html
 import sys
 import time

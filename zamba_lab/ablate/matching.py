@@ -7,8 +7,6 @@ Parameters count shared weights once, FLOPs count every invocation; both by the 
 first of the knobs that does it; where no single width does, two are. What still does not fit is reported.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any

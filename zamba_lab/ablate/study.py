@@ -12,8 +12,6 @@ name: `zamba-lab ablate run FILE --allow-import module:function`, or read_study(
 is a folder or a hub id has its config read from there.
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 from collections.abc import Callable, Collection, Mapping

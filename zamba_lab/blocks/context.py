@@ -1,7 +1,5 @@
 """What every layer of one pass reads and none changes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

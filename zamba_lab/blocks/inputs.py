@@ -1,7 +1,5 @@
 """The tokens, mask and targets of a pass: the rules they keep, and where the real tokens are."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -11,8 +11,6 @@ A row of a table is (ours, stored) or (ours, stored, transform). Names are templ
 block's later depths are allowed if they are equal. A tuple stands for several tensors that a transform joins or splits.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace

@@ -5,8 +5,6 @@ authors' code does not clamp the step sizes of a Zamba2; transformers does while
 to. `tests/parity` holds small random checkpoints of every kind to the same comparison.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ What a published format cannot say (how to initialise, how to chunk) is kept und
 other readers pass over; it may not change what the model computes, or they would compute something else.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, fields
 

@@ -1,7 +1,5 @@
 """ZambaConfig -> config.json: the published format that can hold it, else our own. Tables in `published.py`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, fields
 
 from zamba_lab.checkpoints.config_read import derived, read_config

@@ -1,7 +1,5 @@
 """What a checkpoint is, and everything that is wrong with it: the same checks as `load`, but none stops the next."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

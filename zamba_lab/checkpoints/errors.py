@@ -1,7 +1,5 @@
 """The one error of this folder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 SHOWN = 20  # names of each list that the message spells out; the attributes hold all

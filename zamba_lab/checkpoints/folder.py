@@ -7,8 +7,6 @@ The locks are on the folders themselves: taking one writes nothing. Readers chan
 files were before and after, and read again under a shared lock if a save came in between. No link is followed to write.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

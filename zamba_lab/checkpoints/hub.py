@@ -1,7 +1,5 @@
 """Fetching a published model by its id: the files that are needed and no others, into the hub client's own cache."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reading JSON that may hold anything: a file as an object, a key as a value of a stated kind, or CheckpointError."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

@@ -7,8 +7,6 @@ MAMBA1, MAMBA2                  pure Mamba, as the original code and as transfor
 NATIVE                          our own names: variants that none of the above can hold
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from zamba_lab.checkpoints.binding import CONV, INTERLEAVED, ONE_HEAD, QKV_BY_HEAD, STACKED, Layout

@@ -5,8 +5,6 @@ another two, with `use_mem_rope` absent one has rotary positions and another has
 of SSM heads fits no published model. A wrong guess cannot pass: the stored names and shapes have to fit too.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from zamba_lab.checkpoints.json_values import REQUIRED

@@ -1,7 +1,5 @@
 """The published shapes, as data. Zamba: arXiv 2405.16712; Zamba2: 2411.15242; pure Mamba: 2312.00752, 2405.21060."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from zamba_lab import resources

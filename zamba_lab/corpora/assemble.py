@@ -1,7 +1,5 @@
 """The last stage: the shards' tokens as one file a split, the list of documents, and the manifest that ends the work."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import json

@@ -12,8 +12,6 @@ It needs about half a kilobyte of memory a document, five gigabytes for ten mill
 are sorted with numpy, and a bucket is a run of equal ones; links are joined in a forest (Tarjan 1975).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache

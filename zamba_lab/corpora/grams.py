@@ -13,8 +13,6 @@ computed for 32,768 characters at a time with numpy. The libraries that compute 
 and making that list costs more than all that is done here; `benchmarks/corpus.py` compares them.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterable, Iterator
 

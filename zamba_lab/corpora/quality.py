@@ -11,8 +11,6 @@ A rule is a measure and the least and greatest value that it may have; a profile
 Everything is counted on the UTF-8 bytes, where letters of other scripts are neither signs nor digits.
 """
 
-from __future__ import annotations
-
 import string
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

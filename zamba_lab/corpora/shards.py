@@ -8,8 +8,6 @@ A shard's last file is written last and atomically: if it is there, the shard is
 who makes them, so any number of processes may.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from bisect import bisect_right

@@ -11,8 +11,6 @@ are read is the rule of `tokenizer/texts.py`. `fingerprint` changes when what `r
 without reading. A source may have `split_of(path)`, which says a document's split; if it has none the hash of the path does.
 """
 
-from __future__ import annotations
-
 import hashlib
 import platform
 from collections import Counter

@@ -15,8 +15,6 @@ Dropped, and why:
     near duplicates          they would let training text into the held-out set
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ The vocabulary starts with `<pad>`, `<s>`, `</s>` (ids 0, 1, 2) and the 256 byte
 the rest are the merges of Sennrich et al. 2016, found by the `tokenizers` library within the words that `WORDS` cuts.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple

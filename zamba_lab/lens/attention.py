@@ -1,7 +1,5 @@
 """The attention of the shared blocks: one set of weights, a different map at each invocation, and why it differs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -11,8 +11,6 @@ What an attention head reads, or an MLP makes, of a source is not followed into 
 biases add has no source; it is the remainder.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

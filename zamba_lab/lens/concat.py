@@ -4,8 +4,6 @@ Both halves pass one norm and then products that are linear, adapters and rotary
 a key k_x + k_x0, and each attention score falls into four parts, exactly: the query's half, stream or embedding, by the key's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -14,8 +14,6 @@ In a head with one rate and one constant step all three agree, reach if B and C 
 they differ, the half-life that the formula quotes is not the memory the head has.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -12,8 +12,6 @@ A and b are fitted to the model's own predictions, KL(model || lens). On another
 much of its translation as helps there, 0 to all of it: on that text no site is worse than the logit lens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol

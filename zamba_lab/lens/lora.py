@@ -4,8 +4,6 @@ An adapter changes a shared matrix W, (d_out, d_in), to W + up down, of rank r. 
 up = Q_u R_u and down^T = Q_d R_d, its singular values are those of the (r, r) matrix R_u R_d^T.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

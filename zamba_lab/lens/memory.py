@@ -12,8 +12,6 @@ kv       the invocation's   keys before `at` are hidden from later   later token
          layer's)
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast

@@ -15,8 +15,6 @@ gate is the implicit attention of Zimerman et al. 2024. T is also the Jacobian o
 With padding, r - j and s + j count tokens: the convolution skips padding.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

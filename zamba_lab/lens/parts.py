@@ -12,8 +12,6 @@ A part is addressed by its number down the depth: the first four by invocation (
 the others by layer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Every function here that is given ids takes `mask`, (b, l), 1 at tokens and 0 at
 padding. Results at tokens are those of the text without padding. Results at padding mean nothing, and sums leave them out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import torch

@@ -6,8 +6,6 @@ may help or hurt a prediction whatever the needle was, so the same is done where
 the value was worth, and is no more, counts as lost.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -10,8 +10,6 @@ layers behind it have learnt to expect, seems vital when it is zeroed, though it
 keeps that vector, and takes away only what the part says about this text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

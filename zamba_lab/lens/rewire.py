@@ -4,8 +4,6 @@ A rewired model is a `Zamba` of its own that shares every parameter with the fir
 can be saved, and what is trained in one is trained in both (but for the copies that `untie` makes).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

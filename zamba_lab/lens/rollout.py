@@ -8,8 +8,6 @@ attention into r, and r is read by the mixer into t.
 Shares are signed, exact parts of what stands in the stream after the layer: <part, x_out> / |x_out|^2, which sum to 1.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -4,8 +4,6 @@ A state is many times larger than what it is made from, so the pass records x, d
 step by step, for the layers asked for: the step that decoding takes and that defines the faster forms.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

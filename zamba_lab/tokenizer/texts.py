@@ -8,8 +8,6 @@ Bytes are UTF-8, a byte order mark at the start is dropped, and line ends stay a
 repaired: a corpus drops it and counts it, an evaluation refuses it.
 """
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Sequence

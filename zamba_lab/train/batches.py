@@ -1,7 +1,5 @@
 """A step's batch in micro-batches, cut at documents or not, prepared one step ahead; and the evaluation while training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 

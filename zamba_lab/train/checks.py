@@ -1,7 +1,5 @@
 """What must hold before the first step, and the report of a step whose loss or gradient is not finite."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

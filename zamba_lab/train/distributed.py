@@ -12,8 +12,6 @@ the loop does not call them.
 Tensor-parallel and context-parallel training are out of scope: a layer is computed by one process.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """The lock of a run's folder, against a second process, and signals deferred until a step is done."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The training loop: a batch, a step, a row of metrics; now and then an evaluation, a text and a checkpoint."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

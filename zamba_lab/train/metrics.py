@@ -6,8 +6,6 @@ A file is written, atomically, before each checkpoint; one that reaches past the
 back. So a run that was stopped reads like one that never was. `read_metrics` reads them all.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import warnings

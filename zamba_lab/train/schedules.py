@@ -8,8 +8,6 @@
 runs: a trunk with Cosine or WSD, and an annealing run that branches from it with Exponential (`loop.train`, `branch_from`).
 """
 
-from __future__ import annotations
-
 import ast
 import math
 from abc import ABC, abstractmethod

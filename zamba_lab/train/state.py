@@ -7,8 +7,6 @@
 Full tensors under the model's names, however many processes hold them: a run saved by two processes is resumed by one.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass

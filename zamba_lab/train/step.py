@@ -1,7 +1,5 @@
 """One step of training: the loss of a batch, its gradient, and AdamW with weight decay where it belongs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial

@@ -7,8 +7,6 @@ its first row, so that one that is refused leaves nothing. Anything else that ta
 figure's update.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType

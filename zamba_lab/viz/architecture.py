@@ -1,7 +1,5 @@
 """The depth of a hybrid as a picture: one stream of layers, and the invocations of a few shared blocks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import plotly.graph_objects as go

@@ -4,8 +4,6 @@ plotly reads `<b>`, `&lt;`, `$x$` and `%{x}` in any of its texts as markup, so e
 that calls it, once. Equal labels are separate entries: axes are numbered, or their categories carry the position.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from html import escape

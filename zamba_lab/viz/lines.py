@@ -1,7 +1,5 @@
 """Lines over a common axis: curves, learning over seeds, overlaps angle by angle, half-lives over heads and tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

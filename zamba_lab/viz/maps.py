@@ -1,7 +1,5 @@
 """Numbers as coloured cells: over tokens and depth, over pairs of tokens, in a table with its numbers, with words in them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One point for each of many things: one number against another."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

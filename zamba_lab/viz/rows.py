@@ -1,7 +1,5 @@
 """One row for each of a few named things: bars, shares of a whole, means with their intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

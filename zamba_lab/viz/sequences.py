@@ -1,7 +1,5 @@
 """A sequence read like a text: each token coloured by a change, or by what was asked there and what was answered."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

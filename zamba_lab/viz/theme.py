@@ -3,8 +3,6 @@
 Figures have no background of their own and their ink is mid-grey, so that they can be read on a light page and on a dark one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

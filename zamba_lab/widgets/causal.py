@@ -1,7 +1,5 @@
 """Panels on what a part is worth: what is changed, and what that does. The numbers are `lens`'s, the pictures `viz`'s."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 

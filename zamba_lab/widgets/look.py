@@ -3,8 +3,6 @@
 Each takes a model, (1, l) token ids, and labels for the tokens if the model has no tokenizer. What a model lacks is an `Absent`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 

@@ -14,8 +14,6 @@ fires late as well, which saves the others):
     this panel's way                            0 of 40 in 10 page loads, ready after 13 to 18 s
 """
 
-from __future__ import annotations
-
 import html
 import json
 import re
