@@ -29,7 +29,7 @@ def contenders(config: zl.ZambaConfig, batch: int, length: int) -> dict:
     ids = torch.randint(config.vocab_size, (batch, length + 1))
 
     def run(on: bool):
-        model.checkpointing(on)
+        model.recompute = on
         model.zero_grad(set_to_none=True)
         gradient(model, [(ids[:, :-1], ids[:, 1:])])
         return torch.cat([parameter.grad.flatten() for parameter in model.parameters()]) if config is not DEEP else None

@@ -46,7 +46,8 @@ class Zamba(nn.Module):
         logits, cache = model.extend(ids)            # the same, and what decoding goes on from
         logits, cache = model.extend(next_ids, cache)
 
-    `tokenizer` is the one that lay beside the loaded weights, or None.
+    `tokenizer` is the one that lay beside the loaded weights, or None. With `recompute` set to True, `forward` with gradients keeps only
+    each layer's input, and computes the layer, its invocation included, again for its gradient; a pass with a trace is kept.
     """
 
     def __init__(self, config: ZambaConfig):
@@ -119,7 +120,7 @@ class Zamba(nn.Module):
     ) -> tuple[Tensor, Cache]:
         """Down the depth, on checked tokens. Returns the stream after the last layer, (b, l, d), and the extended cache.
 
-        final_length: positions once the prompt that these tokens are a piece of is read. recompute: see `checkpointing`.
+        final_length: positions once the prompt that these tokens are a piece of is read. recompute: as the attribute.
         """
         x0 = trace("embed", self.embedding(ids))
         ctx, past = self.context(x0, mask, cache, final_length)
@@ -165,13 +166,6 @@ class Zamba(nn.Module):
         if trace is OFF and weight is not None and in_pieces(x, weight):
             return loss_in_pieces(self.final_norm(x), weight, targets)
         return summed_loss(self.logits(x, trace), targets)
-
-    def checkpointing(self, on: bool) -> None:
-        """Whether `forward` with gradients keeps only each layer's input, and computes the layer again for its gradient.
-
-        A pass with a trace is never computed again. The invocation before a mixer is recomputed with it.
-        """
-        self.recompute = on
 
 
 def recomputed(layer: nn.Module, x: Tensor, *shared) -> tuple[Tensor, LayerCache]:

@@ -60,7 +60,7 @@ def gradients(folder: Path, name: str, processes: SingleProcess) -> None:
     for kind in MODELS:
         for option, changes in OPTIONS.items():
             config, model, data = replace(CONFIG, **changes), model_of(kind), LABELLED if option == "labelled" else DATA
-            model.checkpointing(config.checkpointing)
+            model.recompute = config.checkpointing
             module = processes.wrap(model, config)
             optimiser = adamw(model, config)
             train_step(module, optimiser, micro_batches(data, 0, config, 1, processes.rank, processes.size), 1e-2, 0.5, processes=processes)

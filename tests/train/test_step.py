@@ -83,7 +83,7 @@ def test_checkpointing_changes_no_value_and_no_gradient(changes, with_native):
     model = tiny_model(**changes).double()
     with native.off() if not with_native else torch.enable_grad():
         plain = gradients(model, micro_batches(DATA, 0, CONFIG, 1))
-        model.checkpointing(True)
+        model.recompute = True
         equal(gradients(model, micro_batches(DATA, 0, CONFIG, 1)), plain, rtol=0, atol=0)
 
 
@@ -100,7 +100,7 @@ def test_checkpointing_keeps_only_what_enters_a_layer():
 
     sizes = []
     for on in (False, True):
-        model.checkpointing(on)
+        model.recompute = on
         kept.clear()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             model(ids).sum().backward()
@@ -111,7 +111,7 @@ def test_checkpointing_keeps_only_what_enters_a_layer():
 def test_a_cache_is_carried_though_checkpointing_is_on():
     model = tiny_model()
     ids = DATA.batch(0, CONFIG)[0]
-    model.checkpointing(True)
+    model.recompute = True
     _, cache = model.extend(ids[:, :9])
     torch.testing.assert_close(model.extend(ids[:, 9:], cache)[0], model(ids)[:, 9:], rtol=1e-4, atol=1e-4)
 

@@ -30,7 +30,7 @@ from zamba_lab.checkpoints.json_values import MAX_DESCRIPTION, read_object
 from zamba_lab.checkpoints.layouts import choose, missing_prefix
 from zamba_lab.checkpoints.plan import Plan, make_plan
 from zamba_lab.config import ZambaConfig
-from zamba_lab.config.presets import SHIPPED, presets
+from zamba_lab.config.presets import PRESETS, SHIPPED
 from zamba_lab.model import Zamba
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _no_collection() -> Iterator[None]:
 
 def load_config(source: str | Path) -> ZambaConfig:
     """The config of a checkpoint, or of a preset by its name, without touching weights. Errors as `load`."""
-    if isinstance(source, str) and source in presets() and source not in SHIPPED:
+    if isinstance(source, str) and source in PRESETS and source not in SHIPPED:
         return ZambaConfig.preset(source)
     folder, _ = locate(source)
     return read_whole(folder, lambda: read_config(quantised.split(read_raw(folder))[0]))
@@ -186,7 +186,7 @@ def locate(source: str | Path) -> tuple[Path, dict[Path, None] | None]:
     hint = (
         f". {name} is a shape without weights here: Zamba(ZambaConfig.preset({name!r})) starts one at random, and "
         "a hub id loads a trained one"
-        if name in presets()
+        if name in PRESETS
         else ""
     )
     raise CheckpointError(

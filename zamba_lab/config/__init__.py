@@ -8,11 +8,27 @@ from dataclasses import dataclass, field
 import torch
 
 from zamba_lab.config import cost
+from zamba_lab.config.presets import PRESETS
 
 MIXERS = ("mamba2", "mamba1", "attention")
 ACTIVATIONS = ("gelu", "gelu_tanh", "silu", "relu")
 INITS = ("small", "authors", "reference")
 LINKS = ("mixer", "stream")
+OPTIONAL = ("attn_kv_heads", "attn_head_dim", "dt_rank", "norm_groups")  # may be None
+SIZES = (
+    "vocab_size",
+    "d_model",
+    "n_layers",
+    "d_state",
+    "expand",
+    "headdim",
+    "n_groups",
+    "chunk_size",
+    "attn_heads",
+    "d_mlp",
+    "max_context",
+)
+LEAST = dict.fromkeys((*SIZES, *OPTIONAL), 1) | dict.fromkeys(("d_conv", "n_shared_blocks", "lora_rank", "lora_rank_qkv"), 0)
 
 
 @dataclass(frozen=True)
@@ -165,34 +181,25 @@ class ZambaConfig:
 
     @staticmethod
     def preset(name: str) -> ZambaConfig:
-        """The config of a published shape or of one of the project's own trained models; see `presets()`."""
-        from zamba_lab.config.presets import preset
-
-        return preset(name)
+        """The config of a published shape or of one of the project's own trained models. ValueError lists the names there are."""
+        _rule(name in PRESETS, f"no preset {name!r}: there are {', '.join(PRESETS)}")
+        return ZambaConfig(**PRESETS[name])
 
     @staticmethod
     def presets() -> tuple[str, ...]:
         """Every name that `preset` takes."""
-        from zamba_lab.config.presets import presets
-
-        return presets()
+        return tuple(PRESETS)
 
 
 def check(config: ZambaConfig) -> None:
     """Raise ValueError on the first rule that a config breaks."""
     c = config
-    _choice("mixer", c.mixer, MIXERS)
-    _choice("activation", c.activation, ACTIVATIONS)
-    _choice("init", c.init, INITS)
-    _choice("link_into", c.link_into, LINKS)
-    sizes = "vocab_size d_model n_layers d_state expand headdim n_groups chunk_size attn_heads d_mlp max_context"
-    for name in sizes.split():
-        _at_least(name, getattr(c, name), 1)
-    for name in ("d_conv", "n_shared_blocks", "lora_rank", "lora_rank_qkv"):
-        _at_least(name, getattr(c, name), 0)
-    for name in ("attn_kv_heads", "attn_head_dim", "dt_rank", "norm_groups"):
-        if getattr(c, name) is not None:
-            _at_least(name, getattr(c, name), 1)
+    for name, choices in (("mixer", MIXERS), ("activation", ACTIVATIONS), ("init", INITS), ("link_into", LINKS)):
+        _rule(getattr(c, name) in choices, f"{name} must be one of {', '.join(choices)}: got {getattr(c, name)!r}")
+    for name, least in LEAST.items():
+        value = getattr(c, name)
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        _rule(whole or (value is None and name in OPTIONAL), f"{name} must be an integer of {least} or more: got {value!r}")
     for name in ("norm_eps", "link_gain", "attn_gain"):
         _rule(getattr(c, name) > 0, f"{name} must be above 0: got {getattr(c, name)}")
     _rule(c.dt_min >= 0, f"dt_min must be 0 or more: got {c.dt_min}")
@@ -255,17 +262,6 @@ def block_name(block: int) -> str:
 def _rule(holds: bool, message: str) -> None:
     if not holds:
         raise ValueError(message)
-
-
-def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    _rule(value in choices, f"{name} must be one of {', '.join(choices)}: got {value!r}")
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    _rule(
-        isinstance(value, int) and not isinstance(value, bool) and value >= least,
-        f"{name} must be an integer of {least} or more: got {value!r}",
-    )
 
 
 def _divides(name: str, value: int, of: str, whole: int, why: str = "") -> None:

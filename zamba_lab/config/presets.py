@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from zamba_lab import resources
-from zamba_lab.config import ZambaConfig
 
 _MISTRAL = dict(vocab_size=32000, pad_token_id=0, bos_token_id=1, eos_token_id=2, init="authors")
 _ZAMBA1 = dict(mixer="mamba1", n_shared_blocks=1, lora_rank=0, rope_theta=None, d_state=16)
@@ -35,17 +34,5 @@ NANOS: dict[str, dict] = {
     "mamba2-nano": dict(_ALONE, mixer="mamba2", d_model=192, n_layers=6),
     "transformer-nano": dict(_ALONE, mixer="attention", d_model=192, n_layers=4, d_mlp=364),
 }
+PRESETS: dict[str, dict] = {**PUBLISHED, **NANOS}
 SHIPPED: dict[str, Path] = {name: resources.folder("data") / name for name in NANOS}
-
-
-def preset(name: str) -> ZambaConfig:
-    """The config of a published or shipped model, by name. ValueError lists the names there are."""
-    table = {**PUBLISHED, **NANOS}
-    if name not in table:
-        raise ValueError(f"no preset {name!r}: there are {', '.join(table)}")
-    return ZambaConfig(**table[name])
-
-
-def presets() -> tuple[str, ...]:
-    """Every name that `preset` takes."""
-    return (*PUBLISHED, *SHIPPED)

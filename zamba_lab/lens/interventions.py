@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zamba_lab.blocks.inputs import last_real
 from zamba_lab.cache import Cache
 from zamba_lab.config import ZambaConfig
 from zamba_lab.model import Zamba
@@ -166,7 +167,7 @@ class Intervened:
         if trace is not OFF:
             hand_over(traces, trace)
         joined = torch.cat(logits, dim=1) if len(logits) > 1 else logits[0]
-        return last_token(joined, mask) if last_only and not in_one else joined, cast(Cache, cache)
+        return last_real(joined, mask) if last_only and not in_one else joined, cast(Cache, cache)
 
     def edited(self) -> tuple[str, ...]:
         """The trace points that the interventions edit."""
@@ -197,14 +198,6 @@ def joined_mask(ids: Tensor, cache: Cache | None, mask: Tensor | None) -> Tensor
     lengths = 0 if cache is None else cache.length, ids.shape[1]
     parts = (part if part is not None else ids.new_ones(len(ids), length) for part, length in zip((past, mask), lengths))
     return torch.cat([part.bool() for part in parts], dim=1)
-
-
-def last_token(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Of (b, l, v) the logits of each row's last token, (b, 1, v); of the last position in a row of padding only."""
-    if mask is None:
-        return logits[:, -1:]
-    last = torch.arange(mask.shape[1], device=mask.device).where(mask.bool(), -1).amax(1)
-    return logits[torch.arange(len(logits), device=logits.device), last][:, None]
 
 
 def hand_over(pieces: list[Trace], trace: Trace) -> None:

@@ -22,9 +22,9 @@ def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(wide.flatten(0, -2), targets.flatten(), ignore_index=IGNORE, reduction="sum")
 
 
-def in_pieces(x: Tensor, weight: Tensor | None) -> bool:
+def in_pieces(x: Tensor, weight: Tensor) -> bool:
     """Whether `loss_in_pieces` is there and worth it: many logits, of full precision, more to a row than x has numbers."""
-    if weight is None or not hasattr(torch.nn, "LinearCrossEntropyOptions") or type(weight) not in (Tensor, torch.nn.Parameter):
+    if not hasattr(torch.nn, "LinearCrossEntropyOptions") or type(weight) not in (Tensor, torch.nn.Parameter):
         return False
     rows, (vocab, width) = x.numel() // x.shape[-1], weight.shape
     return (

@@ -192,11 +192,11 @@ class Run:
         if not self.config.checkpointing:
             yield
             return
-        self.model.checkpointing(True)
+        self.model.recompute = True
         try:
             yield
         finally:
-            self.model.checkpointing(False)
+            self.model.recompute = False
 
 
 def _headline(row: dict[str, Any], before: str) -> str:
