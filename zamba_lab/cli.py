@@ -34,9 +34,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it did what was asked. A broken rule, a missing library, or a file that cannot be read or written
     is a sentence and status 2."""
-    given = parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     try:
-        status = given.run(given)
+        status = parsed.run(parsed)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # `| head` has read enough
@@ -57,23 +57,23 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_info)
 
 
-def _info(given: argparse.Namespace) -> int:
+def _info(arguments: argparse.Namespace) -> int:
     import torch
 
     from zamba_lab.checkpoints import load_config
     from zamba_lab.config import cost
 
-    config = load_config(given.source)
+    config = load_config(arguments.source)
     facts = {
         "parameters": config.n_params,
         "parameters by part": cost.params_by_part(config),
         "hybrid layers": list(config.hybrid_layers),
         "block of each invocation": list(config.blocks_by_invocation),
-        f"FLOPs per token at {given.context}": int(config.flops_per_token(given.context)),
-        f"cache bytes at {given.context}, bfloat16": config.cache_bytes(given.context, dtype=torch.bfloat16),
+        f"FLOPs per token at {arguments.context}": int(config.flops_per_token(arguments.context)),
+        f"cache bytes at {arguments.context}, bfloat16": config.cache_bytes(arguments.context, dtype=torch.bfloat16),
         "weight bytes, bfloat16": 2 * config.n_params,
     }
-    if given.json:
+    if arguments.json:
         print(json.dumps({**facts, "config": vars(config)}, indent=1))
         return 0
     for name, value in facts.items():
@@ -92,11 +92,11 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_doctor)
 
 
-def _doctor(given: argparse.Namespace) -> int:
+def _doctor(arguments: argparse.Namespace) -> int:
     from zamba_lab.checkpoints import doctor
 
-    report = doctor(given.source)
-    print(json.dumps(report.as_dict(), indent=1) if given.json else report)
+    report = doctor(arguments.source)
+    print(json.dumps(report.as_dict(), indent=1) if arguments.json else report)
     return 0 if report.ok else 1
 
 
@@ -118,30 +118,31 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_generate)
 
 
-def _generate(given: argparse.Namespace) -> int:
+def _generate(arguments: argparse.Namespace) -> int:
     import torch
 
     from zamba_lab.checkpoints import load
     from zamba_lab.generation import stream
     from zamba_lab.tokenizer.texts import decode
 
-    model = load(given.source)
+    model = load(arguments.source)
     if model.tokenizer is None:
         raise ValueError(
-            f"generating from text needs a tokenizer.json or tokenizer.model beside the weights: {given.source} has none that can be read"
+            "generating from text needs a tokenizer.json or tokenizer.model beside the weights: "
+            f"{arguments.source} has none that can be read"
         )
-    prompt = decode(sys.stdin.buffer.read()) if given.prompt == "-" else given.prompt
+    prompt = decode(sys.stdin.buffer.read()) if arguments.prompt == "-" else arguments.prompt
     eos = model.config.eos_token_id
     tokens = stream(
         model,
         torch.tensor([model.tokenizer.encode(prompt)]),
-        given.max_new_tokens,
-        given.temperature,
-        given.top_k,
-        given.top_p,
-        given.min_p,
+        arguments.max_new_tokens,
+        arguments.temperature,
+        arguments.top_k,
+        arguments.top_p,
+        arguments.min_p,
         stop=() if eos is None else (eos,),
-        seed=given.seed,
+        seed=arguments.seed,
     )
     for text in model.tokenizer.stream(int(token) for token in tokens):
         print(text, end="", flush=True)
@@ -169,17 +170,17 @@ def _add_corpus(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_corpus)
 
 
-def _corpus(given: argparse.Namespace) -> int:
+def _corpus(arguments: argparse.Namespace) -> int:
     from zamba_lab import corpora
     from zamba_lab.tokenizer import Tokenizer
 
-    tokenizer = int(given.tokenizer) if given.tokenizer.isdecimal() else Tokenizer.load(given.tokenizer)
-    sources = [corpora.source(text, given.documents) for text in given.sources]
+    tokenizer = int(arguments.tokenizer) if arguments.tokenizer.isdecimal() else Tokenizer.load(arguments.tokenizer)
+    sources = [corpora.source(text, arguments.documents) for text in arguments.sources]
     of_packages = next((item for item in sources if isinstance(item, corpora.Installed)), None)
     if of_packages and (differs := of_packages.check()):
         print(f"zamba-lab: {differs}", file=sys.stderr)
-    corpus = corpora.build(sources, given.folder, tokenizer, threshold=given.threshold, workers=given.workers)
-    print(json.dumps(corpus.manifest, indent=1) if given.json else corpus)
+    corpus = corpora.build(sources, arguments.folder, tokenizer, threshold=arguments.threshold, workers=arguments.workers)
+    print(json.dumps(corpus.manifest, indent=1) if arguments.json else corpus)
     return 0
 
 
@@ -191,11 +192,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_train)
 
 
-def _train(given: argparse.Namespace) -> int:
+def _train(arguments: argparse.Namespace) -> int:
     from zamba_lab.recipes import recipes
     from zamba_lab.train.command import main as train
 
-    return train(given, recipes())
+    return train(arguments, recipes())
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
@@ -208,12 +209,12 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_eval)
 
 
-def _eval(given: argparse.Namespace) -> int:
+def _eval(arguments: argparse.Namespace) -> int:
     from zamba_lab.checkpoints import load
     from zamba_lab.evaluate import score_files
 
-    scores = score_files(load(given.source), given.texts, given.window, given.stride, progress=sys.stderr.isatty())
-    if given.json:
+    scores = score_files(load(arguments.source), arguments.texts, arguments.window, arguments.stride, progress=sys.stderr.isatty())
+    if arguments.json:
         print(json.dumps([score._asdict() for score in scores], indent=1))
         return 0
     print(f"{'bits/byte':>9} {'xz -9':>7} {'bytes':>11} {'tokens':>10}  text")
@@ -231,12 +232,12 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_export)
 
 
-def _export(given: argparse.Namespace) -> int:
+def _export(arguments: argparse.Namespace) -> int:
     import torch
 
     from zamba_lab.checkpoints import load, save
 
-    print(save(load(given.source, dtype=given.dtype and getattr(torch, given.dtype)), given.folder))
+    print(save(load(arguments.source, dtype=arguments.dtype and getattr(torch, arguments.dtype)), arguments.folder))
     return 0
 
 
@@ -248,12 +249,12 @@ def _add_ablate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_ablate)
 
 
-def _ablate(given: argparse.Namespace) -> int:
+def _ablate(arguments: argparse.Namespace) -> int:
     from zamba_lab.ablate.command import main as ablate
     from zamba_lab.report import write
 
-    given.write = write
-    return ablate(given)
+    arguments.write = write
+    return ablate(arguments)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
@@ -269,14 +270,14 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_bench)
 
 
-def _bench(given: argparse.Namespace) -> int:
+def _bench(arguments: argparse.Namespace) -> int:
     folder = Path(__file__).resolve().parent.parent / "benchmarks"
     if not folder.is_dir():
         raise ValueError("benchmarks are part of a checkout of the project, not of an installed package: there is no folder benchmarks/")
     sys.path.insert(0, str(folder))
     import harness  # the benchmarks' own, found on the path just set
 
-    return harness.main(given.names, given.quick, given.json, given.report)
+    return harness.main(arguments.names, arguments.quick, arguments.json, arguments.report)
 
 
 def _add_lab(parser: argparse.ArgumentParser) -> None:
@@ -287,11 +288,11 @@ def _add_lab(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_lab)
 
 
-def _lab(given: argparse.Namespace) -> int:
+def _lab(arguments: argparse.Namespace) -> int:
     from zamba_lab.lab import copy_notebooks, open_jupyterlab
 
-    copied, kept = copy_notebooks(given.folder)
-    print(f"{len(copied)} files of notebooks are in {Path(given.folder).resolve()}")
+    copied, kept = copy_notebooks(arguments.folder)
+    print(f"{len(copied)} files of notebooks are in {Path(arguments.folder).resolve()}")
     for file in kept:
         print(f"  kept as it is, for it was edited: {file.name} (delete it to have the new one)")
-    return 0 if given.copy_only else open_jupyterlab(given.folder, not given.no_browser)
+    return 0 if arguments.copy_only else open_jupyterlab(arguments.folder, not arguments.no_browser)

@@ -24,41 +24,12 @@ PICKLED_SUFFIXES = (".bin", ".pt", ".pth")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NOT_TENSORS = "it holds something else than tensors by their names"
 # The instructions of protocol 2, which torch writes, that allocate no more than they read.
-INSTRUCTIONS = frozenset(
-    [
-        "PROTO",
-        "STOP",
-        "MARK",
-        "EMPTY_DICT",
-        "EMPTY_TUPLE",
-        "EMPTY_LIST",
-        "TUPLE",
-        "TUPLE1",
-        "TUPLE2",
-        "TUPLE3",
-        "GLOBAL",
-        "REDUCE",
-        "BUILD",
-        "SETITEM",
-        "SETITEMS",
-        "APPEND",
-        "APPENDS",
-        "BINUNICODE",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG1",
-        "BINFLOAT",
-        "NEWTRUE",
-        "NEWFALSE",
-        "NONE",
-        "BINPERSID",
-        "BINPUT",
-        "LONG_BINPUT",
-        "BINGET",
-        "LONG_BINGET",
-    ]
+_INSTRUCTIONS = (
+    "PROTO STOP MARK EMPTY_DICT EMPTY_TUPLE EMPTY_LIST TUPLE TUPLE1 TUPLE2 TUPLE3 GLOBAL REDUCE BUILD SETITEM SETITEMS "
+    "APPEND APPENDS BINUNICODE BININT BININT1 BININT2 LONG1 BINFLOAT NEWTRUE NEWFALSE NONE BINPERSID BINPUT LONG_BINPUT "
+    "BINGET LONG_BINGET"
 )
+INSTRUCTIONS = frozenset(_INSTRUCTIONS.split())
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,11 @@ def _keys(text: str) -> list[str]:
     return text.split()
 
 
+def _spellings(text: str) -> dict[str, str]:
+    """Older or other name -> today's, from "older today, ..."."""
+    return dict(pair.split() for pair in text.split(", "))
+
+
 def _words(reasons: dict[str, str]) -> dict[str, str]:
     return {key: why for why, keys in reasons.items() for key in _keys(keys)}
 
@@ -119,17 +124,13 @@ ZAMBA2 = Format(
         "lora_rank_mamba": "belongs to ft_lora, which is off",
         "use_conv_bias": "the convolution has its bias whatever this says",
     },
-    spellings={
-        **_HYBRID_SPELLINGS,
-        "state_size": "mamba_d_state",
-        "conv_dimension": "mamba_d_conv",
-        "expansion_factor": "mamba_expand",
-        "lora_rank": "adapter_rank",
-        "use_shared_block_lora": "use_shared_mlp_adapter",
-        "use_shared_attention_lora": "use_shared_attention_adapter",
-        "se_shared_attention_lora": "use_shared_attention_adapter",
-    },
-)  # a misprint in one published revision
+    spellings=_HYBRID_SPELLINGS
+    | _spellings(
+        "state_size mamba_d_state, conv_dimension mamba_d_conv, expansion_factor mamba_expand, lora_rank adapter_rank, "
+        "use_shared_block_lora use_shared_mlp_adapter, use_shared_attention_lora use_shared_attention_adapter, "
+        "se_shared_attention_lora use_shared_attention_adapter"  # a misprint in one published revision
+    ),
+)
 
 ZAMBA = Format(
     "ZambaForCausalLM",
@@ -168,19 +169,10 @@ _PURE_IGNORED = _words(
         "there is no attention": "attn_cfg",
     }
 )
-_PURE_SPELLINGS = {
-    "d_model": "hidden_size",
-    "n_layer": "num_hidden_layers",
-    "d_state": "state_size",
-    "d_conv": "conv_kernel",
-    "dt_rank": "time_step_rank",
-    "headdim": "head_dim",
-    "ngroups": "n_groups",
-    "tie_embeddings": "tie_word_embeddings",
-    "conv_bias": "use_conv_bias",
-    "bias": "use_bias",
-    "d_inner": "intermediate_size",
-}
+_PURE_SPELLINGS = _spellings(
+    "d_model hidden_size, n_layer num_hidden_layers, d_state state_size, d_conv conv_kernel, dt_rank time_step_rank, headdim head_dim, "
+    "ngroups n_groups, tie_embeddings tie_word_embeddings, conv_bias use_conv_bias, bias use_bias, d_inner intermediate_size"
+)
 MAMBA = Format(
     "MambaForCausalLM",
     fields={

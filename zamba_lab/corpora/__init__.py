@@ -22,32 +22,9 @@ from zamba_lab.corpora.sources import Folder, Hub, Stdlib, distinct_names, sourc
 from zamba_lab.corpora.stdlib import Document, check, deduplicate, manifest, save_manifest, stdlib_documents, texts
 from zamba_lab.corpora.tokens import Packed, pack, train_tokenizer
 
+# fmt: off
 __all__ = [
-    "CODE",
-    "Corpus",
-    "Document",
-    "Duplicates",
-    "Folder",
-    "Hub",
-    "Installed",
-    "PLAIN",
-    "Packed",
-    "Rules",
-    "Stdlib",
-    "WEB",
-    "broken_rule",
-    "build",
-    "check",
-    "deduplicate",
-    "distinct_names",
-    "find_duplicates",
-    "fits",
-    "load",
-    "manifest",
-    "pack",
-    "save_manifest",
-    "source",
-    "stdlib_documents",
-    "texts",
-    "train_tokenizer",
+    "CODE", "Corpus", "Document", "Duplicates", "Folder", "Hub", "Installed", "PLAIN", "Packed", "Rules", "Stdlib", "WEB", "broken_rule",
+    "build", "check", "deduplicate", "distinct_names", "find_duplicates", "fits", "load", "manifest", "pack", "save_manifest", "source",
+    "stdlib_documents", "texts", "train_tokenizer",
 ]

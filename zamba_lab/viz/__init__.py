@@ -18,22 +18,8 @@ from zamba_lab.viz.points import agreement, trade_off
 from zamba_lab.viz.rows import bars, effects, intervals, stacked_shares
 from zamba_lab.viz.sequences import questions, token_effect
 
+# fmt: off
 __all__ = [
-    "agreement",
-    "attention_grid",
-    "bars",
-    "curves",
-    "depth_diagram",
-    "effects",
-    "half_life_ranges",
-    "heatmap",
-    "intervals",
-    "learning",
-    "lens_map",
-    "principal_angles",
-    "questions",
-    "stacked_shares",
-    "table",
-    "token_effect",
-    "trade_off",
+    "agreement", "attention_grid", "bars", "curves", "depth_diagram", "effects", "half_life_ranges", "heatmap", "intervals", "learning",
+    "lens_map", "principal_angles", "questions", "stacked_shares", "table", "token_effect", "trade_off",
 ]

@@ -35,22 +35,8 @@ from zamba_lab.widgets.look import (
 from zamba_lab.widgets.panel import Absent, Panel
 from zamba_lab.widgets.runs import TrainingPanel, study_panel
 
+# fmt: off
 __all__ = [
-    "SOURCES",
-    "Absent",
-    "Panel",
-    "TrainingPanel",
-    "attention_panel",
-    "contents_panel",
-    "decay_panel",
-    "dimensions_panel",
-    "drift_panel",
-    "intervention_panel",
-    "lens_panel",
-    "mixer_panel",
-    "recall_panel",
-    "states_panel",
-    "study_panel",
-    "switch_panel",
-    "xray_panel",
+    "SOURCES", "Absent", "Panel", "TrainingPanel", "attention_panel", "contents_panel", "decay_panel", "dimensions_panel", "drift_panel",
+    "intervention_panel", "lens_panel", "mixer_panel", "recall_panel", "states_panel", "study_panel", "switch_panel", "xray_panel",
 ]
