@@ -84,7 +84,7 @@ QKV_BY_HEAD = Transform(_split_qkv, _join_qkv)
 class Layout:
     """One way of naming.
 
-    home, hybrid_home: {home} at a depth without and with an invocation. mixer: {mixer} is {home} and this word. block:
+    home, hybrid_home: {home} at a depth without and with an invocation, where that differs. mixer: {mixer} is {home} and this word. block:
     {block}. spares: our names whose tensors are stored for every pair of block and invocation, though an invocation
     uses one block only; they are checked and dropped.
     """
@@ -158,7 +158,7 @@ def _values(layout: Layout, config: ZambaConfig, template: str, number: int | No
     order, depths = config.blocks_by_invocation, config.hybrid_layers
     if template.startswith("layers.{i}"):
         hybrid = number in depths
-        home = (layout.hybrid_home if hybrid else layout.home).format(i=number)
+        home = (hybrid and layout.hybrid_home or layout.home).format(i=number)
         value = {"i": number, "home": home, "mixer": f"{home}.{layout.mixer}"}
         if not hybrid:
             return [value]

@@ -37,6 +37,7 @@ _ENDS = (
     ("embedding.weight", "model.embed_tokens.weight | lm_head.weight"),  # some files hold a tied head as well
     ("head.weight", "lm_head.weight"),
     ("final_norm.weight", "model.final_layernorm.weight"),
+    ("layers.{i}.norm.weight", "{home}.input_layernorm.weight"),
 )
 _ATTENTION = (
     ("shared_blocks.{b}.norm_in.weight", "{block}.input_layernorm.weight"),
@@ -48,14 +49,6 @@ _MLP_APART = (
     ("shared_blocks.{b}.mlp.down.weight", "{block}.feed_forward.down_proj.weight"),
 )
 _ADAPTERS = tuple(f"layers.{{i}}.invocation.adapters.{name}.{part}.weight" for name in ("mlp", "q", "k", "v") for part in ("down", "up"))
-
-
-def _norm(stored: str) -> tuple[str, str]:
-    return "layers.{i}.norm.weight", stored
-
-
-def _link(stored: str) -> tuple[str, str]:
-    return "layers.{i}.invocation.link.weight", stored
 
 
 def _mlp(up: str, down: str) -> tuple[tuple[str, str], ...]:
@@ -78,88 +71,54 @@ def _adapters(mlp: str, qkv: str, parts: tuple[str, str]) -> tuple[tuple[str, st
 
 
 # --- the layouts --------------------------------------------------------------------------------------------------
+_TODAY = dict(home="model.layers.{i}", hybrid_home="model.layers.{i}.mamba_decoder", mixer="mamba")
+_LEGACY = dict(home="model.mamba_layers.{i}", mixer="mamba")
+_LINK = "layers.{i}.invocation.link.weight"
+_ZAMBA1 = (*_ENDS, *_ZAMBA1_MIXER, *_ATTENTION, *_MLP_APART)
+
 ZAMBA2 = Layout(
     "zamba2",
-    home="model.layers.{i}",
-    hybrid_home="model.layers.{i}.mamba_decoder",
-    mixer="mamba",
     block="model.layers.{i}.shared_transformer",
     rows=(
         *_ENDS,
-        _norm("{home}.input_layernorm.weight"),
         *_IN_PROJ,
         *_MAMBA2_MIXER,
         *_ATTENTION,
         *_mlp("feed_forward.gate_up_proj", "feed_forward.down_proj"),
-        _link("model.layers.{i}.linear.weight"),
+        (_LINK, "model.layers.{i}.linear.weight"),
         *_adapters(
             "feed_forward.gate_up_proj_adapter_list.{k}.{part}.weight", "self_attn.linear_{x}_adapter_list.{k}.{part}.weight", ("0", "1")
         ),
     ),
+    **_TODAY,
 )
-
-ZAMBA1 = Layout(
-    "zamba",
-    home="model.layers.{i}",
-    hybrid_home="model.layers.{i}.mamba_decoder",
-    mixer="mamba",
-    block="model.layers.{i}.shared_transf",
-    rows=(
-        *_ENDS,
-        _norm("{home}.input_layernorm.weight"),
-        *_ZAMBA1_MIXER,
-        *_ATTENTION,
-        *_MLP_APART,
-        _link("model.layers.{i}.linear.weight"),
-    ),
-)
-
+ZAMBA1 = Layout("zamba", block="model.layers.{i}.shared_transf", rows=(*_ZAMBA1, (_LINK, "model.layers.{i}.linear.weight")), **_TODAY)
+ZAMBA1_LEGACY = Layout("zamba legacy", block="model.block", rows=(*_ZAMBA1, (_LINK, "model.linear_layers.{k}.weight")), **_LEGACY)
 ZAMBA2_LEGACY = Layout(
     "zamba2 legacy",
-    home="model.mamba_layers.{i}",
-    hybrid_home="model.mamba_layers.{i}",
-    mixer="mamba",
     block="model.blocks.{b}",
     spares=_ADAPTERS,
     rows=(
         *_ENDS,
-        _norm("{home}.input_layernorm.weight"),
         *_IN_PROJ_LISTED,
         *_MAMBA2_MIXER,
         *_ATTENTION,
         *_mlp("feed_forward.linear_fc1", "feed_forward.linear_fc2"),
-        _link("model.linear_layers.{k}.weight"),
+        (_LINK, "model.linear_layers.{k}.weight"),
         *_adapters("feed_forward.linear_fc1_lora_{part}_list.{k}.weight", "self_attn.linear_{x}_lora_{part}_list.{k}.weight", ("A", "B")),
     ),
+    **_LEGACY,
 )
-
-ZAMBA1_LEGACY = Layout(
-    "zamba legacy",
-    home="model.mamba_layers.{i}",
-    hybrid_home="model.mamba_layers.{i}",
-    mixer="mamba",
-    block="model.block",
-    rows=(
-        *_ENDS,
-        _norm("{home}.input_layernorm.weight"),
-        *_ZAMBA1_MIXER,
-        *_ATTENTION,
-        *_MLP_APART,
-        _link("model.linear_layers.{k}.weight"),
-    ),
-)
-
 ZAMBA2_PLAIN = Layout(
     "zamba2 plain PyTorch",
     home="decoder.layers.{i}",
-    hybrid_home="decoder.layers.{i}",
     mixer="mixer",
     block="decoder.blocks.{b}",
     spares=_ADAPTERS,
     rows=(
         ("embedding.weight", "embedding.weight"),
         ("final_norm.weight", "decoder.final_layernorm.weight"),
-        _norm("{home}.norm.weight"),
+        ("layers.{i}.norm.weight", "{home}.norm.weight"),
         *_IN_PROJ_LISTED,
         *_MAMBA2_MIXER,
         ("shared_blocks.{b}.norm_in.weight", "{block}.sa.norm.weight"),
@@ -167,7 +126,7 @@ ZAMBA2_PLAIN = Layout(
         ("shared_blocks.{b}.attention.o.weight", "{block}.sa.mixer.linear_proj.weight"),
         ("shared_blocks.{b}.norm_mid.weight", "{block}.mlp.norm.weight"),
         *_mlp("mlp.mixer.linear_fc1", "mlp.mixer.linear_fc2"),
-        _link("decoder.block_map.{i}.weight"),
+        (_LINK, "decoder.block_map.{i}.weight"),
         *_adapters("mlp.mixer.linear_fc1_lora_{part}_list.{k}.weight", "sa.mixer.linear_{x}_lora_{part}_list.{k}.weight", ("A", "B")),
     ),
 )
@@ -176,7 +135,7 @@ _PURE_ENDS = (
     ("embedding.weight", "backbone.embeddings.weight | backbone.embedding.weight | lm_head.weight"),
     ("head.weight", "lm_head.weight"),
     ("final_norm.weight", "backbone.norm_f.weight"),
-    _norm("{home}.norm.weight"),
+    ("layers.{i}.norm.weight", "{home}.norm.weight"),
 )
 MAMBA2 = Layout("mamba2", home="backbone.layers.{i}", mixer="mixer", rows=(*_PURE_ENDS, *_IN_PROJ, *_MAMBA2_MIXER))
 MAMBA1 = Layout(
