@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import fuzzing
 import pytest
@@ -17,191 +18,10 @@ from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.published import ignored_keys
 from zamba_lab.config import ZambaConfig
 
-# What the published files hold, but for the list of layers and what is the same in all.
-ZAMBA2 = dict(
-    architectures=["Zamba2ForCausalLM"],
-    add_bias_linear=False,
-    attention_dropout=0.0,
-    bos_token_id=1,
-    chunk_size=256,
-    eos_token_id=2,
-    hidden_act="gelu",
-    initializer_range=0.02,
-    mamba_d_conv=4,
-    mamba_expand=2,
-    mamba_headdim=64,
-    max_position_embeddings=4096,
-    model_type="zamba2",
-    num_attention_heads=32,
-    num_key_value_heads=32,
-    num_logits_to_keep=1,
-    num_query_groups=32,
-    pad_token_id=0,
-    rms_norm_eps=1e-05,
-    rope_theta=10000,
-    time_step_floor=0.0001,
-    time_step_limit=None,
-    time_step_max=0.1,
-    time_step_min=0.001,
-    transformers_version="4.49.0.dev0",
-    use_cache=True,
-    use_conv_bias=True,
-    use_long_context=False,
-    use_shared_mlp_adapter=True,
-    vocab_size=32000,
-    adapter_rank=128,
-)
-PUBLISHED = {
-    "zamba2-1.2b": dict(
-        ZAMBA2,
-        hidden_size=2048,
-        intermediate_size=8192,
-        ffn_hidden_size=8192,
-        attention_hidden_size=4096,
-        kv_channels=64,
-        attention_head_dim=128,
-        num_hidden_layers=38,
-        hybrid_layer_ids=[5, 11, 17, 23, 29, 35],
-        mamba_d_state=128,
-        mamba_ngroups=1,
-        n_mamba_heads=64,
-        num_mem_blocks=1,
-        use_mem_rope=True,
-        use_shared_attention_adapter=True,
-    ),
-    "zamba2-2.7b": dict(
-        ZAMBA2,
-        hidden_size=2560,
-        intermediate_size=10240,
-        ffn_hidden_size=10240,
-        attention_hidden_size=5120,
-        kv_channels=80,
-        attention_head_dim=160,
-        num_hidden_layers=54,
-        hybrid_layer_ids=[6, 12, 18, 24, 30, 36, 42, 47, 51],
-        mamba_d_state=64,
-        mamba_ngroups=1,
-        n_mamba_heads=80,
-        num_mem_blocks=2,
-        use_mem_rope=False,
-        use_shared_attention_adapter=False,
-    ),
-    "zamba2-7b": dict(
-        ZAMBA2,
-        hidden_size=3584,
-        intermediate_size=14336,
-        ffn_hidden_size=14336,
-        attention_hidden_size=7168,
-        kv_channels=112,
-        attention_head_dim=224,
-        num_hidden_layers=81,
-        mamba_d_state=64,
-        mamba_ngroups=2,
-        hybrid_layer_ids=[6, 11, 17, 23, 29, 35, 41, 47, 53, 59, 65, 71, 77],
-        n_mamba_heads=112,
-        num_mem_blocks=2,
-        use_mem_rope=True,
-        use_shared_attention_adapter=False,
-    ),
-    "zamba-7b-v1": dict(
-        architectures=["ZambaForCausalLM"],
-        attention_dropout=0.0,
-        attn_layer_offset=4,
-        attn_layer_period=6,
-        bos_token_id=1,
-        eos_token_id=2,
-        hidden_act="gelu",
-        hidden_mamba_act="silu",
-        hidden_size=3712,
-        initializer_range=0.02,
-        intermediate_size=14848,
-        mamba_conv_bias=True,
-        mamba_d_conv=4,
-        mamba_d_state=16,
-        mamba_dt_rank=232,
-        mamba_expand=2,
-        mamba_proj_bias=False,
-        max_position_embeddings=4096,
-        model_type="zamba",
-        n_mamba_heads=2,
-        num_attention_heads=16,
-        num_hidden_layers=76,
-        num_key_value_heads=16,
-        num_logits_to_keep=1,
-        pad_token_id=0,
-        rms_norm_eps=1e-05,
-        rope_theta=10000,
-        sliding_window=None,
-        time_step_floor=0.0001,
-        time_step_max=0.1,
-        time_step_min=0.001,
-        torch_dtype="bfloat16",
-        use_cache=True,
-        use_mamba_kernels=True,
-        vocab_size=32000,
-    ),
-}
-# The same models as the authors' fork wrote them, keys left out as in the published files.
-LEGACY = dict(
-    add_bias_linear=False,
-    attention_dropout=0.0,
-    bos_token_id=1,
-    conv_dimension=4,
-    eos_token_id=2,
-    expansion_factor=2,
-    gated_linear_unit=True,
-    initializer_range=0.02,
-    lora_rank=128,
-    mamba_headdim=64,
-    max_position_embeddings=4096,
-    model_type="zamba2",
-    num_attention_heads=32,
-    num_key_value_heads=32,
-    num_logits_to_keep=1,
-    num_query_groups=32,
-    pad_token_id=0,
-    rms_norm_eps=1e-05,
-    sliding_window=None,
-    torch_dtype="bfloat16",
-    transformers_version="4.43.0.dev0",
-    use_cache=True,
-    use_mamba_kernels=True,
-    use_shared_block_lora=True,
-    vocab_size=32000,
-)
-LEGACY_FILES = {
-    "zamba2-1.2b": dict(
-        LEGACY,
-        hidden_size=2048,
-        ffn_hidden_size=8192,
-        kv_channels=64,
-        num_hidden_layers=38,
-        num_mem_blocks=1,
-        state_size=128,
-        rope_theta=10000,
-        use_mem_rope=True,
-        use_shared_attention_lora=True,
-        ft_lora=False,
-        lora_rank_mamba=128,
-    ),
-    "zamba2-2.7b": dict(
-        LEGACY, hidden_size=2560, ffn_hidden_size=10240, kv_channels=80, num_hidden_layers=54, num_mem_blocks=2, state_size=64
-    ),
-    "zamba2-7b": dict(
-        LEGACY,
-        hidden_size=3584,
-        ffn_hidden_size=14336,
-        kv_channels=112,
-        num_hidden_layers=81,
-        num_mem_blocks=2,
-        state_size=64,
-        mamba_ngroups=2,
-        rope_theta=10000,
-        use_mem_rope=True,
-        use_shared_attention_lora=False,
-        ft_lora=False,
-    ),
-}
+FILES = json.loads(Path(__file__).with_name("published.json").read_text())
+CURRENT, LEGACY = ({name: group["common"] | own for name, own in group["zamba2"].items()} for group in (FILES["current"], FILES["legacy"]))
+PUBLISHED = CURRENT | {"zamba-7b-v1": FILES["current"]["zamba-7b-v1"]}
+MAMBA, MAMBA_HF, MAMBA2 = FILES["pure"].values()
 
 
 def with_layers(raw: dict, preset: str, plain: str, hybrid: str) -> dict:
@@ -230,13 +50,13 @@ def test_published_files_are_the_presets(preset, plain):
     assert read_config(with_layers(PUBLISHED[preset], preset, plain, "hybrid")) == ZambaConfig.preset(preset)
 
 
-@pytest.mark.parametrize("preset", LEGACY_FILES)
+@pytest.mark.parametrize("preset", LEGACY)
 def test_legacy_files_are_the_presets(preset):
-    assert read_config(with_layers(LEGACY_FILES[preset], preset, "m", "g")) == ZambaConfig.preset(preset)
+    assert read_config(with_layers(LEGACY[preset], preset, "m", "g")) == ZambaConfig.preset(preset)
 
 
 def test_the_misspelt_key_of_one_published_file():
-    raw = with_layers(LEGACY_FILES["zamba2-1.2b"], "zamba2-1.2b", "m", "g")
+    raw = with_layers(LEGACY["zamba2-1.2b"], "zamba2-1.2b", "m", "g")
     raw["se_shared_attention_lora"] = raw.pop("use_shared_attention_lora")
     assert read_config(raw) == ZambaConfig.preset("zamba2-1.2b")
 
@@ -252,68 +72,6 @@ def test_files_saved_by_a_later_library_are_the_presets(preset):
         "transformers_version": "5.23.0",
     }
     assert read_config(raw) == ZambaConfig.preset(preset)
-
-
-MAMBA = dict(
-    d_model=768,
-    n_layer=24,
-    vocab_size=50277,
-    ssm_cfg={},
-    rms_norm=True,
-    residual_in_fp32=True,
-    fused_add_norm=True,
-    pad_vocab_size_multiple=8,
-)
-MAMBA_HF = dict(
-    architectures=["MambaForCausalLM"],
-    bos_token_id=0,
-    conv_kernel=4,
-    d_inner=1536,
-    d_model=768,
-    eos_token_id=0,
-    expand=2,
-    fused_add_norm=True,
-    hidden_act="silu",
-    hidden_size=768,
-    initializer_range=0.1,
-    intermediate_size=1536,
-    layer_norm_epsilon=1e-05,
-    model_type="mamba",
-    n_layer=24,
-    num_hidden_layers=24,
-    pad_token_id=0,
-    pad_vocab_size_multiple=8,
-    rescale_prenorm_residual=False,
-    residual_in_fp32=True,
-    rms_norm=True,
-    ssm_cfg={},
-    state_size=16,
-    time_step_floor=0.0001,
-    time_step_init_scheme="random",
-    time_step_max=0.1,
-    time_step_min=0.001,
-    time_step_rank=48,
-    time_step_scale=1.0,
-    torch_dtype="float32",
-    use_bias=False,
-    use_cache=True,
-    use_conv_bias=True,
-    vocab_size=50280,
-)
-MAMBA2 = dict(
-    d_model=768,
-    d_intermediate=0,
-    n_layer=24,
-    vocab_size=50277,
-    ssm_cfg={"layer": "Mamba2"},
-    attn_layer_idx=[],
-    attn_cfg={},
-    rms_norm=True,
-    residual_in_fp32=True,
-    fused_add_norm=True,
-    pad_vocab_size_multiple=16,
-    tie_embeddings=True,
-)
 
 
 @pytest.mark.parametrize(("raw", "preset"), [(MAMBA, "mamba-130m"), (MAMBA_HF, "mamba-130m"), (MAMBA2, "mamba2-130m")])
@@ -536,7 +294,7 @@ JSON = st.recursive(
 )
 
 
-SEEDS = (*PUBLISHED.values(), *LEGACY_FILES.values(), MAMBA, MAMBA_HF, MAMBA2, asdict(VARIANTS["base"]))
+SEEDS = (*PUBLISHED.values(), *LEGACY.values(), MAMBA, MAMBA_HF, MAMBA2, asdict(VARIANTS["base"]))
 OTHER_KEYS = ("rope_parameters", "time_step_limit", "zamba_lab", "model_type", "layers_block_type", "ssm_cfg")
 
 

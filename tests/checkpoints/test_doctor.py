@@ -40,11 +40,11 @@ def test_a_healthy_checkpoint(folder):
     assert (report.n_params, report.n_bytes) == (BASE.n_params, 4 * BASE.n_params)
     assert [(one["depth"], one["block"]) for one in report.invocations] == [(1, 0), (2, 1), (4, 0)]
     assert all(one["adapters"] == ["mlp"] for one in report.invocations)
-    assert report.ties == ["the head is the embedding", "block 0 serves the depths 1, 4", "block 1 serves the depths 2"]
+    assert report.ties == ["the head is the embedding", "block A serves the depths 1, 4", "block B serves the depths 2"]
     assert report.sizes["ssm_heads"] == BASE.ssm_heads and report.sizes["head_dim"] == BASE.head_dim
     assert set(report.dtypes) == {"F32"}
     text = str(report)
-    assert "no fault found" in text and "invocation 1  depth 2   block 1  adapters of mlp in slot 1" in text
+    assert "no fault found" in text and "invocation 1  depth 2   block B  adapters of mlp in slot 1" in text
     assert json.loads(json.dumps(report.as_dict()))["ok"] is True
 
 

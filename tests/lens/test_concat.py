@@ -31,8 +31,8 @@ def test_the_error_says_how_far_the_parts_are_from_the_scores():
     assert replace(found, scores=2 * found.scores).error == pytest.approx(0.5)
 
 
-def deaf(model, block: int, name: str, half: int) -> None:
-    """Let a projection of a block, and its adapters, hear nothing of one half of the block's input."""
+def blind_to(model, block: int, name: str, half: int) -> None:
+    """Let a projection of a block, and its adapters, read nothing of one half of the block's input."""
     d = model.config.d_model
     columns = slice(half * d, (half + 1) * d)
     getattr(model.shared_blocks[block].attention, name).weight[:, columns] = 0
@@ -48,8 +48,8 @@ def test_each_part_is_the_score_of_a_model_that_hears_those_halves_only(name, qu
     model, ids = case(name)
     halves = copy.deepcopy(model)
     with torch.no_grad():
-        deaf(halves, 0, "q", 1 - query)
-        deaf(halves, 0, "k", 1 - key)
+        blind_to(halves, 0, "q", 1 - query)
+        blind_to(halves, 0, "k", 1 - key)
     expected = lens.run(halves, ids, keep=["invocation.0.attn_scores"])["invocation.0.attn_scores"].tril()
     torch.testing.assert_close(lens.score_parts(model, ids, 0).parts[query, key], expected)
 

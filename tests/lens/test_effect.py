@@ -55,7 +55,7 @@ def test_a_control_is_at_every_outlet_and_token_as_far_from_the_model_as_the_int
 def test_an_effect_is_the_difference_of_the_losses_and_an_unreached_token_has_none(name, model, ids):
     found = lens.effect(model, ids, lens.wipe("ssm", 2, at=9))
     changed = lens.token_losses(lens.intervene(model, lens.wipe("ssm", 2, at=9))(ids).detach(), ids)
-    torch.testing.assert_close(found.whole, lens.next_token_loss(model, ids))
+    torch.testing.assert_close(found.baseline, lens.next_token_loss(model, ids))
     torch.testing.assert_close(found.changed, changed)
     assert found.change.shape == (3, 18) and found.control.shape == (3, 3, 18)
     assert (found.change[:, :9] == 0).all() and (found.control_change[:, :, :9] == 0).all()
@@ -106,7 +106,7 @@ def test_several_interventions_are_measured_together_and_upon_others():
     upon = lens.effect(lens.intervene(model, first), ids, second, controls=0)
     assert both.name == "invocation 0 zeroed and conv 1 wiped at token 5"
     torch.testing.assert_close(upon.changed, both.changed)
-    torch.testing.assert_close(upon.whole, lens.effect(model, ids, first, controls=0).changed)
+    torch.testing.assert_close(upon.baseline, lens.effect(model, ids, first, controls=0).changed)
     assert upon.control.shape == (0, 2, 18)
 
 
@@ -115,7 +115,7 @@ def test_a_divergence_is_zero_from_itself_and_above_zero_from_another():
     with torch.no_grad():
         measure = lens.divergence_from(model(ids))
     found = lens.effect(model, ids, lens.zero("mixer", 4), metric=measure)
-    assert found.whole.shape == (2, 19) and found.whole.abs().max() < 1e-12
+    assert found.baseline.shape == (2, 19) and found.baseline.abs().max() < 1e-12
     assert found.changed.min() > 0 and found.control.min() > 0
     with torch.no_grad():
         p, q = (m(ids).softmax(-1) for m in (model, lens.intervene(model, lens.zero("mixer", 4))))
@@ -190,7 +190,7 @@ def test_switching_off_each_is_each_effect_alone_then_all(how):
         where = None if i % 4 == 3 else i % 4
         one = make(lens.SWITCHED[i // 4], where, *[reference] * (how != "zero"))
         torch.testing.assert_close(each.changed, lens.effect(model, ids, one, controls=0).changed, rtol=0, atol=1e-12)
-        assert torch.equal(each.whole, whole) and each.control.shape == (0, *ids[:, 1:].shape) and each.change.abs().max() > 0
+        assert torch.equal(each.baseline, whole) and each.control.shape == (0, *ids[:, 1:].shape) and each.change.abs().max() > 0
     assert lens.switch_off_each(make_model(VARIANTS["pure mamba2"]), ids, how) == []
 
 

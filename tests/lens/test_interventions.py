@@ -88,7 +88,7 @@ def test_without_interventions_all_is_bitwise_the_models_own(config):
 
 
 def zeroed(model: zl.Zamba, part: str, where: int) -> zl.Zamba:
-    """A copy of the model with the weights at 0 through which a part is heard."""
+    """A copy of the model with the weights at 0 through which a part acts."""
     other = copy.deepcopy(model)
     depth = model.config.hybrid_layers[where] if part in ("invocation", "adapter") else where
     layer = other.layers[depth]

@@ -120,7 +120,7 @@ def test_swapped_adapters_equal_a_model_with_their_weights_swapped(name):
     first.load_state_dict(last.state_dict())
     last.load_state_dict(kept)
     assert torch.equal(effect.changed, lens.next_token_loss(stand_in, ids))
-    assert torch.equal(effect.whole, lens.next_token_loss(model, ids))
+    assert torch.equal(effect.baseline, lens.next_token_loss(model, ids))
     assert effect.change.abs().max() > 0
 
 
@@ -152,7 +152,7 @@ def test_the_exchanges_stay_within_a_block():
 def test_blocks_used_once_have_nobody_to_exchange_with():
     effects = {effect.name: effect for effect in lens.lora_effects(*case("unshared"))}
     assert list(effects) == ["mean 0", "mean 1", "mean 2", "mean all", "permute"]
-    assert torch.equal(effects["permute"].changed, effects["permute"].whole)
+    assert torch.equal(effects["permute"].changed, effects["permute"].baseline)
 
 
 @pytest.mark.parametrize(

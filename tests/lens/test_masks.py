@@ -245,7 +245,7 @@ def test_under_every_intervention_padded_equals_unpadded(name, where):
     real, shift = mask[0].nonzero()[:, 0], WIDTH - text.shape[1] if where == "left" else 0
     for one, other in zip(every_intervention(model, ids, mask, shift), every_intervention(model, text, None, 0)):
         found, expected = lens.effect(model, ids, one, mask=mask, controls=1), lens.effect(model, text, other, controls=1)
-        for measured, alone in ((found.whole, expected.whole), (found.changed, expected.changed)):
+        for measured, alone in ((found.baseline, expected.baseline), (found.changed, expected.changed)):
             torch.testing.assert_close(measured[:, real[1:] - 1], alone, rtol=1e-7, atol=1e-9, msg=lambda m: f"{other.name}: {m}")
         torch.testing.assert_close(found.by_prompt(found.change), expected.by_prompt(expected.change), rtol=1e-7, atol=1e-9)
         assert found.control[..., real[1:] - 1].isfinite().all()

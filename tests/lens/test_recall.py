@@ -36,12 +36,12 @@ def test_the_loss_is_that_of_the_intervention_on_the_prompt_read_at_once():
     for row, (part, i, depth) in enumerate((("ssm", 2, 2), ("conv", 5, 5), ("kv", 1, 3))):
         changed = lens.token_losses(lens.intervene(model, lens.wipe(part, i, asked))(ids), ids)[:, -1]
         torch.testing.assert_close(found.wiped[0, row, depth], changed)
-    torch.testing.assert_close(found.whole[0], lens.next_token_loss(model, ids)[:, -1])
+    torch.testing.assert_close(found.baseline[0], lens.next_token_loss(model, ids)[:, -1])
     torch.testing.assert_close(found.never[0], lens.next_token_loss(model, other)[:, -1])
     torch.testing.assert_close(
         found.never_wiped[0, 0, 2], lens.token_losses(lens.intervene(model, lens.wipe("ssm", 2, asked))(other), other)[:, -1]
     )
-    assert torch.equal(found.loss[0, 0, 2], (found.never - found.whole)[0] - (found.never_wiped - found.wiped)[0, 0, 2])
+    assert torch.equal(found.loss[0, 0, 2], (found.never - found.baseline)[0] - (found.never_wiped - found.wiped)[0, 0, 2])
     assert torch.equal(ids[:, -1], other[:, -1])
 
 

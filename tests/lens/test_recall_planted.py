@@ -51,7 +51,7 @@ def bare() -> zl.Zamba:
     return model
 
 
-def hears(mamba, stretch: slice, of: slice, before: bool) -> None:
+def reads_from(mamba, stretch: slice, of: slice, before: bool) -> None:
     """A stretch of what the convolution hands on is one of the stream, of this token or of the one before."""
     channels = slice(stretch.start - X.start, stretch.stop - X.start)
     mamba.in_proj.weight.data[stretch, of] += ONE
@@ -70,9 +70,9 @@ def remembers_by_state() -> zl.Zamba:
     """Layer 0 writes each token under the one before it, and reads with the token itself."""
     model = bare()
     mamba = model.layers[0].mamba
-    hears(mamba, within(ANSWER), TOKEN, before=False)
-    hears(mamba, B, TOKEN, before=True)
-    hears(mamba, C, TOKEN, before=False)
+    reads_from(mamba, within(ANSWER), TOKEN, before=False)
+    reads_from(mamba, B, TOKEN, before=True)
+    reads_from(mamba, C, TOKEN, before=False)
     says(mamba, ANSWER)
     return model
 
@@ -81,7 +81,7 @@ def remembers_by_attention() -> zl.Zamba:
     """Layer 0 notes the token before; layer 1's block looks for places after this token, and hands on what stands there."""
     model = bare()
     first, second, block = model.layers[0].mamba, model.layers[1].mamba, model.shared_blocks[0]
-    hears(first, within(BEFORE), TOKEN, before=True)
+    reads_from(first, within(BEFORE), TOKEN, before=True)
     first.D.data.fill_(1.0)
     says(first, BEFORE, loud=0.1)  # the norms after it are to be as without it
     x0 = slice(3 * V, 4 * V)  # the embeddings' stretch of [x, x0]
@@ -92,7 +92,7 @@ def remembers_by_attention() -> zl.Zamba:
     block.mlp.gate_up.weight.data[:, ANSWER] += torch.cat([ONE, ONE])
     block.mlp.down.weight.data[ANSWER] += ONE
     model.layers[1].invocation.link.weight.data[ANSWER, ANSWER] += ONE
-    hears(second, within(ANSWER), ANSWER, before=False)
+    reads_from(second, within(ANSWER), ANSWER, before=False)
     second.D.data.fill_(1.0)
     says(second, ANSWER)
     return model

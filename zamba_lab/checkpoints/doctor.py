@@ -14,7 +14,7 @@ from zamba_lab.checkpoints.folder import planted_links, read_whole, stopped_save
 from zamba_lab.checkpoints.load import FORGET_ABOVE, TOKENIZER_HASH, equal, locate, plan_for, read_raw, read_tokenizer
 from zamba_lab.checkpoints.plan import Plan
 from zamba_lab.checkpoints.published import OWN, ignored_keys
-from zamba_lab.config import ZambaConfig
+from zamba_lab.config import ZambaConfig, block_name
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Report:
                 lines.append(f"  {title:<12} {', '.join(f'{name} {value}' for name, value in values.items())}")
         for k, invocation in enumerate(self.invocations):
             adapters = f"  adapters of {', '.join(invocation['adapters'])} in slot {k}" if invocation["adapters"] else ""
-            lines.append(f"  invocation {k:<2} depth {invocation['depth']:<3} block {invocation['block']}{adapters}")
+            lines.append(f"  invocation {k:<2} depth {invocation['depth']:<3} block {block_name(invocation['block'])}{adapters}")
         lines += [f"  tie          {tie}" for tie in self.ties]
         lines += [f"  note         {remark}" for remark in self.remarks]
         for fault in self.faults:
@@ -139,7 +139,7 @@ def _describe(report: Report, raw: dict, c: ZambaConfig) -> None:
     report.ties = ["the head is the embedding"] if c.tie_embeddings else []
     for b in range(c.n_shared_blocks):
         depths = [str(invocation["depth"]) for invocation in report.invocations if invocation["block"] == b]
-        report.ties.append(f"block {b} serves the depths {', '.join(depths)}")
+        report.ties.append(f"block {block_name(b)} serves the depths {', '.join(depths)}")
     report.remarks = remarks(raw, c)
 
 

@@ -29,10 +29,10 @@ SWITCHED = ("invocation", "adapter", "concat")  # the parts that belong to one i
 
 @dataclass(frozen=True, eq=False)
 class Effect:
-    """A measure of the whole model, of the changed one, and under controls. Axis b is the prompts; the rest is the measure's own."""
+    """A measure of the unchanged model, of the changed one, and under controls. Axis b is the prompts, the rest the measure's own."""
 
     name: str
-    whole: Tensor  # (b, ...)
+    baseline: Tensor  # (b, ...)
     changed: Tensor  # (b, ...)
     control: Tensor  # (c, b, ...), c controls, perhaps none
     real: Tensor | None = None  # (b, the measure's second axis) bool, False where it is of padding; None: nowhere
@@ -40,12 +40,12 @@ class Effect:
     @property
     def change(self) -> Tensor:
         """(b, ...); of a loss, > 0 where the part helped."""
-        return self.changed - self.whole
+        return self.changed - self.baseline
 
     @property
     def control_change(self) -> Tensor:
         """(c, b, ...)"""
-        return self.control - self.whole
+        return self.control - self.baseline
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """A bootstrap interval, over prompts, of the mean change of each; padding is left out."""
@@ -104,10 +104,10 @@ def bootstrap(values: Tensor, level: float = 0.95, resamples: int = 2000, seed: 
     return low.view(values.shape[1:]), high.view(values.shape[1:])
 
 
-def divergence_from(whole: Tensor) -> Metric:
-    """The measure KL(whole || changed) in nats, (b, l), from the untouched model's logits."""
-    wide = torch.promote_types(whole.dtype, torch.float32)
-    before = whole.to(wide).log_softmax(-1)
+def divergence_from(baseline: Tensor) -> Metric:
+    """The measure KL(baseline || changed) in nats, (b, l), from the untouched model's logits."""
+    wide = torch.promote_types(baseline.dtype, torch.float32)
+    before = baseline.to(wide).log_softmax(-1)
     return lambda logits, ids: F.kl_div(logits.to(wide).log_softmax(-1), before, reduction="none", log_target=True).sum(-1)
 
 
@@ -141,13 +141,13 @@ def effect(
     outlets = tuple(dict.fromkeys(p for each in several for p in each.outlets(changed.config)))
     keep = ("logits", *outlets, *changed.edited())
     before, after = (run(each, ids, keep=keep, mask=mask) for each in (intervene(model, *cuts), changed))
-    whole, under = measure(before["logits"], ids), []
+    baseline, under = measure(before["logits"], ids), []
     for i in range(controls):
         nudge = Nudge.between(before, after, outlets, seed + i)
         under.append(measure(run(intervene(model, nudge, *cuts), ids, keep=keep, mask=mask)["logits"], ids))
     name = " and ".join(each.name for each in several) or "nothing"
-    control = torch.stack(under) if under else whole[None][:0]
-    return Effect(name, whole, measure(after["logits"], ids), control, real_numbers(mask, whole))
+    control = torch.stack(under) if under else baseline[None][:0]
+    return Effect(name, baseline, measure(after["logits"], ids), control, real_numbers(mask, baseline))
 
 
 def real_numbers(mask: Tensor | None, measured: Tensor) -> Tensor | None:
@@ -180,9 +180,9 @@ def switch_off_each(
     """
     replacement, c = Replacement(model, ids, how, SWITCHED, reference, mask, reference_mask), model.config
     several = [replacement(part, where) for part in SWITCHED if part in parts(c) for where in (*range(c.n_invocations), None)]
-    whole = next_token_loss(model, ids, mask=mask)
+    baseline = next_token_loss(model, ids, mask=mask)
     changed = [next_token_loss(intervene(model, each), ids, mask=mask) for each in several]
-    return [Effect(each.name, whole, loss, whole[None][:0], real_numbers(mask, whole)) for each, loss in zip(several, changed)]
+    return [Effect(each.name, baseline, loss, baseline[None][:0], real_numbers(mask, baseline)) for each, loss in zip(several, changed)]
 
 
 class Replacement:
@@ -229,7 +229,7 @@ class Cut(MemoryChange):
 
 @dataclass(frozen=True, eq=False)
 class Nudge(Patch):
-    """At each point and token: a value at a given distance from the whole model's, in a random direction."""
+    """At each point and token: a value at a given distance from the unchanged model's, in a random direction."""
 
     values: dict[str, Tensor] = field(default_factory=dict)  # point -> (b, l, ...)
     name: str = "a random change of the same size"

@@ -150,12 +150,12 @@ def lora_effects(
     if not lora_parts(c):
         raise ValueError("these effects need adapters: this config has lora_rank 0 and lora_rank_qkv 0, or no shared block")
     replacement = Replacement(model, ids, how, ("adapter",), reference, mask, reference_mask)
-    whole, effects = next_token_loss(model, ids, mask=mask), []
+    baseline, effects = next_token_loss(model, ids, mask=mask), []
     for name, order in orders(c, how).items():
         permuted = permute_adapters([i if owner is None else owner for i, owner in enumerate(order)])
         removed = (replacement("adapter", i) for i, owner in enumerate(order) if owner is None)
         changed = next_token_loss(intervene(model, permuted, *removed), ids, mask=mask)
-        effects.append(LoraEffect(name, whole, changed, whole[None][:0], real_numbers(mask, whole), order))
+        effects.append(LoraEffect(name, baseline, changed, baseline[None][:0], real_numbers(mask, baseline), order))
     return effects
 
 

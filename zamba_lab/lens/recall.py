@@ -34,15 +34,15 @@ class Recall:
 
     parts: tuple[str, ...]
     distances: tuple[int, ...]
-    whole: Tensor  # (d, b) nothing wiped
+    baseline: Tensor  # (d, b) nothing wiped
     never: Tensor  # (d, b) another value in the needle: the model was never told
-    wiped: Tensor  # (d, part, i, b); where a layer has no such memory, `whole`
+    wiped: Tensor  # (d, part, i, b); where a layer has no such memory, `baseline`
     never_wiped: Tensor  # (d, part, i, b) another value in the needle, and wiped
 
     @property
     def recall(self) -> Tensor:
         """What having been told is worth, (d, b), nats."""
-        return self.never - self.whole
+        return self.never - self.baseline
 
     @property
     def loss(self) -> Tensor:
@@ -111,8 +111,8 @@ def _recalled(model: Zamba, ids: Tensor) -> tuple[Tensor, Tensor]:
     def loss(changed) -> Tensor:
         return token_nll(changed.extend(ids[:, asked : asked + 1], cache)[0][:, 0], ids[:, -1])
 
-    whole = loss(intervene(model))
-    return whole, by_memory(model.config, lambda part, k, depth: loss(intervene(model, wipe(part, k, asked))), whole)
+    baseline = loss(intervene(model))
+    return baseline, by_memory(model.config, lambda part, k, depth: loss(intervene(model, wipe(part, k, asked))), baseline)
 
 
 def by_memory(config: ZambaConfig, measure: Callable[[str, int, int], Tensor], absent: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def find(name: str, *tensors: Tensor | None, **numbers: int) -> Callable | None:
         return form.cuda if form.cuda and form.needs.fit(tensors, numbers) and gpu.serves(name, *tensors) else None
     if not (x.device.type == "cpu" and _known(x, form) and form.needs.fit(tensors, numbers) and build.available()):
         return None
-    if form.operator is not None and (torch.compiler.is_compiling() or _dispatcher_needed() or torch._C._autograd._profiler_enabled()):
+    if form.operator is not None and (_dispatcher_needed() or torch._C._autograd._profiler_enabled()):
         return form.operator
     return form.plain
 

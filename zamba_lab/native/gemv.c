@@ -219,6 +219,6 @@ int EXPORT(gemv)(int64_t threads, int64_t m, int64_t out, int64_t in, int64_t ha
     return 0;
 }
 
-int EXPORT(gemv_taped)(const slot *a) {
+int EXPORT(gemv_packed)(const slot *a) {
     return EXPORT(gemv)(a[0].i, a[1].i, a[2].i, a[3].i, a[4].i, a[5].p, a[6].p, a[7].p, a[8].p, a[9].p, a[10].p);
 }

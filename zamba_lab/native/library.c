@@ -6,7 +6,7 @@ int zamba_native_abi(void) { return 7; }
 
 /* A program is a list of calls, made in order: functions that take their arguments as slots, and for each where its slots begin. Stops
  * at the first that finds no memory. See program.py. */
-int run_tape(int64_t threads, int64_t calls, int (*const *functions)(const slot *), const int64_t *starts, const slot *slots) {
+int run_program(int64_t threads, int64_t calls, int (*const *functions)(const slot *), const int64_t *starts, const slot *slots) {
     (void)threads;              /* each call has its own number among its slots */
     for (int64_t k = 0; k < calls; k++)
         if (functions[k](slots + starts[k])) return 1;

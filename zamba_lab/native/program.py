@@ -1,4 +1,4 @@
-"""Native calls listed once and made many times: all of a token's work behind one call from Python (`run_tape` in `step.c`)."""
+"""Native calls listed once and made many times: all of a token's work behind one call from Python (`run_program` in `step.c`)."""
 
 import ctypes
 import struct
@@ -30,7 +30,7 @@ class Program:
 
     def add(self, name: str, suffix: str, *arguments: int | float | Tensor | None) -> int:
         """Append a call of a function that `step.c` or `gemv.c` defines; where its arguments begin among the words."""
-        self.names.append(f"{name}_taped{suffix}")
+        self.names.append(f"{name}_packed{suffix}")
         self._starts.append(len(self._words))
         self._words.append(torch.get_num_threads())
         self._words.extend(map(self._word, arguments))
@@ -46,7 +46,7 @@ class Program:
         functions, starts, words = self._ready()
         count = len(functions) - first if count is None else count
         addresses = (ctypes.c_void_p(array.ctypes.data + 8 * skip) for array, skip in ((functions, first), (starts, first), (words, 0)))
-        if build.library().run_tape(ctypes.c_int64(1), ctypes.c_int64(count), *addresses):
+        if build.library().run_program(ctypes.c_int64(1), ctypes.c_int64(count), *addresses):
             raise MemoryError("a native kernel found no memory for its scratch space")
 
     def _word(self, argument: int | float | Tensor | None) -> int:

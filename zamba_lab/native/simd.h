@@ -29,7 +29,7 @@
 
 typedef uint16_t bf16;   /* the upper half of a float */
 
-/* An argument on a tape (step.c): an integer, a number or an address, as the function it is for wants it. */
+/* An argument of a packed call (program.py): an integer, a number or an address, as the function it is for wants it. */
 typedef union {
     int64_t i;
     double d;

@@ -83,7 +83,7 @@ int EXPORT(norm_step)(int64_t threads, int64_t rows, int64_t d, double eps, cons
     return 0;
 }
 
-int EXPORT(norm_step_taped)(const slot *a) {
+int EXPORT(norm_step_packed)(const slot *a) {
     return EXPORT(norm_step)(a[0].i, a[1].i, a[2].i, a[3].d, a[4].p, a[5].p, a[6].p);
 }
 
@@ -94,7 +94,7 @@ int EXPORT(plus_step)(int64_t threads, int64_t n, const stored *a, const stored 
     return 0;
 }
 
-int EXPORT(plus_step_taped)(const slot *a) { return EXPORT(plus_step)(a[0].i, a[1].i, a[2].p, a[3].p, a[4].p); }
+int EXPORT(plus_step_packed)(const slot *a) { return EXPORT(plus_step)(a[0].i, a[1].i, a[2].p, a[3].p, a[4].p); }
 
 /* Rows of a and b side by side. a: (rows, n), b: (rows, m), y: (rows, n + m). */
 int EXPORT(join_step)(int64_t threads, int64_t rows, int64_t n, int64_t m, const stored *a, const stored *b, stored *y) {
@@ -106,7 +106,7 @@ int EXPORT(join_step)(int64_t threads, int64_t rows, int64_t n, int64_t m, const
     return 0;
 }
 
-int EXPORT(join_step_taped)(const slot *a) { return EXPORT(join_step)(a[0].i, a[1].i, a[2].i, a[3].i, a[4].p, a[5].p, a[6].p); }
+int EXPORT(join_step_packed)(const slot *a) { return EXPORT(join_step)(a[0].i, a[1].i, a[2].i, a[3].i, a[4].p, a[5].p, a[6].p); }
 
 /* The normal distribution function, for gelu. Phi(-a) = t q(t) exp(-a^2 / 2) with t = 1 / (1 + 0.265 a), as in Abramowitz & Stegun
  * 26.2.17, but q of degree 8 and fitted to the least relative error (1.2e-8). No branches, so that the compiler makes vectors of it. */
@@ -157,7 +157,7 @@ int EXPORT(gate_forward)(int64_t threads, int64_t rows, int64_t d, int64_t kind,
     return 0;
 }
 
-int EXPORT(gate_forward_taped)(const slot *a) { return EXPORT(gate_forward)(a[0].i, a[1].i, a[2].i, a[3].i, a[4].p, a[5].p); }
+int EXPORT(gate_forward_packed)(const slot *a) { return EXPORT(gate_forward)(a[0].i, a[1].i, a[2].i, a[3].i, a[4].p, a[5].p); }
 
 #include "step_mixer.inc"
 
@@ -223,7 +223,7 @@ int EXPORT(attend_step)(int64_t threads, int64_t b, int64_t h, int64_t g, int64_
     return 0;
 }
 
-int EXPORT(attend_step_taped)(const slot *a) {
+int EXPORT(attend_step_packed)(const slot *a) {
     return EXPORT(attend_step)(a[0].i, a[1].i, a[2].i, a[3].i, a[4].i, a[5].i, a[6].i, a[7].d, a[8].p, a[9].p, a[10].p, a[11].p,
                            a[12].p, a[13].i, a[14].p, a[15].p, a[16].p, a[17].i, a[18].p);
 }

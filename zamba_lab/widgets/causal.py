@@ -26,7 +26,7 @@ def switch_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None)
         return changed_tokens(
             effect,
             tokens,
-            f"mean loss {effect.whole.mean():.3f} -> {effect.changed.mean():.3f} nats a token; "
+            f"mean loss {effect.baseline.mean():.3f} -> {effect.changed.mean():.3f} nats a token; "
             "red: the token got harder to predict, blue: easier",
         )
 
@@ -98,7 +98,7 @@ def recall_panel(model: Zamba, filler: Tensor, distances: Sequence[int] = (4, 16
     def draw(distance: int):
         i = recall.distances.index(distance)
         subtitle = (
-            f"its value costs {recall.whole[i].mean():.2f} nats; had it not been told, {recall.recall[i].mean():+.2f}; "
+            f"its value costs {recall.baseline[i].mean():.2f} nats; had it not been told, {recall.recall[i].mean():+.2f}; "
             f"{count} prompts, bold where the 95 % interval leaves 0 out"
         )
         words = f"Who remembers a needle {distance} tokens back", "memory wiped", "depth", "recall lost (nats)", subtitle

@@ -5,7 +5,7 @@ in, the page ends up showing the last one, drawn by the Plotly renderer that Jup
 
 Not plotly's FigureWidget, because of a race. Each instance brings the whole of plotly.js (5 MB) as an anywidget module,
 and its traces follow in a second message. anywidget 0.11 holds messages back until the module is ready; if its 2-second
-deadline comes first, it drops them and every later one, and the figure stays blank and deaf to its controls. Figures
+deadline comes first, it drops them and every later one, and the figure stays blank, whatever its controls say. Figures
 that stayed so, four to a page, two cores under a load of 6 to 10 (modules took 2 to 8 s; the deadline's own timer often
 fires late as well, which saves the others):
 
