@@ -14,19 +14,12 @@ import torch.nn.functional as F
 import zamba_lab as zl
 
 PAIRS, VOCAB, LENGTH = 4, 64, 32
+# fmt: off
 CONFIG = zl.ZambaConfig(
-    vocab_size=VOCAB,
-    d_model=32,
-    n_layers=2,
-    headdim=32,
-    d_state=16,
-    hybrid_layers=(1,),
-    n_shared_blocks=1,
-    attn_heads=2,
-    d_mlp=128,
-    lora_rank=4,
-    tie_embeddings=False,
+    vocab_size=VOCAB, d_model=32, n_layers=2, headdim=32, d_state=16, hybrid_layers=(1,), n_shared_blocks=1, attn_heads=2, d_mlp=128,
+    lora_rank=4, tie_embeddings=False,
 )
+# fmt: on
 ARMS = {
     "small, link_gain 8": CONFIG,
     "small, link_gain 1": replace(CONFIG, link_gain=1.0),

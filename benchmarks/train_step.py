@@ -21,19 +21,12 @@ from pairs import PEER, PEER_64, PUBLISHED_CHUNK, SMALL_CHUNK, TINY, chunked, mu
 import zamba_lab as zl
 from zamba_lab.ops.loss import IGNORE
 
+# fmt: off
 ZAMBA2 = zl.ZambaConfig(
-    vocab_size=4096,
-    d_model=256,
-    n_layers=12,
-    headdim=64,
-    d_state=64,
-    hybrid_layers=(3, 7, 11),
-    n_shared_blocks=2,
-    attn_heads=8,
-    d_mlp=1024,
-    lora_rank=16,
-    init="reference",
+    vocab_size=4096, d_model=256, n_layers=12, headdim=64, d_state=64, hybrid_layers=(3, 7, 11), n_shared_blocks=2, attn_heads=8,
+    d_mlp=1024, lora_rank=16, init="reference",
 )
+# fmt: on
 ZAMBA1 = replace(ZAMBA2, mixer="mamba1", d_state=16, headdim=256, n_shared_blocks=1, lora_rank=0, rope_theta=None)
 ABLATION = replace(
     ZAMBA2, vocab_size=64, d_model=64, n_layers=6, headdim=32, d_state=16, hybrid_layers=(2, 5), attn_heads=4, d_mlp=256, lora_rank=4

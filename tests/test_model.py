@@ -116,19 +116,12 @@ def test_only_the_small_scheme_lets_the_shared_block_be_heard():
     ratio = {}
     for init in ("small", "authors", "reference"):
         torch.manual_seed(0)
+        # fmt: off
         config = zl.ZambaConfig(
-            vocab_size=64,
-            d_model=64,
-            n_layers=2,
-            headdim=32,
-            d_state=16,
-            hybrid_layers=(1,),
-            n_shared_blocks=1,
-            attn_heads=2,
-            d_mlp=128,
-            lora_rank=4,
-            init=init,
+            vocab_size=64, d_model=64, n_layers=2, headdim=32, d_state=16, hybrid_layers=(1,), n_shared_blocks=1, attn_heads=2, d_mlp=128,
+            lora_rank=4, init=init,
         )
+        # fmt: on
         trace = zl.Trace(keep=["invocation.0.link_out", "layers.1.resid_in"])
         zl.Zamba(config)(torch.randint(64, (4, 32)), trace=trace)
         ratio[init] = (trace["invocation.0.link_out"].square().mean() / trace["layers.1.resid_in"].square().mean()).sqrt()
@@ -142,20 +135,12 @@ def test_only_the_small_scheme_lets_the_shared_block_be_heard():
 def test_the_small_scheme_saturates_no_softmax(tied, mixer):
     """Scores of a standard deviation of 30 attend to one position at random, learn slowly, and fill it with denormals."""
     torch.manual_seed(0)
+    # fmt: off
     config = zl.ZambaConfig(
-        vocab_size=64,
-        d_model=128,
-        n_layers=2,
-        headdim=32,
-        d_state=16,
-        hybrid_layers=(1,),
-        attn_heads=4,
-        n_shared_blocks=1,
-        d_mlp=64,
-        mixer=mixer,
-        tie_embeddings=tied,
-        init="small",
+        vocab_size=64, d_model=128, n_layers=2, headdim=32, d_state=16, hybrid_layers=(1,), attn_heads=4, n_shared_blocks=1, d_mlp=64,
+        mixer=mixer, tie_embeddings=tied, init="small",
     )
+    # fmt: on
     trace = zl.Trace(keep=["invocation.0.attn_probs"])
     zl.Zamba(config)(torch.randint(64, (2, 64)), trace=trace)
     assert trace["invocation.0.attn_probs"][..., -1, :].amax(-1).mean() < 0.1  # 1/64 is even

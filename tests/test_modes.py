@@ -14,19 +14,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute"),  # the compiler looks, nobody else
     pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
 ]
+# fmt: off
 CONFIG = zl.ZambaConfig(
-    vocab_size=64,
-    d_model=16,
-    n_layers=1,
-    headdim=8,
-    d_state=8,
-    hybrid_layers=(0,),
-    n_shared_blocks=1,
-    attn_heads=2,
-    attn_kv_heads=1,
-    d_mlp=16,
-    lora_rank=2,
+    vocab_size=64, d_model=16, n_layers=1, headdim=8, d_state=8, hybrid_layers=(0,), n_shared_blocks=1, attn_heads=2, attn_kv_heads=1,
+    d_mlp=16, lora_rank=2,
 )
+# fmt: on
 MODEL = make_model(CONFIG)
 both_forms = pytest.mark.parametrize("forms", [nullcontext, native.off], ids=["native", "pure"])
 

@@ -6,19 +6,12 @@ import torch
 
 import zamba_lab as zl
 
+# fmt: off
 BASE = zl.ZambaConfig(
-    vocab_size=29,
-    d_model=16,
-    n_layers=5,
-    d_state=6,
-    headdim=4,
-    n_groups=2,
-    chunk_size=7,
-    hybrid_layers=(1, 2, 4),
-    attn_heads=4,
-    d_mlp=12,
-    lora_rank=3,
+    vocab_size=29, d_model=16, n_layers=5, d_state=6, headdim=4, n_groups=2, chunk_size=7, hybrid_layers=(1, 2, 4), attn_heads=4,
+    d_mlp=12, lora_rank=3,
 )
+# fmt: on
 PURE = replace(BASE, n_shared_blocks=0)
 
 VARIANTS = {

@@ -117,29 +117,13 @@ def test_layers_by_their_ids_or_by_zambas_rule():
 
 def test_absent_keys_mean_the_stated_defaults():
     config = read_config(small(mamba_headdim=..., num_attention_heads=..., hidden_size=64))
+    # fmt: off
     expected = ZambaConfig(
-        vocab_size=50,
-        d_model=64,
-        n_layers=3,
-        d_state=64,
-        d_conv=4,
-        expand=2,
-        headdim=64,
-        n_groups=1,
-        n_shared_blocks=1,
-        hybrid_layers=(1,),
-        attn_heads=32,
-        d_mlp=256,
-        lora_rank=128,
-        lora_rank_qkv=0,
-        rope_theta=None,
-        proj_bias=False,
-        mlp_bias=False,
-        tie_embeddings=True,
-        norm_eps=1e-5,
-        max_context=4096,
-        init="authors",
+        vocab_size=50, d_model=64, n_layers=3, d_state=64, d_conv=4, expand=2, headdim=64, n_groups=1, n_shared_blocks=1,
+        hybrid_layers=(1,), attn_heads=32, d_mlp=256, lora_rank=128, lora_rank_qkv=0, rope_theta=None, proj_bias=False, mlp_bias=False,
+        tie_embeddings=True, norm_eps=1e-5, max_context=4096, init="authors",
     )
+    # fmt: on
     assert config == expected
     assert read_config(small(tie_word_embeddings=False)).tie_embeddings is False
 

@@ -11,18 +11,12 @@ from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.attention import habits
 from zamba_lab.model import Zamba
 
+# fmt: off
 CONFIG = ZambaConfig(
-    vocab_size=50,
-    d_model=16,
-    n_layers=6,
-    d_state=4,
-    headdim=8,
-    hybrid_layers=(0, 2, 3, 5),
-    block_order=(0, 1, 1, 0),
-    attn_heads=4,
-    d_mlp=24,
-    lora_rank=3,
+    vocab_size=50, d_model=16, n_layers=6, d_state=4, headdim=8, hybrid_layers=(0, 2, 3, 5), block_order=(0, 1, 1, 0), attn_heads=4,
+    d_mlp=24, lora_rank=3,
 )
+# fmt: on
 
 
 @pytest.mark.parametrize(("block", "depths"), [(0, (0, 5)), (1, (2, 3))])

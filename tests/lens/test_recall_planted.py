@@ -14,23 +14,12 @@ V = 29  # words
 TOKEN, BEFORE, ANSWER = (slice(i * V, (i + 1) * V) for i in range(3))
 X, GATE = (slice(start, start + 3 * V) for start in (3 * V, 0))  # columns of the mixer's projection, B and C after them
 B, C = slice(6 * V, 7 * V), slice(7 * V, 8 * V)
+# fmt: off
 CONFIG = zl.ZambaConfig(
-    vocab_size=V,
-    d_model=3 * V,
-    n_layers=2,
-    d_state=V,
-    d_conv=2,
-    expand=1,
-    headdim=3 * V,
-    n_shared_blocks=1,
-    hybrid_layers=(1,),
-    attn_heads=1,
-    attn_head_dim=V,
-    rope_theta=None,
-    d_mlp=V,
-    lora_rank=0,
-    tie_embeddings=False,
+    vocab_size=V, d_model=3 * V, n_layers=2, d_state=V, d_conv=2, expand=1, headdim=3 * V, n_shared_blocks=1, hybrid_layers=(1,),
+    attn_heads=1, attn_head_dim=V, rope_theta=None, d_mlp=V, lora_rank=0, tie_embeddings=False,
 )
+# fmt: on
 ONE = torch.eye(V, dtype=torch.float64)
 
 

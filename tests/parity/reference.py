@@ -28,42 +28,24 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 TOLERANCE = 2e-5  # of the largest value compared
+# fmt: off
 ZAMBA2 = dict(
-    vocab_size=67,
-    hidden_size=32,
-    num_hidden_layers=6,
-    hybrid=(1, 3, 4),
-    num_mem_blocks=2,
-    mamba_d_state=8,
-    n_mamba_heads=4,
-    num_attention_heads=4,
-    intermediate_size=48,
-    adapter_rank=3,
-    chunk_size=32,
+    vocab_size=67, hidden_size=32, num_hidden_layers=6, hybrid=(1, 3, 4), num_mem_blocks=2, mamba_d_state=8, n_mamba_heads=4,
+    num_attention_heads=4, intermediate_size=48, adapter_rank=3, chunk_size=32,
 )
+# fmt: on
+# fmt: off
 ZAMBA1 = dict(
-    vocab_size=67,
-    hidden_size=32,
-    num_hidden_layers=5,
-    hybrid=(1, 3),
-    mamba_d_state=6,
-    n_mamba_heads=2,
-    num_attention_heads=4,
-    num_key_value_heads=4,
-    intermediate_size=48,
+    vocab_size=67, hidden_size=32, num_hidden_layers=5, hybrid=(1, 3), mamba_d_state=6, n_mamba_heads=2, num_attention_heads=4,
+    num_key_value_heads=4, intermediate_size=48,
 )
+# fmt: on
+# fmt: off
 MAMBA2 = dict(
-    vocab_size=67,
-    hidden_size=32,
-    num_hidden_layers=4,
-    state_size=8,
-    num_heads=4,
-    head_dim=16,
-    n_groups=1,
-    chunk_size=32,
-    pad_token_id=0,
+    vocab_size=67, hidden_size=32, num_hidden_layers=4, state_size=8, num_heads=4, head_dim=16, n_groups=1, chunk_size=32, pad_token_id=0,
     tie_word_embeddings=True,
 )
+# fmt: on
 MAMBA1 = dict(vocab_size=67, hidden_size=32, num_hidden_layers=4, state_size=6)
 BASES = {"zamba2": ZAMBA2, "zamba": ZAMBA1, "mamba2": MAMBA2, "mamba": MAMBA1}
 CONFIGS = {"zamba2": Zamba2Config, "zamba": ZambaConfig, "mamba2": Mamba2Config, "mamba": MambaConfig}

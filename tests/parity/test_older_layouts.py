@@ -15,29 +15,14 @@ from safetensors.torch import load_file, save_file
 from zamba_lab.checkpoints import load
 
 HYBRID = (1, 3, 4)  # blocks 0, 1, 0
+# fmt: off
 LEGACY_CONFIG = dict(
-    model_type="zamba2",
-    vocab_size=67,
-    hidden_size=32,
-    num_hidden_layers=6,
-    state_size=8,
-    conv_dimension=4,
-    expansion_factor=2,
-    mamba_headdim=16,
-    num_attention_heads=4,
-    num_key_value_heads=4,
-    ffn_hidden_size=48,
-    lora_rank=3,
-    num_mem_blocks=2,
-    use_mem_rope=True,
-    use_shared_block_lora=True,
-    use_shared_attention_lora=True,
-    kv_channels=8,
-    gated_linear_unit=True,
-    add_bias_linear=False,
-    rope_theta=10000,
-    layers_block_type=["m", "g", "m", "g", "g", "m"],
+    model_type="zamba2", vocab_size=67, hidden_size=32, num_hidden_layers=6, state_size=8, conv_dimension=4, expansion_factor=2,
+    mamba_headdim=16, num_attention_heads=4, num_key_value_heads=4, ffn_hidden_size=48, lora_rank=3, num_mem_blocks=2, use_mem_rope=True,
+    use_shared_block_lora=True, use_shared_attention_lora=True, kv_channels=8, gated_linear_unit=True, add_bias_linear=False,
+    rope_theta=10000, layers_block_type=["m", "g", "m", "g", "g", "m"],
 )
+# fmt: on
 
 
 def moved(name: str) -> str:

@@ -10,17 +10,13 @@ from zamba_lab.checkpoints import load
 from zamba_lab.generation import generate
 from zamba_lab.trace import Trace
 
+# fmt: off
 CASES = {
     "mamba": ("mamba", {}),
     "mamba with other sizes": (
         "mamba",
         dict(
-            conv_kernel=3,
-            expand=3,
-            time_step_rank=5,
-            use_conv_bias=False,
-            use_bias=True,
-            tie_word_embeddings=False,
+            conv_kernel=3, expand=3, time_step_rank=5, use_conv_bias=False, use_bias=True, tie_word_embeddings=False,
             layer_norm_epsilon=1e-3,
         ),
     ),
@@ -28,6 +24,7 @@ CASES = {
     "mamba2 with groups, untied": ("mamba2", dict(n_groups=2, tie_word_embeddings=False)),
     "mamba2 with other sizes": ("mamba2", dict(conv_kernel=2, expand=3, num_heads=6, use_conv_bias=False, use_bias=True, chunk_size=7)),
 }
+# fmt: on
 
 
 @pytest.fixture(scope="module", params=CASES)

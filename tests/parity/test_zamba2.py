@@ -8,6 +8,7 @@ from zamba_lab.checkpoints import load
 from zamba_lab.generation import generate
 from zamba_lab.trace import Trace
 
+# fmt: off
 CASES = {
     "one block": dict(num_mem_blocks=1),
     "two blocks": dict(num_hidden_layers=7, hybrid=(1, 2, 4, 6)),
@@ -17,15 +18,8 @@ CASES = {
     "only the last layer hybrid": dict(hybrid=(5,), num_mem_blocks=1),
     "more blocks than invocations": dict(num_mem_blocks=3, hybrid=(2, 3)),
     "odd numbers": dict(
-        vocab_size=41,
-        hidden_size=36,
-        num_hidden_layers=5,
-        hybrid=(1, 4),
-        n_mamba_heads=9,
-        mamba_d_state=5,
-        num_attention_heads=3,
-        intermediate_size=29,
-        adapter_rank=7,
+        vocab_size=41, hidden_size=36, num_hidden_layers=5, hybrid=(1, 4), n_mamba_heads=9, mamba_d_state=5, num_attention_heads=3,
+        intermediate_size=29, adapter_rank=7,
     ),
     "two groups": dict(mamba_ngroups=2),
     "four groups of two heads": dict(mamba_ngroups=4, n_mamba_heads=8, hidden_size=48, num_attention_heads=6),
@@ -50,6 +44,7 @@ CASES = {
     "another epsilon": dict(rms_norm_eps=1e-2),
     "untied head": dict(tie_word_embeddings=False, num_mem_blocks=3),
 }
+# fmt: on
 
 
 @pytest.fixture(scope="module", params=CASES)

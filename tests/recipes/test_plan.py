@@ -54,19 +54,12 @@ def test_units_are_the_modules_that_are_wrapped(config):
 @pytest.mark.parametrize("depths, rank", [((), 0), ((1,), 0), ((1,), 4), ((0, 1, 2), 4)])
 def test_activations_are_what_autograd_keeps(depths, rank):
     """Counted by storage, each once, weights left out; positions' angles and a token's ids are the small rest."""
+    # fmt: off
     config = ZambaConfig(
-        vocab_size=40,
-        d_model=64,
-        n_layers=3,
-        d_state=8,
-        headdim=16,
-        n_shared_blocks=1,
-        hybrid_layers=depths,
-        attn_heads=4,
-        d_mlp=96,
-        lora_rank=rank,
-        tie_embeddings=False,
+        vocab_size=40, d_model=64, n_layers=3, d_state=8, headdim=16, n_shared_blocks=1, hybrid_layers=depths, attn_heads=4, d_mlp=96,
+        lora_rank=rank, tie_embeddings=False,
     )
+    # fmt: on
     model, kept = plans_model(config), {}
     owned = {p.untyped_storage().data_ptr() for p in model.parameters()}
 

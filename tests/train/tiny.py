@@ -9,19 +9,12 @@ from zamba_lab.config import ZambaConfig
 from zamba_lab.corpora import Packed
 from zamba_lab.model import Zamba
 
+# fmt: off
 TINY = ZambaConfig(
-    vocab_size=29,
-    d_model=16,
-    n_layers=3,
-    d_state=4,
-    headdim=8,
-    chunk_size=7,
-    n_shared_blocks=1,
-    hybrid_layers=(1, 2),
-    attn_heads=2,
-    d_mlp=24,
-    lora_rank=2,
+    vocab_size=29, d_model=16, n_layers=3, d_state=4, headdim=8, chunk_size=7, n_shared_blocks=1, hybrid_layers=(1, 2), attn_heads=2,
+    d_mlp=24, lora_rank=2,
 )
+# fmt: on
 
 
 def tiny_model(seed: int = 0, vocab_size: int = TINY.vocab_size, **changes) -> Zamba:
