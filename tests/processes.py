@@ -18,3 +18,10 @@ def python(*arguments: object, timeout: float = 240) -> subprocess.CompletedProc
         timeout=timeout,
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
     )
+
+
+def left_by(script: Path, folder: Path) -> Path:
+    """The folder, with what a script that starts processes of its own has left there."""
+    done = python(script, folder)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder

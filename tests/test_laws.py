@@ -24,22 +24,12 @@ def test_a_later_token_changes_no_earlier_logit_and_does_change_its_own(config):
 
 
 @every_variant
+@pytest.mark.parametrize("sizes", [(1,) * 19, (2, 8, 1, 7, 1)], ids=["step by step", "in pieces"])
 @torch.no_grad()
-def test_step_by_step_equals_all_at_once(config):
-    model, ids = make_model(config), random_ids(config)
-    cache, steps = None, []
-    for token in ids.split(1, dim=1):
-        logits, cache = model.extend(token, cache)
-        steps.append(logits)
-    torch.testing.assert_close(torch.cat(steps, 1), model(ids), rtol=0, atol=1e-11)
-
-
-@every_variant
-@torch.no_grad()
-def test_prefill_in_pieces_equals_all_at_once(config):
+def test_what_is_read_in_pieces_equals_all_at_once(config, sizes):
     model, ids = make_model(config), random_ids(config)
     cache, pieces = None, []
-    for piece in ids.split([2, 8, 1, 7, 1], dim=1):
+    for piece in ids.split(sizes, dim=1):
         logits, cache = model.extend(piece, cache)
         pieces.append(logits)
     torch.testing.assert_close(torch.cat(pieces, 1), model(ids), rtol=0, atol=1e-11)

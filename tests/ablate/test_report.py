@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from ablate.records import drawn, made
+from ablate.tiny import FILE as tiny_file
 from ablate.tiny import study
 
 from zamba_lab.ablate import Claim, Match, Store, plan, report
@@ -163,14 +164,7 @@ def test_a_curve_stays_where_it_was_solved_and_ends_where_it_diverged():
     np.testing.assert_array_equal(values, [[0.2, 1, 1], [0.1, np.nan, np.nan], [0.1, 0.2, 0.3]])
 
 
-FILE = {
-    "name": "by-hand",
-    "base": {"d_model": 16, "n_layers": 2, "headdim": 8, "n_shared_blocks": 1, "hybrid_layers": [1], "attn_heads": 2, "d_mlp": 16},
-    "task": {"from": "ablate.tiny:Before"},
-    "train": {"steps": 6, "batch": 4},
-    "seeds": 2,
-    "axes": {"rope": [False]},
-}
+FILE = tiny_file | {"name": "by-hand"}
 
 
 def test_the_command_line_plans_without_making_anything_and_reports_what_is_there(tmp_path, capsys):

@@ -4,19 +4,10 @@ import math
 
 import pytest
 import yaml
-from ablate.tiny import BASE, study
+from ablate.tiny import BASE, FILE, study
 
 from zamba_lab.ablate import Claim, Match, match, read_study
 from zamba_lab.cli import main
-
-FILE = {
-    "name": "planted",
-    "base": {"d_model": 16, "n_layers": 2, "headdim": 8, "n_shared_blocks": 1, "hybrid_layers": [1], "attn_heads": 2, "d_mlp": 16},
-    "task": {"from": "ablate.tiny:Before"},
-    "train": {"steps": 6, "batch": 4},
-    "seeds": 2,
-    "axes": {"rope": [False]},
-}
 
 
 def written(tmp_path, **changes):

@@ -62,3 +62,14 @@ def study(**changes) -> Study:
         **{"name": "tiny", "base": BASE, "task": Before(), "train": TRAIN, "seeds": (0, 1), "axes": {"conv": [True, False]}, "sample": 16}
         | changes
     )
+
+
+# a study file of it
+FILE = {
+    "name": "planted",
+    "base": {"d_model": 16, "n_layers": 2, "headdim": 8, "n_shared_blocks": 1, "hybrid_layers": [1], "attn_heads": 2, "d_mlp": 16},
+    "task": {"from": "ablate.tiny:Before"},
+    "train": {"steps": 6, "batch": 4},
+    "seeds": 2,
+    "axes": {"rope": [False]},
+}

@@ -2,11 +2,16 @@
 
 import pytest
 import torch
+from parity.laws import (  # noqa: F401 - pytest runs them with the pair below
+    rows_without_padding,
+    test_cache_after_a_prompt,
+    test_every_depth_and_every_invocation,
+    test_greedy_continuation,
+    test_step_by_step_after_a_prompt,
+)
 from parity.reference import Pair, assert_same, build, cached, checkpoint, distance, prompt, reopen
 
 from zamba_lab.checkpoints import load
-from zamba_lab.generation import generate
-from zamba_lab.trace import Trace
 
 # fmt: off
 CASES = {
@@ -60,49 +65,6 @@ def test_full_forward_over_many_chunks(pair):
 
 
 @torch.no_grad()
-def test_every_depth_and_every_invocation(pair):
-    ids = prompt(pair.theirs)
-    theirs = pair.theirs(ids, output_hidden_states=True, output_attentions=True, use_cache=False)
-    trace = Trace(keep=["*.resid_in", "layers.*.resid_out", "final_norm", "*.attn_probs"])
-    assert_same(pair.ours(ids, trace=trace), theirs.logits, "logits")
-    *streams, last = theirs.hidden_states
-    for i, stream in enumerate(streams):
-        assert_same(trace[f"layers.{i}.resid_in"], stream, f"stream into depth {i}")
-        if i:
-            assert_same(trace[f"layers.{i - 1}.resid_out"], stream, f"stream out of depth {i - 1}")
-    assert_same(trace["final_norm"], last, "final norm")
-    assert len(theirs.attentions) == pair.ours.config.n_invocations
-    for k, probs in enumerate(theirs.attentions):
-        assert_same(trace[f"invocation.{k}.attn_probs"], probs, f"attention of invocation {k}")
-
-
-@torch.no_grad()
-def test_cache_after_a_prompt(pair):
-    ids = prompt(pair.theirs)
-    theirs = cached(pair.theirs, ids)[1]
-    cache = pair.ours.extend(ids)[1]
-    for i, layer in enumerate(cache.layers):
-        assert_same(layer.ssm, theirs.get_recurrent_state(i), f"SSM state of depth {i}")
-        window = theirs.get_conv_state(i)[..., -layer.conv.shape[1] :]  # theirs holds one input more
-        assert_same(layer.conv, window.mT, f"convolution's state of depth {i}")
-        if layer.k is not None:
-            assert_same(layer.k, theirs.layers[i].keys, f"keys of depth {i}")
-            assert_same(layer.v, theirs.layers[i].values, f"values of depth {i}")
-
-
-@torch.no_grad()
-def test_step_by_step_after_a_prompt(pair):
-    ids = prompt(pair.theirs, l=24)
-    past, cache = cached(pair.theirs, ids[:, :9])[1], pair.ours.extend(ids[:, :9])[1]
-    for t in range(9, 24):
-        theirs, past = cached(pair.theirs, ids[:, t : t + 1], past)
-        ours, cache = pair.ours.extend(ids[:, t : t + 1], cache)
-        assert_same(ours, theirs, f"logits of token {t}")
-    for i, layer in enumerate(cache.layers):
-        assert_same(layer.ssm, past.get_recurrent_state(i), f"SSM state of depth {i}")
-
-
-@torch.no_grad()
 def test_prompt_in_pieces(pair):
     ids, past, cache, start = prompt(pair.theirs, l=60), None, None, 0
     for end in (5, 6, 38, 60):
@@ -113,20 +75,8 @@ def test_prompt_in_pieces(pair):
 
 
 @torch.no_grad()
-def test_greedy_continuation(pair):
-    ids = prompt(pair.theirs, l=12)
-    theirs = pair.theirs.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None)[:, 12:]
-    assert generate(pair.ours, ids, max_new_tokens=8).tolist() == theirs.tolist()
-
-
-@torch.no_grad()
 def test_left_padding(pair):
-    ids, lengths = prompt(pair.theirs, b=3, l=20), (20, 13, 1)
-    mask = torch.stack([(torch.arange(20) >= 20 - n).long() for n in lengths])
-    ours = pair.ours(ids, mask=mask)
-    for row, n in enumerate(lengths):
-        alone = pair.theirs(ids[row : row + 1, 20 - n :], use_cache=False).logits[0]
-        assert_same(ours[row, 20 - n :], alone, f"row of {n} tokens, against the reference without padding")
+    ids, mask, ours = rows_without_padding(pair)
     if pair.theirs.config.add_bias_linear:  # there the reference lets padding into the convolution
         return
     positions = (mask.cumsum(1) - 1).clamp(min=0)

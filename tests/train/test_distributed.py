@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import python
+from processes import left_by
 from train.ranks import MODELS, OPTIONS
 from train.tiny import tiny_model
 
@@ -17,10 +17,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or not torch.distributed
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    done = python(HERE / "ranks.py", folder)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return folder
+    return left_by(HERE / "ranks.py", tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("kind", MODELS)

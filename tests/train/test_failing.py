@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import python
+from processes import left_by
 
 from zamba_lab.train import read_metrics
 from zamba_lab.train.files import at_step
@@ -16,10 +16,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or not torch.distributed
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("failing")
-    done = python(HERE / "failing.py", folder)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return folder
+    return left_by(HERE / "failing.py", tmp_path_factory.mktemp("failing"))
 
 
 def said(left, kind: str, case: str | None, when: str = "first") -> list[str | None]:

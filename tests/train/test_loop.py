@@ -1,6 +1,7 @@
 """Laws of the loop: it learns, it stops politely, and it goes on as if it had never stopped."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -163,12 +164,18 @@ def test_no_room_for_a_checkpoint_stops_the_run_which_then_goes_on(tmp_path, mon
         return write(folder, step, content, keep)
 
     monkeypatch.setattr(files, "write", full)
-    with pytest.raises(OSError, match="no room"):
-        train(tiny_model(), TOKENS, CONFIG, tmp_path / "parts")
-    assert checkpoints(tmp_path / "parts")[-1][0] == 3 and "no room" in (tmp_path / "parts" / "run.log").read_text()
-    monkeypatch.setattr(files, "write", write)
-    assert same(whole, train(tiny_model(seed=5), TOKENS, CONFIG, tmp_path / "parts"))
-    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+    stops_and_goes_on(tmp_path, whole, "no room", lambda: monkeypatch.setattr(files, "write", write))
+
+
+def stops_and_goes_on(folder, whole, why: str, mend) -> None:
+    """A run stops after its third step, says why, and once that is mended goes on to what an undisturbed one is."""
+    with pytest.raises(OSError, match=why):
+        train(tiny_model(), TOKENS, CONFIG, folder / "parts")
+    log = (folder / "parts" / "run.log").read_text()
+    assert checkpoints(folder / "parts")[-1][0] == 3 and re.search(why, log)
+    mend()
+    assert same(whole, train(tiny_model(seed=5), TOKENS, CONFIG, folder / "parts"))
+    assert rows(folder / "whole") == rows(folder / "parts")
 
 
 def test_no_room_for_the_rows_stops_the_run_which_then_goes_on(tmp_path, monkeypatch):
@@ -183,12 +190,8 @@ def test_no_room_for_the_rows_stops_the_run_which_then_goes_on(tmp_path, monkeyp
         return write(table, out)
 
     monkeypatch.setattr(pq, "write_table", full)
-    with pytest.raises(OSError, match="rows of steps 4 to 6 could not be written .*No space left on device.*make room"):
-        train(tiny_model(), TOKENS, CONFIG, tmp_path / "parts")
-    assert checkpoints(tmp_path / "parts")[-1][0] == 3 and "make room" in (tmp_path / "parts" / "run.log").read_text()
-    monkeypatch.setattr(pq, "write_table", write)
-    assert same(whole, train(tiny_model(seed=5), TOKENS, CONFIG, tmp_path / "parts"))
-    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+    why = "rows of steps 4 to 6 could not be written .*No space left on device.*make room"
+    stops_and_goes_on(tmp_path, whole, why, lambda: monkeypatch.setattr(pq, "write_table", write))
 
 
 def test_torch_s_own_numbers_go_on_where_they_were(tmp_path):

@@ -17,6 +17,14 @@ def row(step: int, **more) -> dict:
     return {"step": step, "loss": 1 / step, **more}
 
 
+def write_in_twos(folder, count: int) -> None:
+    metrics = Metrics(folder, 0)
+    for step in range(1, count + 1):
+        metrics.add(row(step))
+        if step % 2 == 0:
+            metrics.flush()
+
+
 def test_rows_come_back_with_what_was_not_measured_as_none(tmp_path):
     assert read_metrics(tmp_path) == []
     metrics = Metrics(tmp_path, 0)
@@ -31,11 +39,7 @@ def test_rows_come_back_with_what_was_not_measured_as_none(tmp_path):
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 4, 9])
 def test_opened_at_a_step_it_holds_the_rows_up_to_it(tmp_path, step):
-    metrics = Metrics(tmp_path, 0)
-    for k in range(1, 5):
-        metrics.add(row(k))
-        if k % 2 == 0:
-            metrics.flush()
+    write_in_twos(tmp_path, 4)
     again = Metrics(tmp_path, step)
     assert [one["step"] for one in read_metrics(tmp_path)] == list(range(1, min(step, 4) + 1))
     again.add(row(step + 1))
@@ -156,11 +160,7 @@ def test_what_no_file_could_hold_is_refused_by_name(wrong):
 
 @pytest.mark.parametrize("size", [0, 10, 400])
 def test_a_truncated_file_costs_its_own_rows_and_is_said(tmp_path, size):
-    metrics = Metrics(tmp_path, 0)
-    for step in range(1, 7):
-        metrics.add(row(step))
-        if step % 2 == 0:
-            metrics.flush()
+    write_in_twos(tmp_path, 6)
     os.truncate(tmp_path / "metrics" / "000000003-000000004.parquet", size)
     with pytest.warns(UserWarning, match="000000003-000000004.parquet cannot be read, and its rows are left out"):
         assert [one["step"] for one in read_metrics(tmp_path)] == [1, 2, 5, 6]
