@@ -66,33 +66,20 @@ def learning(result: Report) -> Figure:
 def recall(result: Report) -> Figure:
     """Accuracy against the bytes that decoding carries, a point for each arm."""
     rows = result.outcomes
-    return viz.trade_off(
-        [_cost(result, row.arm)["state"] for row in rows],
-        [row.accuracy for row in rows],
-        [row.arm for row in rows],
-        "Recall against memory",
-        "bytes that decoding carries",
-        "accuracy",
-        [row.accuracy_low for row in rows],
-        [row.accuracy_high for row in rows],
-    )
+    bounds = [row.accuracy_low for row in rows], [row.accuracy_high for row in rows]
+    return _against(result, "state", "accuracy", "Recall against memory", "bytes that decoding carries", "accuracy", *bounds)
 
 
 def work(result: Report) -> Figure:
     """Held-out loss against the work of a token, a point for each arm."""
-    rows = result.outcomes
-    return viz.trade_off(
-        [_cost(result, row.arm)["flops"] for row in rows],
-        [row.loss for row in rows],
-        [row.arm for row in rows],
-        "Quality against work",
-        "forward FLOPs a token",
-        "held-out loss, nats",
-    )
+    return _against(result, "flops", "loss", "Quality against work", "forward FLOPs a token", "held-out loss, nats")
 
 
-def _cost(result: Report, arm: str) -> dict[str, Any]:
-    return next(row for row in result.costs if row["arm"] == arm)
+def _against(result: Report, cost: str, measure: str, *words: Any) -> Figure:
+    """A measure of each arm's outcome against one of its costs."""
+    costs = {row["arm"]: row[cost] for row in result.costs}
+    arms = [row.arm for row in result.outcomes]
+    return viz.trade_off([costs[arm] for arm in arms], [getattr(row, measure) for row in result.outcomes], arms, *words)
 
 
 def curve(cells: Mapping[int, Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
