@@ -7,8 +7,6 @@ cell, claims it in the store, runs it there and reports its progress. If this pr
 worker is killed, its lock goes with it and whoever claims the cell next goes on.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import sys
@@ -71,7 +69,7 @@ def largest_first(cells: list[Planned]) -> deque[Planned]:
     return deque(sorted(cells, key=lambda planned: -planned.cell.flops))
 
 
-def sweep(store: Store, cells: list[Planned], workers: list[Worker], show: Live | Quiet) -> None:
+def sweep(store: Store, cells: list[Planned], workers: "list[Worker]", show: Live | Quiet) -> None:
     """Run these cells. A worker that died is replaced in the list."""
     waiting, deaths = largest_first(cells), Counter()
     again: list[tuple[float, Planned]] = []  # cells that another runner is at, and when to ask for them

@@ -12,8 +12,6 @@ Why DuckDB: a question to a hundred thousand cells is one line of SQL over these
 reading what it does not ask for; there is no server and no second copy that could disagree with the files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -167,7 +165,7 @@ class Store:
             for file in single:
                 file.unlink()
 
-    def export(self, folder: str | Path, addresses: Iterable[str]) -> Store:
+    def export(self, folder: str | Path, addresses: Iterable[str]) -> "Store":
         """The finished ones among these cells as a store of one file, to be given away: machines are not named in it.
 
         Raises ValueError if there is something in the folder already.

@@ -21,8 +21,6 @@ In all of them D = 1, other norms = 1, biases = 0 and dt_bias makes softplus(dt_
 A is 1..n in every channel (S4D-real) and its dt_proj uniform +-1/sqrt(rank).
 """
 
-from __future__ import annotations
-
 import math
 from typing import TYPE_CHECKING
 
@@ -41,7 +39,7 @@ DT_FLOOR = 1e-4
 
 
 @torch.no_grad()
-def initialise(model: Zamba, config: ZambaConfig) -> None:
+def initialise(model: "Zamba", config: ZambaConfig) -> None:
     """Fill every parameter of a built model in place. See the module's docstring for the schemes."""
     normal = config.init == "reference"
     for module in model.modules():

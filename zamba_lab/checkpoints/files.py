@@ -4,8 +4,6 @@ What a small file could make a reader allocate is bounded before it is allocated
 pickle that describes tensors have at most MAX_DESCRIPTION bytes, and a tensor no more numbers than its file stores.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +110,7 @@ class Weights:
         header = self.headers[name]
         return DTYPES[header.dtype].itemsize * torch.Size(header.shape).numel()
 
-    def __enter__(self) -> Weights:
+    def __enter__(self) -> "Weights":
         return self
 
     def __exit__(self, *error) -> None:

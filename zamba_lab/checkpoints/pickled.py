@@ -4,8 +4,6 @@ A pickle is a program. Here only the instructions that describe tensors are let 
 in the file: a stride of 0, a compressed entry or an instruction that allocates can make gigabytes of a few bytes.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import pickle
@@ -139,7 +137,7 @@ class Pickled:
     def get_tensor(self, name: str) -> Tensor:
         return self._tensors[name]
 
-    def get_slice(self, name: str) -> Slice:
+    def get_slice(self, name: str) -> "Slice":
         tensor = self._tensors[name]
         return Slice(tuple(tensor.shape), next((word for word, dtype in DTYPES.items() if dtype == tensor.dtype), str(tensor.dtype)))
 

@@ -1,7 +1,5 @@
 """Before anything is read: which stored tensor goes into which parameter, from names and shapes alone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +32,7 @@ class Plan:
     wrong_shape: dict[str, str]
     wrong_dtype: dict[str, str]
 
-    def check(self, where: str) -> Plan:
+    def check(self, where: str) -> "Plan":
         """This plan, if everything fits; else CheckpointError with the lists."""
         if self.missing or self.left_over or self.wrong_shape:
             count = self.config.n_shared_blocks
@@ -53,7 +51,7 @@ class Plan:
         return self
 
 
-def make_plan(layout: Layout, config: ZambaConfig, headers: dict[str, Header]) -> Plan:
+def make_plan(layout: Layout, config: ZambaConfig, headers: dict[str, Header]) -> "Plan":
     """Compare what is stored with what the config needs. CheckpointError if no model can be built of the config."""
     if config.n_layers > len(headers):
         raise CheckpointError(f"the weights do not fit their {CONFIG}: {config.n_layers} layers, but only {len(headers)} stored tensors")

@@ -4,8 +4,6 @@ The layout is the published one where the reference library has the variant (`co
 that it opens what we write and computes the same; else our own names, which only we open.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import shutil
@@ -118,7 +116,7 @@ def write(model: Zamba, folder: Path, max_shard_bytes: int) -> None:
         write_tokenizer(model.tokenizer, folder, config.max_context)
 
 
-def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_context: int) -> None:
+def write_tokenizer(tokenizer: "Tokenizer", folder: Path, max_context: int) -> None:
     """The tokenizer's file, and beside it what lay there when it was read, so that other readers find the same.
 
     For one that had no tokenizer_config.json beside it, what transformers needs to find the ids of `Tokenizer.encode` is written:

@@ -5,8 +5,6 @@ place where the change enters the rest of the model (`outlets`), and at each tok
 random direction by exactly the distance that the intervention moved it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -235,7 +233,7 @@ class Nudge(Patch):
     name: str = "a random change of the same size"
 
     @staticmethod
-    def between(before: Trace, after: Trace, points: Sequence[str], seed: int) -> Nudge:
+    def between(before: Trace, after: Trace, points: Sequence[str], seed: int) -> "Nudge":
         """As far from `before` as `after` is, at each point."""
         generator = torch.Generator().manual_seed(seed)
         return Nudge({p: nudged(before[p], after[p], generator) for p in points})

@@ -5,8 +5,6 @@ the state besides. Here both are arrays that broadcast: an axis of length 1 stan
 follows from them, such as the matrix that the SSM applies to its inputs, is then written once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -72,7 +70,7 @@ class Terms:
         """The step sizes summed up to each token, itself included. Wide: decays come from differences of these sums."""
         return torch.cumsum(self.dt.to(self.dt.dtype if self.dt.device.type == "mps" else torch.float64), dim=1)
 
-    def until(self, t: int) -> Terms:
+    def until(self, t: int) -> "Terms":
         """Those of tokens 0..t."""
         x, dt, B, C = (part[:, : t + 1] for part in (self.x, self.dt, self.B, self.C))
         return Terms(x, dt, self.A, B, C)
@@ -84,7 +82,7 @@ class Terms:
         return selective_scan(x, self.dt, self.A, self.B, self.C)
 
 
-def terms(model: Zamba, trace: Trace, depth: int) -> Terms:
+def terms(model: Zamba, trace: Trace, depth: int) -> "Terms":
     """The terms of one layer from a trace that kept `names_of_inputs([depth])`. Raises ValueError if it has no SSM."""
     require_ssm(model)
     x, dt, B, C = (widened(trace[f"layers.{depth}.mamba.{name}"]) for name in INPUTS)

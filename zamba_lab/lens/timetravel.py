@@ -9,8 +9,6 @@
 Nothing here changes a cache. `snapshot` is `cache.clone()`, and needed only by who writes into tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -36,7 +34,7 @@ class Timeline:
     moments: dict[int, Cache]
 
     @staticmethod
-    def start(model: Zamba, ids: Tensor, mask: Tensor | None = None) -> Timeline:
+    def start(model: Zamba, ids: Tensor, mask: Tensor | None = None) -> "Timeline":
         """Read a prompt of (b, l) ids. mask: (b, l), see `passes`."""
         with torch.no_grad():
             _, cache = model.extend(ids, mask=mask, last_only=True)
@@ -47,13 +45,13 @@ class Timeline:
         """The latest."""
         return self.moments[self.ids.shape[1]]
 
-    def extend(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Timeline]:
+    def extend(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, "Timeline"]:
         """Read on: the logits of the (b, l) new tokens, and the timeline with the moment after them."""
         with torch.no_grad():
             logits, cache = self.model.extend(ids, self.cache, mask)
         return logits, Timeline(self.model, torch.cat([self.ids, ids], dim=1), {**self.moments, cache.length: cache})
 
-    def rewind(self, position: int) -> Timeline:
+    def rewind(self, position: int) -> "Timeline":
         """The timeline as it was with `position` tokens read, 1 <= position <= tokens read, padding counted.
 
         A kept moment is the very same values. Otherwise the tokens since the last one before it are read again: a state
@@ -69,7 +67,7 @@ class Timeline:
                 _, moments[position] = self.model.extend(self.ids[:, last:position], moments.get(last), mask, last_only=True)
         return Timeline(self.model, self.ids[:, :position], moments)
 
-    def with_cache(self, cache: Cache) -> Timeline:
+    def with_cache(self, cache: Cache) -> "Timeline":
         """The same text with another memory of it, from here on: the result of `transplant`."""
         return replace(self, moments={**self.moments, self.ids.shape[1]: cache})
 

@@ -11,8 +11,6 @@ decode(ids), label(id)          text without special tokens; something to print 
 waits(id)                       whether this token's text depends on the token after it
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -88,7 +86,7 @@ class Json:
         self.specials = [token.content for token in self._added.values() if token.special]
 
     @classmethod
-    def read(cls, file: Path) -> Json:
+    def read(cls, file: Path) -> "Json":
         from tokenizers import Tokenizer as Inner
 
         content = content_of(file).decode("utf-8", "replace")
@@ -152,7 +150,7 @@ class SentencePiece:
         self.specials = [inner.id_to_piece(i) for i in sorted(self._unread)]
 
     @classmethod
-    def read(cls, file: Path) -> SentencePiece:
+    def read(cls, file: Path) -> "SentencePiece":
         try:
             from sentencepiece import SentencePieceProcessor as Inner
         except ModuleNotFoundError as error:

@@ -6,8 +6,6 @@ The hash is part of the name, so that one rename puts both in place: a kill at a
 the next start removes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -106,7 +104,7 @@ def at_step(folder: str | Path, step: int | None) -> dict[str, Any]:
     return read(files[max(files) if step is None else step])
 
 
-def _no_room(folder: Path, step: int, out: _HashingFile | None, error: OSError) -> str:
+def _no_room(folder: Path, step: int, out: "_HashingFile | None", error: OSError) -> str:
     size = f"{out.size:,} bytes" if out else "a file"
     kept = [file.name for _, file in checkpoints(folder)]
     return (
