@@ -18,6 +18,7 @@ ROWS = (
     ("config", "trace", "cache", "native"),
     ("ops", "accounting"),
     ("blocks",),
+    ("initialisation",),
     ("model", "tokenizer", "decoder", "quantization"),
     ("checkpoints", "generation", "prefixes"),
     ("lens", "corpora", "evaluate"),

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from zamba_lab.blocks import Context, Layer, SharedBlock, make_layer
-from zamba_lab.blocks.init import initialise
 from zamba_lab.blocks.inputs import check_targets, check_tokens, last_real, last_tokens_lie_within, real_positions
 from zamba_lab.blocks.linear import Embedding, Linear
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.cache import Cache, LayerCache, Origin
 from zamba_lab.config import ZambaConfig
+from zamba_lab.initialisation import initialise
 from zamba_lab.ops.attention import angles, visible_keys
 from zamba_lab.ops.loss import in_pieces, loss_in_pieces, summed_loss
 from zamba_lab.trace import OFF, unless_idle

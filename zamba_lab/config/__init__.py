@@ -84,7 +84,7 @@ class ZambaConfig:
     bos_token_id: int | None = 1
     eos_token_id: int | None = 2
 
-    # the start of training (see blocks/init.py)
+    # the start of training (see initialisation.py)
     init: str = field(default="small", metadata={"choices": INITS})
     link_gain: float = 8.0  # "small" only: scale of the link matrices against 1 / sqrt(d_model)
 

@@ -27,16 +27,8 @@ def scan_recurrence(
 ) -> tuple[Tensor, Tensor]:
     """Run the scan one token at a time: the definition the faster forms are tested against.
 
-    Args:
-        x: (b, l, h, p) inputs after convolution and SiLU.
-        dt: (b, l, h, p) step sizes, >= 0 (softplus already applied).
-        A: (h, p, n) decay rates, < 0.
-        B, C: (b, l, h, n).
-        state: (b, h, p, n) to start from; zeros if None.
-        edit: as in `ssd_recurrence`.
-
-    Returns:
-        y: (b, l, h, p) without the D skip; states: (b, l, h, p, n), one after each token.
+    Arguments and results as `ssd_recurrence`, with another step for each channel and other rates for each component of its state:
+    dt: (b, l, h, p). A: (h, p, n). B, C: (b, l, h, n).
     """
     return token_by_token(scan_step, x, dt, A, B, C, state, edit)
 
