@@ -44,10 +44,12 @@ class Mixer(nn.Module):
         converted since. like: (b, l, ...). Raises ValueError if a shape is another: the cache is of another model or batch then.
         """
         c, b, wide = self.config, len(like), torch.promote_types(like.dtype, torch.float32)
-        return (
-            checked_state("conv state", cache.conv, (b, c.conv_state, c.conv_dim), like.dtype),
-            checked_state("SSM state", cache.ssm, (b, c.ssm_heads, c.headdim, c.d_state), wide),
-        )
+        shapes = {"conv state": (b, c.conv_state, c.conv_dim), "SSM state": (b, c.ssm_heads, c.headdim, c.d_state)}
+        for (name, shape), state in zip(shapes.items(), (cache.conv, cache.ssm)):
+            if state is not None and state.shape != shape:
+                got = tuple(state.shape)
+                raise ValueError(f"the {name} to go on from must have shape {shape}, as this layer and batch need it: got {got}")
+        return None if cache.conv is None else cache.conv.to(like.dtype), None if cache.ssm is None else cache.ssm.to(wide)
 
     def ssm(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, state: Tensor | None, trace=OFF) -> tuple[Tensor, Tensor]:
         """y = SSM(x, dt, A, B, C) + D x and the last state; token by token if the trace keeps or edits the states."""
@@ -62,15 +64,6 @@ class Mixer(nn.Module):
             change = kept - states
             y, states = self.recurrence(x, dt, A, B, C, state, edit=lambda states: (edit(states) if edit else states) + change)
         return skip(y, x, self.D), states[:, -1]
-
-
-def checked_state(name: str, state: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-    """A carried state in a dtype; None stays None. Raises ValueError if its shape is another."""
-    if state is None:
-        return None
-    if state.shape != shape:
-        raise ValueError(f"the {name} to go on from must have shape {shape}, as this layer and batch need it: got {tuple(state.shape)}")
-    return state.to(dtype)
 
 
 def step_size(raw: Tensor, bias: Tensor, least: float, mask: Tensor | None) -> Tensor:
