@@ -18,8 +18,8 @@ ROWS = (
     ("config", "trace", "cache", "native"),
     ("ops", "accounting"),
     ("blocks",),
-    ("initialisation",),
-    ("model", "tokenizer", "decoder", "quantization"),
+    ("initialisation", "quantization"),
+    ("model", "tokenizer", "decoder"),
     ("checkpoints", "generation", "prefixes"),
     ("lens", "corpora", "evaluate"),
     ("tasks",),  # its text is a corpus

@@ -8,10 +8,10 @@ import torch
 from variants import BASE, VARIANTS, make_model, random_ids
 
 import zamba_lab as zl
-from zamba_lab.blocks.int4 import Int4Embedding, Int4Linear, Int4Matrix, pack, unpack
-from zamba_lab.blocks.linear import Quantised
 from zamba_lab.config import ZambaConfig
 from zamba_lab.quantization import PARTS, STAYS, why_slow
+from zamba_lab.quantization.int4 import Int4Embedding, Int4Linear, Int4Matrix, pack, unpack
+from zamba_lab.quantization.int8 import Quantised
 
 # widths that groups of 32 divide, and some that none does
 WIDE = dict(vocab_size=150, d_model=64, n_layers=2, headdim=16, d_state=8, hybrid_layers=(0, 1), attn_heads=4, d_mlp=96, lora_rank=5)

@@ -16,7 +16,7 @@ from torch.nn.modules import module as every_module
 from zamba_lab import native
 from zamba_lab.blocks import layers
 from zamba_lab.blocks.attention import Attention
-from zamba_lab.blocks.linear import Embedding, Int8Embedding, Int8Linear, Int8Matrix, Linear
+from zamba_lab.blocks.linear import Embedding, Linear
 from zamba_lab.blocks.lora import Adapters, Lora
 from zamba_lab.blocks.mamba1 import Mamba1
 from zamba_lab.blocks.mamba2 import GATED_NORM_EPS, Mamba2
@@ -26,6 +26,7 @@ from zamba_lab.blocks.shared import Invocation, SharedBlock, stream_and_embeddin
 from zamba_lab.cache import Cache, LayerCache
 from zamba_lab.native.program import Program
 from zamba_lab.ops.gate import ACTIVATION
+from zamba_lab.quantization.int8 import Int8Embedding, Int8Linear, Int8Matrix
 
 if TYPE_CHECKING:
     from zamba_lab.model import Zamba

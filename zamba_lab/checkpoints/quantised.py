@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zamba_lab.blocks.int4 import Int4Matrix, pack
 from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.files import Weights
 from zamba_lab.config import ZambaConfig
 from zamba_lab.model import Zamba
 from zamba_lab.quantization import quantize
+from zamba_lab.quantization.int4 import Int4Matrix, pack
 
 KEY, METHOD = "quantization_config", "zamba_lab"
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from zamba_lab.blocks import SharedBlock
-from zamba_lab.blocks.linear import AnyMatrix
 from zamba_lab.config import ZambaConfig
 from zamba_lab.lens.effect import Effect, Replacement, real_numbers
 from zamba_lab.lens.interventions import intervene
@@ -20,6 +19,7 @@ from zamba_lab.lens.parts import adapters as lora_parts
 from zamba_lab.lens.passes import next_token_loss
 from zamba_lab.lens.rewire import permute_adapters
 from zamba_lab.model import Zamba
+from zamba_lab.quantization.int8 import AnyMatrix
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from zamba_lab.blocks.linear import AnyMatrix, Quantised
 from zamba_lab.blocks.mamba2 import GATED_NORM_EPS
 from zamba_lab.blocks.norm import RMSNorm
 from zamba_lab.lens.passes import run, token_positions, tokens_first
@@ -31,6 +30,7 @@ from zamba_lab.lens.terms import Terms, names_of_inputs, require_index, require_
 from zamba_lab.model import Zamba
 from zamba_lab.ops.conv import causal_conv
 from zamba_lab.ops.ssd import skip
+from zamba_lab.quantization.int8 import AnyMatrix, Quantised
 from zamba_lab.trace import Trace
 
 

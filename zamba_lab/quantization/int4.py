@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zamba_lab.accounting import PACKED_ROWS
-from zamba_lab.blocks.linear import Quantised
+from zamba_lab.quantization.int8 import Quantised
 
 MOST_ROWS = 32  # with more, writing the matrix out and one product of torch's is faster
 OFFSET = 8  # what the kernel subtracts

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from zamba_lab.accounting import GROUPS, KEEP, group_of
-from zamba_lab.blocks.int4 import Int4Embedding, Int4Linear, why_not_packed
-from zamba_lab.blocks.linear import Embedding, Linear, Quantised
+from zamba_lab.blocks.linear import Embedding, Linear
+from zamba_lab.quantization.int4 import Int4Embedding, Int4Linear, why_not_packed
+from zamba_lab.quantization.int8 import Int8Embedding, Int8Linear, Quantised
 
 if TYPE_CHECKING:
     from zamba_lab.model import Zamba
@@ -65,7 +66,7 @@ def quantize(model: Zamba, bits: int = 8, group_size: int = 64, keep: Iterable[s
 
 def _rounded(matrix: Linear | Embedding, bits: int, group_size: int):
     if bits == 8:
-        return matrix.int8()
+        return Int8Embedding(matrix.weight) if isinstance(matrix, Embedding) else Int8Linear(matrix.weight, matrix.bias)
     group = group_of(matrix.weight.shape[1], group_size)
     if group is None:
         return matrix
