@@ -2,7 +2,6 @@
 
 import builtins
 import importlib.util
-import io
 import json
 import random
 import sys
@@ -34,24 +33,9 @@ def tokenizer():
 def make_sentencepiece(**names: str) -> Tokenizer:
     """A small SentencePiece vocabulary; `names` of its special pieces."""
     library = pytest.importorskip("sentencepiece")
-    written = io.BytesIO()
-    library.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS * 8),
-        model_writer=written,
-        model_type="bpe",
-        vocab_size=300,
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-        unk_id=0,
-        bos_id=1,
-        eos_id=2,
-        hard_vocab_limit=False,
-        allow_whitespace_only_pieces=True,
-        **names,
-    )
-    return Tokenizer(SentencePiece(library.SentencePieceProcessor(model_proto=written.getvalue())), "small")
+    plain = dict(normalization_rule_name="identity", remove_extra_whitespaces=False, allow_whitespace_only_pieces=True)
+    content = fuzz_tokenizers.sentencepiece_model(TEXTS, unk_id=0, bos_id=1, eos_id=2, **plain, **names)
+    return Tokenizer(SentencePiece(library.SentencePieceProcessor(model_proto=content)), "small")
 
 
 def make_fallback(of: Tokenizer, newer: bool = False) -> Tokenizer:

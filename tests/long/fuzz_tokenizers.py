@@ -56,24 +56,22 @@ WORDPIECE = UNIGRAM | {
 }
 
 
+def sentencepiece_model(texts: list[str], **options) -> bytes:
+    """A tokenizer.model of 300 pieces with byte fallback. ImportError where sentencepiece is not installed."""
+    from sentencepiece import SentencePieceTrainer
+
+    written, usual = io.BytesIO(), dict(model_type="bpe", vocab_size=300, byte_fallback=True, minloglevel=2, hard_vocab_limit=False)
+    SentencePieceTrainer.train(sentence_iterator=iter(texts * 8), model_writer=written, **usual | options)
+    return written.getvalue()
+
+
 def sound() -> tuple[list[dict], bytes]:
     """Contents of sound files: tokenizer.json, tokenizer.model (empty without its library)."""
     jsons = [json.loads(corpora.train_tokenizer(TEXTS, 280).to_bytes()), UNIGRAM | {"normalizer": {"type": "NFKC"}}, UNIGRAM, WORDPIECE]
     try:
-        import sentencepiece
+        return jsons, sentencepiece_model(TEXTS)
     except ModuleNotFoundError:
         return jsons, b""
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS * 8),
-        model_writer=written,
-        model_type="bpe",
-        vocab_size=300,
-        byte_fallback=True,
-        minloglevel=2,
-        hard_vocab_limit=False,
-    )
-    return jsons, written.getvalue()
 
 
 def places(tree: object, path: tuple = ()):

@@ -4,16 +4,9 @@ Not compared: a prompt in pieces, since the reference starts each piece from an 
 reference's pass over the whole prompt instead.
 """
 
-import pytest
 import torch
-from parity.laws import (  # noqa: F401 - pytest runs them with the pair below
-    rows_without_padding,
-    test_cache_after_a_prompt,
-    test_every_depth_and_every_invocation,
-    test_greedy_continuation,
-    test_step_by_step_after_a_prompt,
-)
-from parity.reference import Pair, assert_same, build, checkpoint, distance, prompt, reopen
+from parity.laws import HybridLaws, pairs, rows_without_padding, unnoticed
+from parity.reference import assert_same, build, checkpoint, prompt, reopen
 
 from zamba_lab.checkpoints import load
 
@@ -39,10 +32,11 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
-def pair(request, tmp_path_factory) -> Pair:
-    theirs = build("zamba", **CASES[request.param])
-    return Pair(theirs, checkpoint(theirs, tmp_path_factory.mktemp("zamba")))
+pair = pairs("zamba", CASES)
+
+
+class TestZamba1(HybridLaws):
+    pass
 
 
 @torch.no_grad()
@@ -89,13 +83,4 @@ def test_sharded_files_are_one_checkpoint(tmp_path):
 @torch.no_grad()
 def test_the_comparison_would_notice(tmp_path):
     """Each parameter of ours matters to what is compared: shake one a little and parity is gone."""
-    theirs = build("zamba", mamba_proj_bias=True)
-    ours, ids, generator = checkpoint(theirs, tmp_path), prompt(theirs), torch.Generator().manual_seed(0)
-    reference, unheard = theirs(ids).logits, {}
-    for name, p in ours.named_parameters():
-        before = p.clone()
-        p.mul_(1 + 0.02 * torch.randn(p.shape, generator=generator))
-        if (far := distance(ours(ids), reference)) < 5:
-            unheard[name] = round(far, 2)
-        p.copy_(before)
-    assert not unheard, f"a change of 2% stays within 5 tolerances: {unheard}"
+    assert not (names := unnoticed(build("zamba", mamba_proj_bias=True), tmp_path)), f"a change of 2% stays within 5 tolerances: {names}"

@@ -2,14 +2,8 @@
 
 import pytest
 import torch
-from parity.laws import (  # noqa: F401 - pytest runs them with the pair below
-    rows_without_padding,
-    test_cache_after_a_prompt,
-    test_every_depth_and_every_invocation,
-    test_greedy_continuation,
-    test_step_by_step_after_a_prompt,
-)
-from parity.reference import Pair, assert_same, build, cached, checkpoint, distance, prompt, reopen
+from parity.laws import HybridLaws, pairs, rows_without_padding, unnoticed
+from parity.reference import assert_same, build, cached, checkpoint, distance, prompt, reopen
 
 from zamba_lab.checkpoints import load
 
@@ -52,10 +46,11 @@ CASES = {
 # fmt: on
 
 
-@pytest.fixture(scope="module", params=CASES)
-def pair(request, tmp_path_factory) -> Pair:
-    theirs = build("zamba2", **CASES[request.param])
-    return Pair(theirs, checkpoint(theirs, tmp_path_factory.mktemp("zamba2")))
+pair = pairs("zamba2", CASES)
+
+
+class TestZamba2(HybridLaws):
+    pass
 
 
 @torch.no_grad()
@@ -146,13 +141,6 @@ def test_without_a_clamp_prompt_and_decoding_agree_where_the_reference_does_not(
 @torch.no_grad()
 def test_the_comparison_would_notice(tmp_path):
     """Each parameter of ours matters to what is compared: shake one a little and parity is gone."""
-    theirs = build("zamba2", use_mem_rope=True, use_shared_attention_adapter=True, add_bias_linear=True)
-    ours, ids, generator = checkpoint(theirs, tmp_path), prompt(theirs), torch.Generator().manual_seed(0)
-    reference, unheard = theirs(ids).logits, {}
-    for name, p in ours.named_parameters():
-        before = p.clone()
-        p.mul_(1 + 0.02 * torch.randn(p.shape, generator=generator))
-        if (far := distance(ours(ids), reference)) < 5:
-            unheard[name] = round(far, 2)
-        p.copy_(before)
-    assert not unheard, f"a change of 2% stays within 5 tolerances: {unheard}"
+    assert not (
+        names := unnoticed(build("zamba2", use_mem_rope=True, use_shared_attention_adapter=True, add_bias_linear=True), tmp_path)
+    ), f"a change of 2% stays within 5 tolerances: {names}"

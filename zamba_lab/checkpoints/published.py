@@ -85,11 +85,15 @@ IGNORED = _words(
     }
 )
 
-# --- Zamba and Zamba2 ---------------------------------------------------------------------------------------------
-_HYBRID = {
+_SIZES = {
     "vocab_size": ("vocab_size", "int", REQUIRED),
     "d_model": ("hidden_size", "int", REQUIRED),
     "n_layers": ("num_hidden_layers", "int", REQUIRED),
+}
+
+# --- Zamba and Zamba2 ---------------------------------------------------------------------------------------------
+_HYBRID = {
+    **_SIZES,
     "d_conv": ("mamba_d_conv", "int", 4),
     "expand": ("mamba_expand", "int", 2),
     "norm_eps": ("rms_norm_eps", "float", 1e-5),
@@ -149,9 +153,7 @@ ZAMBA = Format(
 
 # --- pure Mamba: the reference library's spelling; the original code's is turned into it ---------------------------
 _PURE = {
-    "vocab_size": ("vocab_size", "int", REQUIRED),
-    "d_model": ("hidden_size", "int", REQUIRED),
-    "n_layers": ("num_hidden_layers", "int", REQUIRED),
+    **_SIZES,
     "d_conv": ("conv_kernel", "int", 4),
     "expand": ("expand", "int", 2),
     "norm_eps": ("layer_norm_epsilon", "float", 1e-5),

@@ -109,28 +109,16 @@ MEASURES: dict[str, Callable[[Measured], float]] = {
 }
 
 PLAIN = Rules()
+# fmt: off
 WEB = Rules(
-    characters=(100, None),
-    digits=(None, 0.2),
-    signs=(None, 0.3),
-    links=(None, 0.002),
-    sites=(None, 0.01),
-    tags=(None, 0.03),
-    keys=(None, 0.002),
-    placeholders=(None, 2),
-    mean_word=(3, 12),
-    repeated_lines=(None, 0.3),
-    repeated_grams=(None, 0.5),
+    characters=(100, None), digits=(None, 0.2), signs=(None, 0.3), links=(None, 0.002), sites=(None, 0.01), tags=(None, 0.03),
+    keys=(None, 0.002), placeholders=(None, 2), mean_word=(3, 12), repeated_lines=(None, 0.3), repeated_grams=(None, 0.5),
 )
 CODE = Rules(
-    characters=(30, None),
-    digits=(None, 0.3),
-    signs=(None, 0.5),
-    mean_line=(None, 200),
-    mean_word=(2, 30),
-    repeated_lines=(None, 0.7),
-    repeated_grams=(None, 0.7),
+    characters=(30, None), digits=(None, 0.3), signs=(None, 0.5), mean_line=(None, 200), mean_word=(2, 30),
+    repeated_lines=(None, 0.7), repeated_grams=(None, 0.7),
 )
+# fmt: on
 
 
 def broken_rule(text: str, rules: Rules) -> tuple[str, str] | None:
