@@ -32,17 +32,11 @@ def agreement(
     fig = go.Figure()
     line = dict(color=theme.QUIET, width=1.2, dash="dot")
     fig.add_trace(go.Scatter(x=[10**low, 10**high], y=[10**low, 10**high], mode="lines", line=line, name="equal", hoverinfo="skip"))
-    marker = dict(size=8, color=np.where(np.isfinite(groups), groups, np.nan)[drawn], colorscale=VISIBLE)
-    fig.add_trace(
-        go.Scatter(
-            x=x[drawn],
-            y=y[drawn],
-            mode="markers",
-            customdata=[wrapped(name) for name, shown in zip(names, drawn) if shown],
-            marker=dict(**marker, colorbar=theme.color_bar(group_label), line=dict(color=theme.QUIET, width=0.8)),
-            hovertemplate=f"%{{customdata}}<br>{theme.hover(x_label, '%{x:.3g}')}<br>{theme.hover(y_label, '%{y:.3g}')}<extra></extra>",
-        )
-    )
+    color = dict(color=np.where(np.isfinite(groups), groups, np.nan)[drawn], colorscale=VISIBLE, colorbar=theme.color_bar(group_label))
+    words = [wrapped(name) for name, shown in zip(names, drawn) if shown]
+    hovered = f"%{{customdata}}<br>{theme.hover(x_label, '%{x:.3g}')}<br>{theme.hover(y_label, '%{y:.3g}')}<extra></extra>"
+    look = dict(mode="markers", marker=dict(**color, size=8, line=dict(color=theme.QUIET, width=0.8)), hovertemplate=hovered)
+    fig.add_trace(go.Scatter(x=x[drawn], y=y[drawn], customdata=words, **look))
     axis = dict(type="log", dtick=1, range=[low, high], **theme.GRID)
     fig.update_xaxes(title_text=wrapped(x_label), **axis)
     fig.update_yaxes(title_text=wrapped(y_label, 40), **axis)
@@ -64,21 +58,10 @@ def trade_off(x, y, names: Sequence[str], title: str, x_label: str, y_label: str
     if lows is not None:
         lows, highs = labelled(lows, "lows", ("names", names)), labelled(highs, "highs", ("names", names))
         bars = theme.whiskers(y[drawn], lows[drawn], highs[drawn], theme.FAINT)
-    fig = go.Figure(
-        go.Scatter(
-            x=x[drawn],
-            y=y[drawn],
-            mode="markers+text",
-            text=apart(x[drawn], y[drawn], kept),
-            customdata=[wrapped(name) for name in kept],
-            textposition="top right",
-            textfont=dict(size=11, color=theme.INK),
-            marker=dict(color=theme.ACCENT, size=9),
-            error_y=bars,
-            cliponaxis=False,
-            hovertemplate=f"%{{customdata}}<br>{theme.hover(x_label, '%{x:,.0f}')}<br>{theme.hover(y_label, '%{y:.3f}')}<extra></extra>",
-        )
-    )
+    hovered = f"%{{customdata}}<br>{theme.hover(x_label, '%{x:,.0f}')}<br>{theme.hover(y_label, '%{y:.3f}')}<extra></extra>"
+    look = dict(mode="markers+text", marker=dict(color=theme.ACCENT, size=9), error_y=bars, cliponaxis=False, hovertemplate=hovered)
+    named = dict(text=apart(x[drawn], y[drawn], kept), textposition="top right", textfont=dict(size=11, color=theme.INK))
+    fig = go.Figure(go.Scatter(x=x[drawn], y=y[drawn], customdata=[wrapped(name) for name in kept], **look, **named))
     fig.update_xaxes(title_text=wrapped(x_label), type="log")
     fig.update_yaxes(title_text=wrapped(y_label, 40), **theme.GRID)
     return theme.titled(fig, title, subtitle, 440, not_drawn(x, positive=True) or not_drawn(y), margin_r=130)

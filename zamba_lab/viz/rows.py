@@ -36,21 +36,12 @@ def bars(values, names: Sequence[str], title: str, value_label: str, name_label:
     room = 0.14 * (right - left or 1)  # for the numbers at the bars' ends
     ends = [left - room * (values < 0).any(), right + room]
     numbers = [f"{value:+.4f}" for value in values]
-    fig = go.Figure(
-        go.Bar(
-            x=np.clip(np.where(np.isnan(values), 0, values), left, right),
-            y=list(range(len(names))),
-            orientation="h",
-            marker=dict(color=[theme.ABOVE if value > 0 else theme.BELOW for value in values], line_width=0),
-            width=0.66,
-            text=[f"{value:+.3g}" for value in values],
-            textposition="outside",
-            cliponaxis=False,
-            customdata=[f"{wrapped(name)}<br>{theme.hover(value_label, number)}" for name, number in zip(names, numbers)],
-            textfont=dict(size=12, color=theme.INK),
-            hovertemplate="%{customdata}<extra></extra>",
-        )
-    )
+    lengths = np.clip(np.where(np.isnan(values), 0, values), left, right)
+    words = [f"{wrapped(name)}<br>{theme.hover(value_label, number)}" for name, number in zip(names, numbers)]
+    ends_with = dict(text=[f"{value:+.3g}" for value in values], textposition="outside", textfont=dict(size=12, color=theme.INK))
+    color = dict(color=[theme.ABOVE if value > 0 else theme.BELOW for value in values])
+    rows = list(range(len(names)))
+    fig = go.Figure(theme.across(lengths, rows, words, marker=color, width=0.66, cliponaxis=False, **ends_with))
     fig.update_xaxes(range=ends, title_text=wrapped(value_label), **theme.ZERO)
     fig.update_yaxes(**theme.label_axis(names, name_label, autorange="reversed"))
     return theme.titled(fig, title, subtitle, 150 + 27 * len(names), not_drawn(values), margin_r=64)
@@ -76,20 +67,9 @@ def stacked_shares(
     shares = labelled(shares, "shares", ("parts", parts), ("rows", rows))
     fig, finite = go.Figure(), np.where(np.isfinite(shares), shares, 0)
     for i, (part, values) in enumerate(zip(parts, finite)):
-        fig.add_trace(
-            go.Bar(
-                x=values,
-                y=list(range(len(rows))),
-                orientation="h",
-                name=short(part),
-                customdata=[
-                    wrapped(f"{row_label} {row}") + f"<br>{theme.hover(part, f'{share:.3f}')}" for row, share in zip(rows, shares[i])
-                ],
-                width=0.62,
-                marker=dict(color=theme.SERIES[i % len(theme.SERIES)], line_width=0),
-                hovertemplate="%{customdata}<extra></extra>",
-            )
-        )
+        words = [wrapped(f"{row_label} {row}") + f"<br>{theme.hover(part, f'{share:.3f}')}" for row, share in zip(rows, shares[i])]
+        color = dict(color=theme.SERIES[i % len(theme.SERIES)])
+        fig.add_trace(theme.across(values, list(range(len(rows))), words, marker=color, width=0.62, name=short(part)))
     low, high = np.minimum(finite, 0).sum(0).min(initial=0), np.maximum(finite, 0).sum(0).max(initial=0)
     fig.update_xaxes(title_text=wrapped(share_label), range=[low - 0.02, max(high, 1) + 0.02], **theme.ZERO)
     fig.update_yaxes(**theme.label_axis(rows, row_label, autorange="reversed"))

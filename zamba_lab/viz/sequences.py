@@ -36,25 +36,11 @@ def token_effect(change, tokens: Sequence[str], title: str, value_label: str, su
     labels = [token_label(token, MOST) for token in tokens]
     lines, starts, widths = layout([min(len(token), MOST) + 2 for token in tokens])
     words = ["no prediction" if np.isnan(c) else theme.hover(value_label, f"{c:+.3f}") for c in change]
+    words = [f"{place}<br>{word}" for place, word in zip(positions(tokens), words)]
     color = dict(color=np.clip(np.nan_to_num(change), -top, top), cmin=-top, cmax=top, colorscale=theme.DIVERGING)
-    fig = go.Figure(
-        go.Bar(
-            base=starts,
-            x=[width - 0.3 for width in widths],
-            y=lines,
-            width=0.84,
-            orientation="h",
-            text=labels,
-            textposition="inside",
-            insidetextanchor="middle",
-            constraintext="none",
-            textangle=0,
-            textfont=dict(family=theme.MONO, size=12.5),
-            marker=dict(**color, colorbar=theme.color_bar(value_label), line_width=0),
-            customdata=[f"{place}<br>{word}" for place, word in zip(positions(tokens), words)],
-            hovertemplate="%{customdata}<extra></extra>",
-        )
-    )
+    inside = dict(text=labels, textposition="inside", insidetextanchor="middle", constraintext="none", textangle=0)
+    look = dict(marker=color | dict(colorbar=theme.color_bar(value_label)), textfont=dict(family=theme.MONO, size=12.5), **inside)
+    fig = go.Figure(theme.across([width - 0.3 for width in widths], lines, words, base=starts, width=0.84, **look))
     count = max(lines, default=0) + 1
     line_axes(fig, [lines.index(line) for line in range(count)] if len(lines) else [], LETTERS, "the text")
     return theme.titled(fig, title, subtitle, 180 + max(30 * count, 130), not_drawn(change, missing="no prediction"))
@@ -99,19 +85,10 @@ def questions(
     fig = go.Figure()
     for kind in (kind for kind in KINDS if kind in kinds):
         at, (color, words) = [i for i, other in enumerate(kinds) if other == kind], KINDS[kind]
-        fig.add_trace(
-            go.Scatter(
-                x=[i % ACROSS for i in at],
-                y=[i // ACROSS for i in at],
-                mode="markers+text",
-                name=words,
-                text=[texts[i] for i in at],
-                textfont=dict(family=theme.MONO, size=11.5, color=theme.DARK),
-                customdata=[hovers[i] for i in at],
-                hovertemplate="%{customdata}<extra></extra>",
-                marker=dict(symbol="square", size=45, color=color, line_width=0),
-            )
-        )
+        look = dict(mode="markers+text", name=words, marker=dict(symbol="square", size=45, color=color, line_width=0))
+        look |= dict(textfont=dict(family=theme.MONO, size=11.5, color=theme.DARK), hovertemplate="%{customdata}<extra></extra>")
+        place = dict(x=[i % ACROSS for i in at], y=[i // ACROSS for i in at])
+        fig.add_trace(go.Scatter(**place, text=[texts[i] for i in at], customdata=[hovers[i] for i in at], **look))
     line_axes(fig, range(0, len(tokens), ACROSS), ACROSS - 0.4, f"the sequence, {ACROSS} tokens a line")
     return theme.titled(fig, title, subtitle, 220 + 52 * -(-len(tokens) // ACROSS), showlegend=True, legend_itemsizing="trace")
 

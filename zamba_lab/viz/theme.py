@@ -145,6 +145,12 @@ def whiskers(means: np.ndarray, lows: np.ndarray, highs: np.ndarray, color: str)
     return dict(type="data", symmetric=False, array=up, arrayminus=down, color=color, thickness=1.8, width=4)
 
 
+def across(lengths: Sequence[float], rows: Sequence[int], words: Sequence[str], **look) -> go.Bar:
+    """Horizontal bars at their rows; words: the hover text of each."""
+    look["marker"] = look["marker"] | dict(line_width=0)
+    return go.Bar(x=lengths, y=rows, orientation="h", customdata=words, hovertemplate="%{customdata}<extra></extra>", **look)
+
+
 def hover(label: str, number: str) -> str:
     """A hover template: a label, then a number in bold, such as %{y:.3f}."""
     return f"{wrapped(label)} <b>{number}</b>"
