@@ -165,9 +165,7 @@ def switch_off_each(
 ) -> list[Effect]:
     """What each part of the shared blocks is worth: SWITCHED replaced at each invocation alone, then at all. No controls.
 
-    Zero misleads: a part that always gives the same vector, which the layers behind it have learnt to expect, seems vital when
-    it is zeroed, though it tells them nothing about the text. Its mean keeps that vector, and takes away only what the part
-    says about this text.
+    Zero misleads, as the module `replace` explains.
 
     Args:
         ids: (b, l), l >= 2. mask: (b, l), see `passes`.

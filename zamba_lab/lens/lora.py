@@ -141,10 +141,7 @@ def lora_effects(
         swap      two invocations of one block exchange theirs
         permute   every invocation of each block gets the next one's, the last the first's
 
-    Zero misleads: adapters that always add the same vector, which the block has learnt to expect, seem vital when they are
-    zeroed, though they tell it nothing about the text. Their mean keeps that vector.
-
-    Arguments and reference as `switch_off_each`. Raises ValueError if the config has no adapters.
+    Zero misleads, as the module `replace` explains. Arguments and reference as `switch_off_each`. Raises ValueError if the config has no adapters.
     """
     c = model.config
     if not lora_parts(c):
