@@ -141,7 +141,8 @@ def lora_effects(
         swap      two invocations of one block exchange theirs
         permute   every invocation of each block gets the next one's, the last the first's
 
-    Zero misleads, as the module `replace` explains. Arguments and reference as `switch_off_each`. Raises ValueError if the config has no adapters.
+    Zero misleads, as the module `replace` explains. Arguments and reference as `switch_off_each`. Raises ValueError if the config has no
+    adapters.
     """
     c = model.config
     if not lora_parts(c):
