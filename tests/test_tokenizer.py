@@ -1,6 +1,5 @@
 """Laws of the tokenizer: nothing is lost, nothing is split, nothing is hidden."""
 
-import builtins
 import importlib.util
 import json
 import random
@@ -316,18 +315,11 @@ def test_a_broken_sentencepiece_file_is_refused(tmp_path, content):
 
 
 def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name == "sentencepiece":
-            raise ModuleNotFoundError(name)
-        return real(name, *rest)
-
     (tmp_path / "tokenizer.model").write_bytes(b"x")
-    monkeypatch.setattr(builtins, "__import__", without)
+    for module in ("sentencepiece", "mistral_common"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ModuleNotFoundError, match=r"needs sentencepiece.*zamba-lab\[sentencepiece\]"):
         Tokenizer.load(tmp_path)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"needs mistral-common.*zamba-lab\[mistral\]"):
         Tokenizer.mistral_v1()
 

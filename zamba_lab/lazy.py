@@ -1,8 +1,9 @@
-"""Names of a package that are loaded from its modules when they are first used, so that importing it costs nothing."""
+"""What is imported when it is first used: the names of a package, so that importing it costs nothing, and optional libraries."""
 
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 
@@ -24,3 +25,18 @@ def lazy(package: str, names: dict[str, str], modules: str = "") -> tuple[list[s
         return value
 
     return list(home), getattr_, lambda: sorted([*vars(sys.modules[package]), *home])
+
+
+def needed(module: str, what: str, extra: str = "", package: str = "") -> ModuleType:
+    """An optional library. Raises ModuleNotFoundError that says what needs it and what to install.
+
+    extra: of this package, that brings it. package: its name where that is another than the module's.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = package or module.split(".")[0]
+        ours = f"pip install 'zamba-lab[{extra}]', or " if extra else ""
+        raise ModuleNotFoundError(
+            f"{what} needs {package}, which is not installed: {ours}pip install {package}", name=error.name
+        ) from error

@@ -1,6 +1,5 @@
 """Sources: the same documents in the same order, from any place on; what is wrong is said."""
 
-import builtins
 import json
 import sys
 from types import ModuleType
@@ -206,13 +205,7 @@ def test_without_a_network_it_says_what_to_do(hub):
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch):
-    real = builtins.__import__
-    monkeypatch.delitem(sys.modules, "datasets", raising=False)
-    monkeypatch.setattr(
-        builtins,
-        "__import__",
-        lambda name, *rest: (_ for _ in ()).throw(ModuleNotFoundError(name=name)) if name == "datasets" else real(name, *rest),
-    )
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ModuleNotFoundError, match="zamba-lab\\[data\\]"):
         next(Hub("tinystories").read())
 

@@ -112,7 +112,7 @@ def test_tensorboard_shows_a_step_that_is_made_again_once(tmp_path):
 @pytest.mark.parametrize("make, name", [(tensorboard, "tensorboard"), (trackio, "trackio"), (wandb, "wandb")])
 def test_a_library_that_is_missing_is_named(monkeypatch, make, name):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ModuleNotFoundError, match=f"need the package {name}, which is not installed: pip install {name}"):
+    with pytest.raises(ModuleNotFoundError, match=f"needs {name}, which is not installed: pip install {name}"):
         make("x")
 
 

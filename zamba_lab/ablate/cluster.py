@@ -21,6 +21,7 @@ from zamba_lab.ablate.planning import Plan, Planned, plan
 from zamba_lab.ablate.runner import PATIENCE, largest_first, stopped
 from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study
+from zamba_lab.lazy import needed
 from zamba_lab.writing import locked
 
 AHEAD = 2  # cells handed out for each processor: one that runs, and the next
@@ -38,10 +39,7 @@ def run_on_ray(study: Study, folder: str | Path, address: str | None = None, sho
     Returns: the plan, whose cells are all in the store. Raises ModuleNotFoundError without Ray, ConnectionError if there is no
     cluster, and as `runner.run`.
     """
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("running on a cluster needs Ray: pip install 'zamba-lab[ray]'") from error
+    ray = needed("ray", "running on a cluster", "ray")
     store, show = Store(folder), Live() if show is None else show
     with _connected(ray, address):
         # Ray gives a task of one processor one thread (OMP_NUM_THREADS). What Python raises is not tried again.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zamba_lab.checkpoints.errors import CheckpointError
 from zamba_lab.checkpoints.load import load, locate
+from zamba_lab.lazy import needed
 from zamba_lab.trace import Trace
 
 LENGTH = 64  # tokens compared, unless the caller names some
@@ -60,13 +61,7 @@ def parity(source: str | Path, ids: Tensor | None = None, dtype: torch.dtype = t
         CheckpointError: the files are damaged, or transformers cannot read all of them: it would go on with random
             numbers in the place of what it did not find.
     """
-    try:
-        import transformers
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "comparing needs transformers, which is not installed: pip install 'zamba-lab[test]', or pip install transformers",
-            name="transformers",
-        ) from error
+    transformers = needed("transformers", "comparing", "test")
     folder, _ = locate(source)
     ids, ours = _here(source, ids, dtype)
     theirs = _there(transformers, folder, ids, dtype)

@@ -24,6 +24,7 @@ from typing import Protocol
 from zamba_lab.corpora.installed import DOCSTRINGS, Installed
 from zamba_lab.corpora.quality import CODE, PLAIN, WEB, Rules
 from zamba_lab.corpora.stdlib import stdlib_sources
+from zamba_lab.lazy import needed
 from zamba_lab.tokenizer.texts import text_files
 
 
@@ -121,14 +122,7 @@ class Hub:
             yield f"{self.name}/{at}", row[self.text] or ""
 
     def _rows(self, start: int) -> Iterator[dict]:
-        try:
-            from datasets import load_dataset
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "streaming a data set needs the library datasets, which is not installed: pip install "
-                "'zamba-lab[data]', or pip install datasets",
-                name="datasets",
-            ) from error
+        load_dataset = needed("datasets", "streaming a data set", "data").load_dataset
         try:
             stream = load_dataset(
                 self.dataset, self.config, split=self.split, data_files=self.files, revision=self.revision, streaming=True

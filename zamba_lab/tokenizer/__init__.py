@@ -21,7 +21,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from zamba_lab.tokenizer.vocabularies import JSON, MODEL, Json, SentencePiece, missing
+from zamba_lab.lazy import needed
+from zamba_lab.tokenizer.vocabularies import JSON, MODEL, Json, SentencePiece
 
 FILES = (JSON, MODEL)  # in order of preference
 START, END = "<|im_start|>", "<|im_end|>"  # ChatML; the instruct models have them in place of <s> and </s>
@@ -79,12 +80,8 @@ class Tokenizer:
 
         Raises ModuleNotFoundError where mistral-common or sentencepiece is not installed.
         """
-        from importlib.util import find_spec
-
-        package = find_spec("mistral_common")
-        if package is None:
-            raise missing("mistral_common", "mistral-common", "mistral", "the vocabulary Mistral v1")
-        file = Path(package.submodule_search_locations[0]) / "data" / "tokenizer.model.v1"
+        package = needed("mistral_common", "the vocabulary Mistral v1", "mistral", "mistral-common")
+        file = Path(package.__path__[0]) / "data" / "tokenizer.model.v1"
         if not file.is_file():
             raise ValueError(f"mistral-common must hold {file.name}: this release of it has no such file; the releases 1.8 and 1.9 have it")
         return cls(SentencePiece.read(file), "Mistral v1, from mistral-common")

@@ -17,18 +17,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from zamba_lab.lazy import needed
+
 JSON, MODEL = "tokenizer.json", "tokenizer.model"
 MAX_BYTES = 2**28  # of a tokenizer file; the largest published ones have 2^25
 MAX_IDS = 2**24  # the libraries and we count up to the greatest id; the largest published vocabularies have 2^18
 VISIBLE = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how a vocabulary with byte fallback names a byte
-
-
-def missing(module: str, package: str, extra: str, what: str) -> ModuleNotFoundError:
-    """The error that says what to install."""
-    return ModuleNotFoundError(
-        f"{what} needs {package}, which is not installed: pip install 'zamba-lab[{extra}]', or pip install {package}", name=module
-    )
 
 
 @contextmanager
@@ -151,13 +146,10 @@ class SentencePiece:
 
     @classmethod
     def read(cls, file: Path) -> "SentencePiece":
-        try:
-            from sentencepiece import SentencePieceProcessor as Inner
-        except ModuleNotFoundError as error:
-            raise missing("sentencepiece", "sentencepiece", "sentencepiece", f"a {MODEL}") from error
+        library = needed("sentencepiece", f"a {MODEL}", "sentencepiece")
         content = content_of(file)
         with _library_errors(f"a {MODEL} must hold a SentencePiece model: got {str(file)!r} of {len(content)} bytes"):
-            vocabulary = cls(Inner(model_proto=content)) if content else None
+            vocabulary = cls(library.SentencePieceProcessor(model_proto=content)) if content else None
         if vocabulary is None or not vocabulary.size:
             raise ValueError(f"a {MODEL} must hold a SentencePiece model: {str(file)!r} is empty")
         return vocabulary

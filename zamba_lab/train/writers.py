@@ -7,17 +7,17 @@ its first row, so that one that is refused leaves nothing. Anything else that ta
 figure's update.
 """
 
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from zamba_lab.lazy import needed
 from zamba_lab.train.metrics import Row, Writer
 
 
 def tensorboard(folder: str | Path) -> Writer:
     """Scalars and texts as TensorBoard's event files in a folder. Rows of steps that are made again replace the old ones."""
-    _needed("tensorboard", "TensorBoard's files")
-    library, boards = _needed("torch.utils.tensorboard", "TensorBoard's files"), []
+    needed("tensorboard", "writing for TensorBoard")
+    library, boards = needed("torch.utils.tensorboard", "writing for TensorBoard"), []
 
     def write(row: Row) -> None:
         if not boards:
@@ -31,12 +31,12 @@ def tensorboard(folder: str | Path) -> Writer:
 
 def trackio(project: str, name: str | None = None, **more) -> Writer:
     """A run of trackio, local first. more: what its `init` takes."""
-    return _logged(_needed("trackio", "trackio's runs"), project, name, more)
+    return _logged(needed("trackio", "a run of trackio"), project, name, more)
 
 
 def wandb(project: str, name: str | None = None, **more) -> Writer:
     """A run of Weights & Biases. more: what its `init` takes, e.g. mode="offline"."""
-    return _logged(_needed("wandb", "runs of Weights & Biases"), project, name, more)
+    return _logged(needed("wandb", "a run of Weights & Biases"), project, name, more)
 
 
 WRITERS = {"tensorboard": tensorboard, "trackio": trackio, "wandb": wandb}
@@ -55,11 +55,3 @@ def _logged(library: ModuleType, project: str, name: str | None, more: dict) -> 
 
 def _measured(row: Row) -> dict:
     return {name: value for name, value in row.items() if name != "step" and value is not None}
-
-
-def _needed(module: str, what: str) -> ModuleType:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        name = module.split(".")[0]
-        raise ModuleNotFoundError(f"{what} need the package {name}, which is not installed: pip install {name}", name=error.name) from error
