@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 ALL = (
     "ablation",
     "checkpointing",
+    "claims",
     "corpus",
     "decode",
     "first_token",
@@ -33,6 +34,7 @@ ALL = (
     "load",
     "prefill",
     "prefill_profile",
+    "quantisation",
     "scan_op",
     "ssd_op",
     "tracing",
