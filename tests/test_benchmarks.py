@@ -23,6 +23,7 @@ ALL = (
     "claims",
     "corpus",
     "decode",
+    "evaluation",
     "first_token",
     "growth",
     "import_time",

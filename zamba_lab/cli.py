@@ -200,28 +200,17 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
-    """how well a model predicts texts, in bits per byte, beside what xz takes"""
-    parser.add_argument("source", help="a shipped model (zamba2-nano), a folder or a hub id")
-    parser.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="text files, or folders of them; each is one document")
-    parser.add_argument("--window", type=int, default=512, help="tokens read together (512)")
-    parser.add_argument("--stride", type=int, default=256, help="tokens by which the window moves on (256)")
-    parser.add_argument("--json", action="store_true", help="as data")
+    """how well a model predicts texts, in bits per byte, beside what xz takes; or what it scores on tasks of lm-eval"""
+    from zamba_lab.evaluate.command import add_arguments
+
+    add_arguments(parser)
     parser.set_defaults(run=_eval)
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    from zamba_lab.checkpoints import load
-    from zamba_lab.evaluate import score_files
+    from zamba_lab.evaluate.command import main as evaluate
 
-    scores = score_files(load(arguments.source), arguments.texts, arguments.window, arguments.stride, progress=sys.stderr.isatty())
-    if arguments.json:
-        print(json.dumps([score._asdict() for score in scores], indent=1))
-        return 0
-    print(f"{'bits/byte':>9} {'xz -9':>7} {'bytes':>11} {'tokens':>10}  text")
-    for score in scores:
-        bits, xz = (("-" if value is None else f"{value:.3f}") for value in score[3:])
-        print(f"{bits:>9} {xz:>7} {score.bytes:11,} {score.tokens:10,}  {score.text}")
-    return 0
+    return evaluate(arguments)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
