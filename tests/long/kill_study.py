@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -29,7 +30,6 @@ if __name__ == "__main__":
     run(study(seeds=range(int(sys.argv[2]))), sys.argv[1], workers=2, show=Quiet())
 """
 TOLERANCE = 1e-6  # of losses; cells run on one thread, so that they differ by rounding at most
-START = 8.0  # seconds that a runner and its workers need to start, about
 MOST = 60  # starts of a trial
 
 
@@ -51,18 +51,26 @@ def trouble(store: Store, expected: dict[str, tuple]) -> str:
     return f"left behind: {left}" if left else ""
 
 
-def trial(folder: Path, seeds: int, random_: random.Random, most: int = MOST, longest: float = 3.0) -> tuple[int, str]:
+def starting(environment: dict[str, str]) -> float:
+    """Seconds that a runner and then its workers need to start, about, on this machine as busy as it is now."""
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-W", "ignore", "-c", "import ablate.tiny, zamba_lab.ablate.runner"], env=environment, check=True)
+    return 2 * (time.monotonic() - begin)
+
+
+def trial(folder: Path, seeds: int, random_: random.Random, most: int = MOST) -> tuple[int, str]:
     """Kills, and what is wrong after them."""
     run(study(seeds=range(seeds)), folder / "undisturbed", workers=1, show=Quiet())
     expected, store = outcomes(Store(folder / "undisturbed")), folder / "store"
     (folder / "run.py").write_text(RUN)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS))), "OMP_NUM_THREADS": "1"}
+    start = starting(environment)
     for kills in range(most):
         command = [sys.executable, "-W", "ignore", str(folder / "run.py"), str(store), str(seeds)]
         runner = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE)
         try:
             # the last start is left alone
-            runner.wait(None if kills == most - 1 else START * random_.random() ** 0.5 + longest * random_.random())
+            runner.wait(None if kills == most - 1 else start * (random_.random() ** 0.5 + 0.4 * random_.random()))
         except subprocess.TimeoutExpired:
             runner.kill() if random_.random() < 0.5 else os.killpg(runner.pid, signal.SIGKILL)
             runner.communicate()
