@@ -85,18 +85,13 @@ def build(contender: str, sizes: Sizes, bits: int | None) -> nn.Module:
     quiet()
     if contender == PHI:
         p = sizes.phi
+        # fmt: off
         config = transformers.Phi3Config(
-            vocab_size=p.vocab_size,
-            hidden_size=p.d_model,
-            intermediate_size=p.d_mlp,
-            num_hidden_layers=p.n_layers,
-            num_attention_heads=p.heads,
-            num_key_value_heads=p.kv_heads,
-            tie_word_embeddings=p.tie_embeddings,
-            pad_token_id=0,
-            max_position_embeddings=max(sizes.contexts) + 64,
-            original_max_position_embeddings=max(sizes.contexts) + 64,
+            vocab_size=p.vocab_size, hidden_size=p.d_model, intermediate_size=p.d_mlp, num_hidden_layers=p.n_layers,
+            num_attention_heads=p.heads, num_key_value_heads=p.kv_heads, tie_word_embeddings=p.tie_embeddings, pad_token_id=0,
+            max_position_embeddings=max(sizes.contexts) + 64, original_max_position_embeddings=max(sizes.contexts) + 64,
         )
+        # fmt: on
     else:
         from zamba_lab.checkpoints.config_write import write_config
 

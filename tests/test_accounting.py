@@ -104,18 +104,13 @@ def built(name, **changes):
 
     kinds = {"phi-3-mini": "Phi3", "gemma-2-2b": "Gemma2", "llama-3-8b": "Llama", "stablelm-3b": "StableLm"}
     c = changes.pop("shape", DENSE[name])
+    # fmt: off
     config = getattr(transformers, f"{kinds[name]}Config")(
-        vocab_size=c.vocab_size,
-        hidden_size=c.d_model,
-        num_hidden_layers=c.n_layers,
-        num_attention_heads=c.heads,
-        num_key_value_heads=c.kv_heads,
-        head_dim=c.head_dim,
-        intermediate_size=c.d_mlp,
-        tie_word_embeddings=c.tie_embeddings,
-        pad_token_id=0,
-        attn_implementation="eager",
+        vocab_size=c.vocab_size, hidden_size=c.d_model, num_hidden_layers=c.n_layers, num_attention_heads=c.heads,
+        num_key_value_heads=c.kv_heads, head_dim=c.head_dim, intermediate_size=c.d_mlp, tie_word_embeddings=c.tie_embeddings,
+        pad_token_id=0, attn_implementation="eager",
     )
+    # fmt: on
     return getattr(transformers, f"{kinds[name]}ForCausalLM")(config)
 
 
