@@ -87,7 +87,7 @@ def test_one_cache_row_can_be_taken_out():
 
 
 @pytest.mark.parametrize("mixer", ["mamba2", "mamba1"])
-@pytest.mark.parametrize("init", ["small", "authors", "reference"])
+@pytest.mark.parametrize("init", ["small", "matching", "authors", "reference"])
 def test_initialisation_is_decided_by_the_seed_and_fills_everything(init, mixer):
     config = replace(BASE, init=init, mixer=mixer, tie_embeddings=False, proj_bias=True)
     models = []
@@ -144,6 +144,30 @@ def test_the_small_scheme_saturates_no_softmax(tied, mixer):
     trace = zl.Trace(keep=["invocation.0.attn_probs"])
     zl.Zamba(config)(torch.randint(64, (2, 64)), trace=trace)
     assert trace["invocation.0.attn_probs"][..., -1, :].amax(-1).mean() < 0.1  # 1/64 is even
+
+
+@torch.no_grad()
+def test_the_matching_scheme_begins_with_attention_to_like_tokens():
+    """The repeated half reads the tokens that are its own, here and earlier, and other tokens hardly; "small" reads all alike."""
+    like = {}
+    for init in ("small", "matching"):
+        torch.manual_seed(0)
+        # fmt: off
+        config = zl.ZambaConfig(
+            vocab_size=256, d_model=128, n_layers=4, headdim=32, d_state=8, hybrid_layers=(1, 3), n_shared_blocks=2, attn_heads=4,
+            d_mlp=64, rope_theta=None, init=init, link_gain=0.3,
+        )
+        # fmt: on
+        model, ids = zl.Zamba(config), torch.randperm(256)[:32].repeat(1, 2)
+        trace = zl.Trace(keep=["invocation.*.attn_probs"])
+        model(ids, trace=trace)
+        same = ids[0, :, None] == ids[0]
+        like[init] = [trace[f"invocation.{k}.attn_probs"][0, :, 32:][:, same[32:]].mean() for k in (0, 1)]
+        assert torch.equal(model.shared_blocks[0].attention.q.weight, model.shared_blocks[0].attention.k.weight) == (init == "matching")
+    assert all(share < 0.03 for share in like["small"])
+    assert like["matching"][0] > 0.08 and like["matching"][1] > 0.04, like
+    with pytest.raises(ValueError, match="needs as many heads of both: got 4 and 2"):
+        replace(config, attn_kv_heads=2)
 
 
 @pytest.mark.parametrize("l", [5, 8, 13])

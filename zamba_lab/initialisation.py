@@ -1,6 +1,6 @@
 """Initialisation, chosen by `config.init`, drawn from torch's global generator: `torch.manual_seed` decides it.
 
-Three schemes. They differ in scale, and in a hybrid the scale decides how soon something is learnt through the shared
+Four schemes. They differ in scale, and in a hybrid the scale decides how soon something is learnt through the shared
 block: t = link(block) is added to the stream, and where t is much smaller the block's gradient is small too.
 
     "authors"    the released plain-PyTorch code: linear layers as torch makes them (uniform, +-1/sqrt(fan in)),
@@ -11,6 +11,12 @@ block: t = link(block) is added to the stream, and where t is much smaller the b
                  link_gain / sqrt(d_model). The embedding is normal(1); where it is the head too,
                  normal(1 / sqrt(d_model)), which gives logits of unit size. norm_in begins as ones: a larger weight on
                  the embedding's half made a Zamba1's softmaxes one-hot from the start, and a Zamba2 learn text slower.
+    "matching"   "small", and attention begins by matching content: each key matrix is a copy of its query matrix, so a query's
+                 score is highest at tokens like its own, and norm_in weighs the embedding's half so that it is not lost beside
+                 the stream. Equal keys and queries are one half of mimetic initialisation (Trockman and Kolter 2023, arXiv
+                 2305.09828). From independent keys and queries attention begins even; an even mean of the text is nearly the
+                 same vector everywhere, and t becomes a constant that the layers behind come to expect
+                 (benchmarks/shared_path.py, docs/training.md)
 
 The best link_gain depends on the task. Recall of four pairs (benchmarks/init_recall.py, three seeds) is solved within
 800 steps at link_gain 8 and only nearly so at 1; none of the schemes fails there. On text a large one did harm: in
@@ -27,6 +33,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from zamba_lab.blocks.attention import Attention
 from zamba_lab.blocks.layers import HybridLayer
 from zamba_lab.blocks.mixer import Mixer
 from zamba_lab.config import ZambaConfig
@@ -36,6 +43,10 @@ if TYPE_CHECKING:
 
 DT_RANGE = (1e-3, 1e-1)
 DT_FLOOR = 1e-4
+# of "matching"
+EMBEDDING_GAIN = 1.5  # of the embedding, against "small"
+CONCAT_GAIN = 5.0  # of norm_in's weights on the embedding's half: the stream is some five times as large
+MATCH_GAIN = 0.8  # of queries and keys: with 64 channels a head a token scores some 2.5 with itself, 0.3 with another
 
 
 @torch.no_grad()
@@ -48,12 +59,24 @@ def initialise(model: "Zamba", config: ZambaConfig) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     small = 1 / math.sqrt(config.d_model) if config.tie_embeddings else 1.0
-    nn.init.normal_(model.embedding.weight, std=small if config.init == "small" else 0.02)
+    nn.init.normal_(model.embedding.weight, std=small if config.init in ("small", "matching") else 0.02)
     for layer in model.layers:
         if config.mixer != "attention":
             _initialise_mixer(layer.mamba, config)
-        if config.init == "small" and isinstance(layer, HybridLayer):
+        if config.init in ("small", "matching") and isinstance(layer, HybridLayer):
             nn.init.normal_(layer.invocation.link.weight, std=config.link_gain / math.sqrt(config.d_model))
+    if config.init == "matching":
+        _match(model, config)
+
+
+def _match(model: "Zamba", config: ZambaConfig) -> None:
+    """Queries and keys as one matrix, and an embedding that is read beside the stream."""
+    model.embedding.weight.mul_(EMBEDDING_GAIN)
+    for block in model.shared_blocks if config.concat_embedding else ():
+        block.norm_in.weight[config.d_model :] = CONCAT_GAIN
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.k.weight.copy_(module.q.weight.mul_(MATCH_GAIN))
 
 
 def _initialise_mixer(mixer: Mixer, config: ZambaConfig) -> None:

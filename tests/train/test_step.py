@@ -12,8 +12,9 @@ from train.tiny import periodic, tiny_model, with_documents
 from zamba_lab import native
 from zamba_lab.train import Mixture, TrainConfig
 from zamba_lab.train.batches import micro_batches, split_documents
+from zamba_lab.train.config import KINDS as RATE_KINDS
 from zamba_lab.train.config import resolve_precision
-from zamba_lab.train.step import adamw, autocast_for, decayed_parameters, gradient, train_step
+from zamba_lab.train.step import KIND_OF, adamw, autocast_for, decayed_parameters, gradient, kind_of, train_step
 
 CONFIG = TrainConfig(batch=6, length=23, lr=1e-2, seed=3)
 DATA = Mixture.of(with_documents(600))
@@ -180,3 +181,27 @@ def test_the_shared_path_has_its_share_of_the_learning_rate():
         ours = {".invocation." in names[id(p)] or names[id(p)].startswith("shared_blocks.") for p in group["params"]}
         assert ours == {group["lr"] == 2.5e-4} and group["lr"] in (1e-3, 2.5e-4)
     assert {group["lr"] for group in optimiser.param_groups} == {1e-3, 2.5e-4}
+
+
+def test_a_kind_of_matrix_has_its_own_rate_and_decay():
+    model = tiny_model(lora_rank=2)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    optimiser = adamw(model, replace(CONFIG, rates="qk=0.5/0 link=0.25/1 lora=2/0.3", weight_decay=0.1))
+    of = {names[id(p)]: (group["share"], group["weight_decay"]) for group in optimiser.param_groups for p in group["params"]}
+    assert of["shared_blocks.0.attention.q.weight"] == of["shared_blocks.0.attention.k.weight"] == (0.5, 0)
+    assert of["layers.1.invocation.link.weight"] == (0.25, 1)
+    assert {of[name] for name in of if ".adapters." in name} == {(2, 0.3)}
+    assert of["shared_blocks.0.mlp.down.weight"] == of["layers.0.mamba.in_proj.weight"] == (1, 0.1)
+    assert of["shared_blocks.0.norm_in.weight"] == of["embedding.weight"] == (1, 0)
+
+
+def test_every_matrix_of_the_shared_path_is_of_one_kind():
+    model = tiny_model(lora_rank=2)
+    shared = [name for name, p in model.named_parameters() if p.ndim > 1 and (name.startswith("shared_blocks.") or ".invocation." in name)]
+    assert {kind_of(name) for name in shared} == set(KIND_OF) == set(RATE_KINDS) and kind_of("layers.0.mamba.in_proj.weight") is None
+
+
+@pytest.mark.parametrize("text", ["qk", "qk=1", "qk=0/1", "qk=1/-1", "qk=nan/1", "of=1/1", "qk=1/0 qk=1/0", "qk=inf/0"])
+def test_rates_that_are_none_are_refused(text):
+    with pytest.raises(ValueError, match=r"rates are KIND=SHARE/DECAY, each kind once, of qk, vo, .*: got "):
+        replace(CONFIG, rates=text)

@@ -164,7 +164,7 @@ def _understood(base: ZambaConfig, axis: str, level: Any) -> Any:
 def identity(config: ZambaConfig) -> dict[str, Any]:
     """What the model computes and how it begins: equal for two configs that are one arm."""
     start = {"init": config.init}
-    if config.init == "small" and config.hybrid_layers:
+    if config.init in ("small", "matching") and config.hybrid_layers:
         start["link_gain"] = config.link_gain
     return meaning(config) | start
 

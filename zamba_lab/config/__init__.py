@@ -12,7 +12,7 @@ from zamba_lab.config.presets import PRESETS
 
 MIXERS = ("mamba2", "mamba1", "attention")
 ACTIVATIONS = ("gelu", "gelu_tanh", "silu", "relu")
-INITS = ("small", "authors", "reference")
+INITS = ("small", "matching", "authors", "reference")
 LINKS = ("mixer", "stream")
 OPTIONAL = ("attn_kv_heads", "attn_head_dim", "dt_rank", "norm_groups")  # may be None
 SIZES = (
@@ -86,7 +86,7 @@ class ZambaConfig:
 
     # the start of training (see initialisation.py)
     init: str = field(default="small", metadata={"choices": INITS})
-    link_gain: float = 8.0  # "small" only: scale of the link matrices against 1 / sqrt(d_model)
+    link_gain: float = 8.0  # "small" and "matching": scale of the link matrices against 1 / sqrt(d_model)
 
     def __post_init__(self) -> None:
         for name in ("hybrid_layers", "block_order"):
@@ -206,6 +206,10 @@ def check(config: ZambaConfig) -> None:
     _check_mixer(c)
     _check_attention(c)
     _check_invocations(c)
+    _rule(
+        c.init != "matching" or c.kv_heads == c.attn_heads,
+        f"init='matching' begins with keys equal to queries, so it needs as many heads of both: got {c.attn_heads} and {c.kv_heads}",
+    )
 
 
 def _check_mixer(c: ZambaConfig) -> None:

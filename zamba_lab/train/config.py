@@ -34,6 +34,7 @@ class TrainConfig:
     max_epochs: float | None = _option(1.0, "how often a corpus may be seen; None: any number of times")
     lr: float = _option(3e-3, "the peak of the learning rate")
     shared_lr: float = _option(1.0, "share of the rate for the shared blocks and what their invocations own")
+    rates: str = _option("", "share of the rate / weight decay by kind: 'qk=0.5/0 link=0.15/1'; also vo, mlp_in, mlp_out, lora")
     schedule: Schedule = _option(WSD(warmup=100, decay=0.3), "e.g. 'wsd(warmup=100, decay=0.3)', 'exponential(factor=0.01)'")
     weight_decay: float = _option(0.1, "on matrices; never on norms, biases, embeddings or the SSM's A, D and dt")
     beta1: float = _option(0.9, "of AdamW")
@@ -72,6 +73,7 @@ class TrainConfig:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}: got {self.precision!r}")
         self.schedule.check(self.steps)
+        read_rates(self.rates)
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step in 0..steps - 1."""
@@ -80,6 +82,24 @@ class TrainConfig:
     def facts(self) -> dict[str, object]:
         """Each field as a number, a text or None."""
         return {option.name: str(self.schedule) if option.name == "schedule" else getattr(self, option.name) for option in fields(self)}
+
+
+KINDS = ("qk", "vo", "mlp_in", "mlp_out", "link", "lora")
+
+
+def read_rates(text: str) -> dict[str, tuple[float, float]]:
+    """Kind of matrix -> share of the learning rate, above 0, and weight decay, 0 or more. Raises ValueError on any other text."""
+    rates = {}
+    for entry in text.split():
+        kind, _, values = entry.partition("=")
+        try:
+            share, decay = map(float, values.split("/"))
+        except ValueError:
+            share, decay = math.nan, math.nan
+        if kind not in KINDS or kind in rates or not (0 < share < math.inf and 0 <= decay < math.inf):
+            raise ValueError(f"rates are KIND=SHARE/DECAY, each kind once, of {', '.join(KINDS)}: got {entry!r}")
+        rates[kind] = share, decay
+    return rates
 
 
 def _checked(name: str, kind: str, value: Any) -> Any:

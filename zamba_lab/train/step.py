@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zamba_lab.train.batches import IGNORE, MicroBatch
-from zamba_lab.train.config import TrainConfig
+from zamba_lab.train.config import TrainConfig, read_rates
 from zamba_lab.train.distributed import SINGLE, SingleProcess
 
 # Rates, skips and taps of the SSM, vectors or not: decayed to 0 they would mean one fixed memory, not a smaller model.
@@ -81,17 +81,35 @@ def decayed_parameters(model: nn.Module) -> set[str]:
     }
 
 
+# In names of parameters. A transformer's own attention and MLP are of these kinds, too.
+KIND_OF = {
+    "qk": (".attention.q.", ".attention.k."),
+    "vo": (".attention.v.", ".attention.o."),
+    "mlp_in": (".mlp.gate_up.",),
+    "mlp_out": (".mlp.down.",),
+    "link": (".invocation.link.",),
+    "lora": (".adapters.",),
+}
+
+
+def kind_of(name: str) -> str | None:
+    """Which of KINDS a parameter is, by its name; None: none of them."""
+    # an adapter of the MLP has parts named like the MLP's own
+    return "lora" if ".adapters." in name else next((kind for kind, parts in KIND_OF.items() if any(part in name for part in parts)), None)
+
+
 def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019) over groups of parameters: with and without weight decay, shared and not.
 
-    Each group's "share" is its share of the learning rate: `config.shared_lr` for the shared blocks and what their invocations own.
+    Each group's "share" is its share of the learning rate. `config.rates` decides it, and the decay, for the kinds of matrices that it
+    names; else it is `config.shared_lr` for the shared blocks and what their invocations own.
     """
-    decayed = decayed_parameters(model)
+    decayed, rates = decayed_parameters(model), read_rates(config.rates)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         shared = name.startswith("shared_blocks.") or ".invocation." in name
-        group = config.weight_decay if name in decayed else 0.0, config.shared_lr if shared else 1.0
-        groups.setdefault(group, []).append(parameter)
+        share, decay = rates.get(kind_of(name), (config.shared_lr if shared else 1.0, config.weight_decay))
+        groups.setdefault((decay if name in decayed else 0.0, share), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": parameters, "weight_decay": decay, "share": share} for (decay, share), parameters in groups.items()],
         lr=config.lr,
