@@ -110,7 +110,7 @@ BROKEN = {
     "dt_min must be 0 or more: got -0.1": dict(dt_min=-0.1),
     "norm_eps must be above 0: got 0": dict(norm_eps=0),
     "activation must be one of gelu, gelu_tanh, silu, relu: got 'tanh'": dict(activation="tanh"),
-    "init must be one of small, authors, reference: got 'zeros'": dict(init="zeros"),
+    "init must be one of small, matching, authors, reference: got 'zeros'": dict(init="zeros"),
 }
 
 
