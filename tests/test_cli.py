@@ -200,6 +200,18 @@ def test_export_writes_what_load_and_transformers_read(capsys, tmp_path):
 
 
 def test_it_runs_as_a_module_and_every_command_has_help():
-    for command in ([], ["info"], ["doctor"], ["generate"], ["corpus"], ["train"], ["eval"], ["export"], ["ablate"], ["bench"]):
+    for command in (
+        [],
+        ["info"],
+        ["doctor"],
+        ["generate"],
+        ["corpus"],
+        ["train"],
+        ["eval"],
+        ["specimen"],
+        ["export"],
+        ["ablate"],
+        ["bench"],
+    ):
         done = subprocess.run([sys.executable, "-m", "zamba_lab", *command, "--help"], capture_output=True, text=True)
         assert done.returncode == 0 and "usage: zamba-lab" in done.stdout

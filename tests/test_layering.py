@@ -22,7 +22,7 @@ ROWS = (
     ("model", "tokenizer", "decoder"),
     ("checkpoints", "generation", "prefixes"),
     ("lens", "corpora", "evaluate"),
-    ("tasks",),  # its text is a corpus
+    ("tasks", "specimens"),  # their text is a corpus
     ("train",),
     ("recipes", "ablate"),
     ("viz",),

@@ -28,7 +28,8 @@ __all__, __getattr__, __dir__ = lazy(
         "prefixes": "PrefixStore",
         "tokenizer": "Tokenizer",
         "quantization": "quantize",
+        "specimens": "specimen",
         "accounting": "cost",
     },
-    modules="ablate blocks corpora lens ops report tasks train viz widgets",
+    modules="ablate blocks corpora lens ops report specimens tasks train viz widgets",
 )

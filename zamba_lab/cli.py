@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
         ("corpus", _add_corpus),
         ("train", _add_train),
         ("eval", _add_eval),
+        ("specimen", _add_specimen),
         ("export", _add_export),
         ("ablate", _add_ablate),
         ("bench", _add_bench),
@@ -58,30 +59,15 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    import torch
-
     from zamba_lab.checkpoints import load_config
     from zamba_lab.config import cost
 
     config = load_config(arguments.source)
-    facts = {
-        "parameters": config.n_params,
-        "parameters by part": cost.params_by_part(config),
-        "hybrid layers": list(config.hybrid_layers),
-        "block of each invocation": list(config.blocks_by_invocation),
-        f"FLOPs per token at {arguments.context}": int(config.flops_per_token(arguments.context)),
-        f"cache bytes at {arguments.context}, bfloat16": config.cache_bytes(arguments.context, dtype=torch.bfloat16),
-        "weight bytes, bfloat16": 2 * config.n_params,
-    }
+    facts = cost.facts(config, arguments.context)
     if arguments.json:
         print(json.dumps({**facts, "config": vars(config)}, indent=1))
         return 0
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            print(f"{name}:")
-            print("\n".join(f"  {part:20} {count:>16,}" for part, count in value.items() if count))
-        else:
-            print(f"{name:36} {value:,.0f}" if isinstance(value, int | float) else f"{name:36} {value}")
+    print(cost.table(facts))
     return 0
 
 
@@ -176,8 +162,7 @@ def _corpus(arguments: argparse.Namespace) -> int:
 
     tokenizer = int(arguments.tokenizer) if arguments.tokenizer.isdecimal() else Tokenizer.load(arguments.tokenizer)
     sources = [corpora.source(text, arguments.documents) for text in arguments.sources]
-    of_packages = next((item for item in sources if isinstance(item, corpora.Installed)), None)
-    if of_packages and (differs := of_packages.check()):
+    if differs := corpora.differences(sources):
         print(f"zamba-lab: {differs}", file=sys.stderr)
     corpus = corpora.build(sources, arguments.folder, tokenizer, threshold=arguments.threshold, workers=arguments.workers)
     print(json.dumps(corpus.manifest, indent=1) if arguments.json else corpus)
@@ -211,6 +196,28 @@ def _eval(arguments: argparse.Namespace) -> int:
     from zamba_lab.evaluate.command import main as evaluate
 
     return evaluate(arguments)
+
+
+def _add_specimen(parser: argparse.ArgumentParser) -> None:
+    """measure what a model's heads, parts and memories do, and how it writes: its specimen sheet; minutes"""
+    parser.add_argument("source", help="a shipped model (zamba2-nano), a folder or a hub id")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", help="where specimen.json and specimen.md go; the sheet is printed alone if left out"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not what it says")
+    parser.set_defaults(run=_specimen)
+
+
+def _specimen(arguments: argparse.Namespace) -> int:
+    from zamba_lab import specimens
+    from zamba_lab.checkpoints import load
+
+    size, name = specimens.QUICK if arguments.quick else specimens.FULL, Path(arguments.source).name
+    sheet = specimens.specimen(load(arguments.source), None, size, name, progress=sys.stderr.isatty())
+    if arguments.folder:
+        sheet.save(arguments.folder)
+    print(sheet)
+    return 0
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

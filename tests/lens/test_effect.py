@@ -51,6 +51,25 @@ def test_a_control_is_at_every_outlet_and_token_as_far_from_the_model_as_the_int
         assert far[0].max() > 1e-6 and torch.equal(same[point], again[point]) and not torch.equal(same[point], other[point])
 
 
+def test_a_control_of_its_own_goes_from_each_output_towards_the_difference_of_two_others():
+    model, ids, one = make_model(BASE), random_ids(BASE), lens.zero("invocation", 1)
+    point = one.outlets(model.config)[0]
+    before, after = (lens.run(m, ids, keep=[point]) for m in (lens.intervene(model), lens.intervene(model, one)))
+    moved = Nudge.between(before, after, [point], 0, "own").values[point] - before[point]
+    torch.testing.assert_close(moved.norm(dim=-1), (after[point] - before[point]).norm(dim=-1))
+    outputs = before[point].flatten(0, 1)
+    pairs = torch.nn.functional.normalize(outputs[:, None] - outputs[None], dim=-1)
+    cosines = torch.einsum("nd,ijd->nij", torch.nn.functional.normalize(moved.flatten(0, 1), dim=-1), pairs).flatten(1).amax(1)
+    torch.testing.assert_close(cosines[moved.flatten(0, 1).norm(dim=-1) > 0], torch.ones_like(cosines), rtol=0, atol=1e-3)
+    isotropic = lens.effect(model, ids, one, controls=1)
+    own = lens.effect(model, ids, one, controls=1, direction="own")
+    assert torch.equal(own.changed, isotropic.changed) and not torch.equal(own.control, isotropic.control)
+    constant = lens.intervene(model, lens.mean("invocation", 1, ids))  # outputs that do not differ leave nothing else than any direction
+    assert lens.effect(constant, ids, one, controls=1, direction="own").control.isfinite().all()
+    with pytest.raises(ValueError, match="direction must be one of isotropic, own: got 'up'"):
+        lens.effect(model, ids, one, direction="up")
+
+
 @pytest.mark.parametrize("name, model, ids", models(), ids=lambda value: value if isinstance(value, str) else "")
 def test_an_effect_is_the_difference_of_the_losses_and_an_unreached_token_has_none(name, model, ids):
     found = lens.effect(model, ids, lens.wipe("ssm", 2, at=9))

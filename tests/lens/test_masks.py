@@ -19,6 +19,7 @@ NEED_NO_MASK = {
     "transplant": "its donor is a cache, which knows its padding",
     "needles": "makes texts of equal length from one that is not padded",
     "who_remembers": "makes texts of equal length from one that is not padded",
+    "head_scores": "its ids are strings of one length, said twice, without padding",
     "ssm_states": "the step sizes in the trace of a masked pass are 0 at padding",
 }
 LENGTHS, WIDTH, LONGER = (8, 10), 13, 20
@@ -106,6 +107,7 @@ CALLS = {
     ),
     "Timeline": timeline,
     "effect": lambda m, ids, mask: losses([lens.effect(m, ids, some_part(m), mask=mask)]),
+    "constant_shares": lambda m, ids, mask: {"k": torch.tensor(lens.constant_shares(m, ids, mask))},
     "link_ratios": lambda m, ids, mask: {"k": torch.tensor(lens.link_ratios(m, ids, mask))},
     "fit_tuned_lens": lambda m, ids, mask: fields(
         dict(weight="idd", bias="id", before="i", after="i"),
@@ -142,6 +144,7 @@ OF_BLOCKS = {
     "attention_habits": lambda m, ids, mask: fields(
         dict(entropy="kbhl", distance="kbhl", sink="kbhl"), lens.attention_habits(m, ids, mask)
     ),
+    "head_spread": lambda m, ids, mask: dict(zip(("ah share", "ah tokens"), lens.head_spread(m, ids, mask))),
     "divergence": lambda m, ids, mask: {"kkbh": lens.divergence(lens.attention_by_invocation(m, ids, 0, mask).probs, mask)},
     "drift": lambda m, ids, mask: (
         fields(dict(distance="ijb", total="b", inputs="b", adapters="b", both="b", values="ijbld"), lens.drift(m, ids, 0, "link_out", mask))
@@ -151,7 +154,16 @@ OF_BLOCKS = {
     "concat_shares": lambda m, ids, mask: fields(dict(input="kbl", scores="qkibh"), lens.concat_shares(m, ids, mask)),
     "lora_effects": lambda m, ids, mask: losses(lens.lora_effects(m, ids, mask=mask)),
 }
-BY_ROW = {"link_ratios", "fit_tuned_lens", "switch_off_each", "lora_effects", "mixer_matrix", "through_attention"}  # means over rows
+BY_ROW = {
+    "link_ratios",
+    "constant_shares",
+    "head_spread",
+    "fit_tuned_lens",
+    "switch_off_each",
+    "lora_effects",
+    "mixer_matrix",
+    "through_attention",
+}  # means over rows
 
 
 def some_part(m) -> lens.Intervention:

@@ -89,3 +89,27 @@ def cache_bytes(c, context: int, batch: int, dtype: torch.dtype) -> int:
         wide = torch.promote_types(dtype, torch.float32)
         total += c.n_layers * (c.conv_state * c.conv_dim * dtype.itemsize + c.d_inner * c.d_state * wide.itemsize)
     return batch * total
+
+
+def facts(c, context: int) -> dict:
+    """What `zamba-lab info` says of a config: parameters, and what a token costs with so many before it."""
+    return {
+        "parameters": c.n_params,
+        "parameters by part": params_by_part(c),
+        "hybrid layers": list(c.hybrid_layers),
+        "block of each invocation": list(c.blocks_by_invocation),
+        f"FLOPs per token at {context}": int(c.flops_per_token(context)),
+        f"cache bytes at {context}, bfloat16": c.cache_bytes(context, dtype=torch.bfloat16),
+        "weight bytes, bfloat16": 2 * c.n_params,
+    }
+
+
+def table(facts: dict) -> str:
+    """The facts, one a line."""
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{name}:", *(f"  {part:20} {count:>16,}" for part, count in value.items() if count)]
+        else:
+            lines.append(f"{name:36} {value:,.0f}" if isinstance(value, int | float) else f"{name:36} {value}")
+    return "\n".join(lines)

@@ -15,7 +15,7 @@ stdlib.py       the corpus of the shipped model, in memory;  tokens.py  vocabula
 
 from zamba_lab.corpora.corpus import Corpus, fits, load
 from zamba_lab.corpora.duplicates import Duplicates, find_duplicates
-from zamba_lab.corpora.installed import Installed
+from zamba_lab.corpora.installed import Installed, differences
 from zamba_lab.corpora.pipeline import build
 from zamba_lab.corpora.quality import CODE, PLAIN, WEB, Rules, broken_rule
 from zamba_lab.corpora.sources import Folder, Hub, Stdlib, distinct_names, source
@@ -25,6 +25,6 @@ from zamba_lab.corpora.tokens import Packed, pack, train_tokenizer
 # fmt: off
 __all__ = [
     "CODE", "Corpus", "Document", "Duplicates", "Folder", "Hub", "Installed", "PLAIN", "Packed", "Rules", "Stdlib", "WEB", "broken_rule",
-    "build", "check", "deduplicate", "distinct_names", "find_duplicates", "fits", "load", "manifest", "pack", "save_manifest", "source",
+    "build", "check", "deduplicate", "differences", "distinct_names", "find_duplicates", "fits", "load", "manifest", "pack", "save_manifest", "source",
     "stdlib_documents", "texts", "train_tokenizer",
 ]

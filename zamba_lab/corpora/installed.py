@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from itertools import islice
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from zamba_lab import resources
 from zamba_lab.corpora.programs import docstrings, is_generated, python_text, tidy, written_for_others
-from zamba_lab.corpora.quality import CODE, PLAIN, Rules
+from zamba_lab.corpora.quality import CODE, PLAIN, Rules, broken_rule
 from zamba_lab.corpora.stdlib import Document, split_of
 
 CODE_TEXT, DOCSTRINGS = "code", "docstrings"
@@ -64,8 +64,13 @@ class Installed:
         object.__setattr__(self, "rules", self.rules or (CODE if self.text == CODE_TEXT else PLAIN))
 
     def read(self, start: int = 0) -> Iterator[tuple[str, str]]:
-        programs = (row for package in self.packages for row in _programs(package))
-        return islice(programs if self.text == CODE_TEXT else _prose(programs), start, None)
+        return islice(self._rows(), start, None)
+
+    def _rows(self, split: str | None = None) -> Iterator[tuple[str, str]]:
+        """All documents, or those of one split, of which alone the files are read."""
+        wanted = (lambda path: True) if split is None else lambda path: self.split_of(path) == split
+        programs = (row for package in self.packages for row in _programs(package, wanted))
+        return programs if self.text == CODE_TEXT else _prose(programs)
 
     def split_of(self, path: str) -> str:
         """ "test" for all of HELD_OUT, "validation" for one in 25 of the other files, "train" for the rest."""
@@ -82,8 +87,11 @@ class Installed:
         return {package: _version(package) for package in self.packages}
 
     def documents(self, split: str) -> list[Document]:
-        """What `read` yields of a split, before rules and removal of duplicates; they carry this split."""
-        return [Document(path, text, split) for path, text in self.read() if self.split_of(path) == split]
+        """Those of a split that keep the rules, near duplicates among them; they carry the split. Some seconds.
+
+        Other splits are not read, so a docstring that stands there, too, is among these.
+        """
+        return [Document(path, text, split) for path, text in self._rows(split) if broken_rule(text, self.rules) is None]
 
     def check(self, file: str | Path | None = None) -> str:
         """Compare what is installed with the manifest, by version and then by the hash of the programs; some seconds.
@@ -105,6 +113,11 @@ class Installed:
             *([f"not in the manifest: {', '.join(new)}"] if new else []),
         ]
         return f"this is not the corpus of the manifest: {'; '.join(reasons)}" if reasons else ""
+
+
+def differences(sources: Iterable) -> str:
+    """`check` of the first of these sources that is of installed packages; an empty string if none is."""
+    return next((source.check() for source in sources if isinstance(source, Installed)), "")
 
 
 def save_manifest(file: str | Path, packages: tuple[str, ...] = PACKAGES) -> None:
@@ -133,12 +146,12 @@ def _version(package: str) -> str:
         ) from error
 
 
-def _programs(package: str) -> Iterator[tuple[str, str]]:
-    """The files of a package that are kept, sorted by path."""
+def _programs(package: str, wanted: Callable[[str], bool] = lambda path: True) -> Iterator[tuple[str, str]]:
+    """The files of a package that are kept, sorted by path; those whose path is wanted."""
     _version(package)
     files = {file.as_posix(): file for file in distribution(package).files or [] if file.suffix == ".py" and ".." not in file.parts}
     for path in sorted(files):
-        if not written_for_others(path) or files[path].name.startswith(OF_A_BUILD):
+        if not wanted(path) or not written_for_others(path) or files[path].name.startswith(OF_A_BUILD):
             continue
         try:
             text = python_text(files[path].locate().read_bytes())

@@ -12,5 +12,10 @@ command.py         `zamba-lab eval`
 from zamba_lab.lazy import lazy
 
 __all__, __getattr__, __dir__ = lazy(
-    __name__, {"bits": "Score document_bits score_files token_bits xz_bits xz_bits_per_document", "lm": "ZambaLM", "tasks": "Row Tasks run"}
+    __name__,
+    {
+        "bits": "Score document_bits score_files token_bits xz_bits xz_bits_in_windows xz_bits_per_document",
+        "lm": "ZambaLM",
+        "tasks": "Row Tasks run",
+    },
 )

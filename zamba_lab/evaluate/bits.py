@@ -151,5 +151,20 @@ def xz_bits_per_document(texts: Sequence[str]) -> list[int]:
     return [xz_bits([text]) for text in texts]
 
 
+def xz_bits_in_windows(texts: Sequence[str], tokenizer: Tokenizer, window: int = 512, stride: int = 256) -> np.ndarray:
+    """What `xz -9` takes for each text where it sees no more than `document_bits` shows a model: (number of texts,) bits.
+
+    Of each window, what its new tokens add to a file of the window's known ones. Arguments as `document_bits`.
+    """
+    documents = [ids + [tokenizer.bos_id] for ids in tokenizer.encode_batch(list(texts))]
+    bits = np.zeros(len(documents))
+    for document, ids, known in _pieces(documents, window, stride):
+        seen, new = tokenizer.decode(ids[: known + 1]), tokenizer.decode(ids[known + 1 :])
+        bits[document] += xz_bits([new], [seen]) if seen else xz_bits([new])
+    return bits
+
+
 def _xz(content: bytes) -> int:
-    return len(lzma.compress(content, preset=9))
+    """Bytes of the file that `xz -9` writes. A dictionary larger than the content changes nothing but the time to clear it."""
+    size = min(1 << 26, max(1 << 12, 1 << len(content).bit_length()))
+    return len(lzma.compress(content, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": size}]))

@@ -11,6 +11,7 @@ there is padding; results keep the batch axis. The SSM states are not recorded b
     mixers.py       a mixer with frozen gates: a linear map, and a matrix from tokens to tokens
     rollout.py      mixer and attention composed within a layer, layers down the depth
     attention.py    the maps of a shared block at each invocation, what they are like and why they differ
+    heads.py        what each head looks for: the token before, a copy of this one, what followed it
     lora.py         the adapters as matrices, and what exchanging them does
     concat.py       which half of [x, x0] the attention uses
     logits.py       what the model would predict at each site: the logit lens, plain and tuned
@@ -29,6 +30,7 @@ from zamba_lab.lens.attention import (
     Drift,
     attention_by_invocation,
     attention_habits,
+    constant_shares,
     divergence,
     drift,
     link_ratios,
@@ -37,6 +39,7 @@ from zamba_lab.lens.attribution import Attribution, attribution, frozen_mixer
 from zamba_lab.lens.concat import ConcatShares, ScoreParts, concat_shares, score_parts
 from zamba_lab.lens.decay import Decay, Horizons, decay, horizons
 from zamba_lab.lens.effect import SWITCHED, Effect, bootstrap, divergence_from, effect, switch_off_each
+from zamba_lab.lens.heads import HeadScores, head_scores, head_spread, repeated_tokens
 from zamba_lab.lens.interventions import Intervened, Intervention, MemoryChange, Patch, Rewire, intervene
 from zamba_lab.lens.logits import LensReading, TunedLens, fit_tuned_lens, lens_sites, logit_lens, unembed
 from zamba_lab.lens.lora import LoraChange, LoraEffect, chance_overlaps, lora_change, lora_effects, lora_parts
@@ -53,13 +56,14 @@ from zamba_lab.lens.timetravel import Timeline, fork, transplant
 
 # fmt: off
 __all__ = [
-    "AttentionHabits", "AttentionMaps", "Attribution", "ConcatShares", "Contents", "Decay", "Drift", "Effect", "Flow", "Horizons",
-    "Intervened", "Intervention", "LensReading", "LoraChange", "LoraEffect", "MEMORIES", "MemoryChange", "MixerMatrix", "Patch",
-    "Recall", "Rewire", "Rollout", "SWITCHED", "ScoreParts", "Timeline", "TunedLens", "attention_by_invocation", "attention_habits",
-    "attribution", "bootstrap", "chance_overlaps", "concat_shares", "contents", "count", "decay", "divergence", "divergence_from",
-    "drift", "drop_concat", "effect", "effective_rank", "fit_tuned_lens", "fork", "freeze", "frozen_mixer", "horizons", "intervene",
-    "layer_flow", "lens_sites", "link_ratios", "logit_lens", "lora_change", "lora_effects", "lora_parts", "mean", "mixer_matrix",
-    "needles", "next_token_loss", "one_block", "overwrite", "participation_ratio", "parts", "path", "permute_adapters", "resample",
-    "rollout", "run", "score_parts", "ssm_states", "state_dimensions", "state_norms", "swap_blocks", "switch_off_each",
-    "through_attention", "token_losses", "transplant", "unembed", "untie", "who_carries", "who_remembers", "wipe", "zero",
+    "AttentionHabits", "AttentionMaps", "Attribution", "ConcatShares", "Contents", "Decay", "Drift", "Effect", "Flow", "HeadScores",
+    "Horizons", "Intervened", "Intervention", "LensReading", "LoraChange", "LoraEffect", "MEMORIES", "MemoryChange", "MixerMatrix",
+    "Patch", "Recall", "Rewire", "Rollout", "SWITCHED", "ScoreParts", "Timeline", "TunedLens", "attention_by_invocation",
+    "attention_habits", "attribution", "bootstrap", "chance_overlaps", "concat_shares", "constant_shares", "contents", "count", "decay",
+    "divergence", "divergence_from", "drift", "drop_concat", "effect", "effective_rank", "fit_tuned_lens", "fork", "freeze",
+    "frozen_mixer", "head_scores", "head_spread", "horizons", "intervene", "layer_flow", "lens_sites", "link_ratios", "logit_lens",
+    "lora_change", "lora_effects", "lora_parts", "mean", "mixer_matrix", "needles", "next_token_loss", "one_block", "overwrite",
+    "participation_ratio", "parts", "path", "permute_adapters", "repeated_tokens", "resample", "rollout", "run", "score_parts",
+    "ssm_states", "state_dimensions", "state_norms", "swap_blocks", "switch_off_each", "through_attention", "token_losses",
+    "transplant", "unembed", "untie", "who_carries", "who_remembers", "wipe", "zero",
 ]

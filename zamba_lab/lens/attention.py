@@ -189,3 +189,18 @@ def link_ratios(model: Zamba, ids: Tensor, mask: Tensor | None = None) -> list[f
     trace = run(model, ids, keep=names, mask=mask)
     rms = [float(trace[name][chosen].double().square().mean().sqrt()) for name in names]
     return [out / stream for out, stream in zip(rms[::2], rms[1::2])]
+
+
+@torch.no_grad()
+def constant_shares(model: Zamba, ids: Tensor, mask: Tensor | None = None) -> list[float]:
+    """How much of each invocation's output is one vector, the same at every token: |mean of link_out|^2 / mean |link_out|^2.
+
+    Near 1 the block is a bias: it says next to nothing about the text, whatever its attention does.
+
+    Args:
+        ids: (b, l). mask: (b, l), see `passes`. Returns: in 0..1, one an invocation, none where there is no shared block.
+    """
+    names, chosen = [f"invocation.{k}.link_out" for k in range(model.config.n_invocations)], ... if mask is None else mask.bool()
+    trace = run(model, ids, keep=names, mask=mask)
+    outputs = [trace[name][chosen].double().reshape(-1, model.config.d_model) for name in names]
+    return [float(out.mean(0).square().sum() / out.square().sum(-1).mean().clamp(min=1e-300)) for out in outputs]

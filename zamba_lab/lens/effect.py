@@ -2,7 +2,9 @@
 
 A number for a part says little alone: any push of that size might do as much. So the default comes with controls: at each
 place where the change enters the rest of the model (`outlets`), and at each token, the model's own value is moved in a
-random direction by exactly the distance that the intervention moved it.
+random direction by exactly the distance that the intervention moved it. A direction of DIRECTIONS is isotropic, or the
+difference of what comes there at two other tokens: the layers behind a part are used to such differences, and not to every
+direction of space.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ from zamba_lab.model import Zamba
 from zamba_lab.trace import Trace
 
 Metric = Callable[[Tensor, Tensor], Tensor]  # logits (b, l, v), ids (b, l) -> (b, ...)
+DIRECTIONS = ("isotropic", "own")  # of a control: any, or from one output of the same part to another
 SWITCHED = ("invocation", "adapter", "concat")  # the parts that belong to one invocation of a shared block
 
 
@@ -118,6 +121,7 @@ def effect(
     mask: Tensor | None = None,
     controls: int = 3,
     seed: int = 0,
+    direction: str = "isotropic",
 ) -> Effect:
     """Measure the model with and without interventions, and with random changes of the same size.
 
@@ -126,7 +130,7 @@ def effect(
             the next, the intervals leave out those of padding; any other measure is to leave padding out itself.
         interventions: one or several, together in force.
         metric: from logits (b, l, v) and ids to (b, ...), such as `token_losses` or `divergence_from(logits)`.
-        controls: how many; each is a pass.
+        controls: how many; each is a pass. direction: of DIRECTIONS.
 
     All passes take the same route through the same operations, so that what the interventions do not reach is equal, bitwise.
     Raises ValueError if the model lacks a part, sizes do not fit, or a memory is changed at a position that ids do not reach.
@@ -141,7 +145,7 @@ def effect(
     before, after = (run(each, ids, keep=keep, mask=mask) for each in (intervene(model, *cuts), changed))
     baseline, under = measure(before["logits"], ids), []
     for i in range(controls):
-        nudge = Nudge.between(before, after, outlets, seed + i)
+        nudge = Nudge.between(before, after, outlets, seed + i, direction)
         under.append(measure(run(intervene(model, nudge, *cuts), ids, keep=keep, mask=mask)["logits"], ids))
     name = " and ".join(each.name for each in several) or "nothing"
     control = torch.stack(under) if under else baseline[None][:0]
@@ -210,8 +214,8 @@ class Replacement:
             points = [p for part in there for i in numbers(model.config, part, None) for p in PARTS[part].points(model.config, i)]
             self.source = Recorded(*text.reader(model, points, aligned)(mask))
 
-    def __call__(self, part: str, where: int | None) -> Replace:
-        return Replace(part, where, self.how, self.source)
+    def __call__(self, part: str, where: int | None, head: int | None = None) -> Replace:
+        return Replace(part, where, self.how, self.source, head)
 
 
 class Cut(MemoryChange):
@@ -231,21 +235,28 @@ class Nudge(Patch):
     name: str = "a random change of the same size"
 
     @staticmethod
-    def between(before: Trace, after: Trace, points: Sequence[str], seed: int) -> "Nudge":
+    def between(before: Trace, after: Trace, points: Sequence[str], seed: int, direction: str = "isotropic") -> "Nudge":
         """As far from `before` as `after` is, at each point."""
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}: got {direction!r}")
         generator = torch.Generator().manual_seed(seed)
-        return Nudge({p: nudged(before[p], after[p], generator) for p in points})
+        return Nudge({p: nudged(before[p], after[p], generator, direction) for p in points})
 
     def edits(self, model: Zamba) -> Edits:
         return lambda piece: {p: partial(_set, values=values[:, piece.start :]) for p, values in self.values.items()}
 
 
-def nudged(before: Tensor, after: Tensor, generator: torch.Generator) -> Tensor:
-    """before + |after - before| * a random direction, for each (b, l)."""
+def nudged(before: Tensor, after: Tensor, generator: torch.Generator, direction: str = "isotropic") -> Tensor:
+    """before + |after - before| * a random direction, for each (b, l); "own" is isotropic where two outputs do not differ."""
     wide = torch.promote_types(before.dtype, torch.float32)
+    value = before.to(wide).flatten(2)
     noise = torch.randn(before.shape, generator=generator, dtype=wide).to(before.device).flatten(2)
+    if direction == "own":
+        first, second = torch.randint(value.shape[0] * value.shape[1], (2, *value.shape[:2]), generator=generator).to(before.device)
+        between = value.flatten(0, 1)[first] - value.flatten(0, 1)[second]
+        noise = torch.where(between.norm(dim=-1, keepdim=True) > 0, between, noise)
     distance = (after.to(wide) - before.to(wide)).flatten(2).norm(dim=-1, keepdim=True)
-    moved = before.to(wide).flatten(2) + distance * noise / noise.norm(dim=-1, keepdim=True)
+    moved = value + distance * noise / noise.norm(dim=-1, keepdim=True)
     return moved.view(before.shape).to(before.dtype)
 
 
