@@ -24,7 +24,7 @@ from zamba_lab.corpora.tokens import Packed, pack, train_tokenizer
 
 # fmt: off
 __all__ = [
-    "CODE", "Corpus", "Document", "Duplicates", "Folder", "Hub", "Installed", "PLAIN", "Packed", "Rules", "Stdlib", "WEB", "broken_rule",
-    "build", "check", "deduplicate", "differences", "distinct_names", "find_duplicates", "fits", "load", "manifest", "pack", "save_manifest", "source",
-    "stdlib_documents", "texts", "train_tokenizer",
+    "CODE", "Corpus", "Document", "Duplicates", "Folder", "Hub", "Installed", "PLAIN", "Packed", "Rules", "Stdlib", "WEB",
+    "broken_rule", "build", "check", "deduplicate", "differences", "distinct_names", "find_duplicates", "fits", "load", "manifest",
+    "pack", "save_manifest", "source", "stdlib_documents", "texts", "train_tokenizer",
 ]
