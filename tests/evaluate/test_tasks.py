@@ -116,9 +116,12 @@ target_delimiter: ""
 """
 
 
-@pytest.mark.parametrize("error", ["FileNotFoundError", "ConnectionError"])
+@pytest.mark.parametrize("error", ["FileNotFoundError", "ConnectionError", "TimeoutError"])
 def test_data_that_cannot_be_had_is_one_line_that_says_what_to_do(error, model, tmp_path):
-    if error == "ConnectionError":
+    if error == "TimeoutError":
+        (tmp_path / "late.py").write_text("def data(**_):\n    raise TimeoutError\n")
+        text = "task: mine\ncustom_dataset: !function late.data\ntest_split: test\noutput_type: loglikelihood_rolling\n"
+    elif error == "ConnectionError":
         (tmp_path / "far.py").write_text("def data(**_):\n    raise ConnectionError(\"Couldn't reach 'a/b' on the Hub\\nand so on\")\n")
         text = "task: mine\ncustom_dataset: !function far.data\ntest_split: test\noutput_type: loglikelihood_rolling\n"
     else:

@@ -55,8 +55,9 @@ class Tasks(TaskManager):
         try:
             return super().load(task_list)
         except (OSError, DatasetsError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(
-                f"the data of {', '.join(map(str, task_list))} cannot be had: {str(error).splitlines()[0]:.200}. Run once with access to "
+                f"the data of {', '.join(map(str, task_list))} cannot be had: {reason:.200}. Run once with access to "
                 "the hub, or copy a filled cache of data sets and name it by HF_DATASETS_CACHE; --tasks zamba_lab needs no data"
             ) from error
 
