@@ -183,7 +183,8 @@ def distinct(rng: np.random.Generator, n: int, count: int, choices: range) -> np
     """`count` different numbers of a range in random order, for each of n rows: (n, count)."""
     keys = rng.random((n, len(choices)))
     if count < len(choices):
-        picked = np.argpartition(keys, count, axis=1)[:, :count]
+        # of long rows numpy takes the least in an order that depends on the processor's vector units, but not of long doubles
+        picked = np.argpartition(keys.astype(np.longdouble) if len(choices) > 2048 else keys, count, axis=1)[:, :count]
     else:
         picked = np.broadcast_to(np.arange(count), (n, count))
     return rng.permuted(picked, axis=1) + choices.start
