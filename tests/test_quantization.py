@@ -178,6 +178,15 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path):
     refused("do not fit config.json", keep=[])
 
 
+def test_the_doctor_reads_it_and_names_what_does_not_fit(tmp_path):
+    folder = zl.save(zl.quantize(make_model(MODELS["hybrid"]).bfloat16(), 4), tmp_path / "small")
+    report = zl.doctor(folder)
+    assert report.ok and any("quantised, bits 4, group_size 64" in remark for remark in report.remarks), report
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(raw | {"quantization_config": raw["quantization_config"] | {"group_size": 32}}))
+    assert [fault["fault"] for fault in zl.doctor(folder).faults] == ["files"]
+
+
 def test_a_name_a_number_or_a_second_rounding_is_refused():
     model = make_model(BASE)
     with pytest.raises(ValueError, match=r"bits must be 8 or 4 and group_size one of 256, 128, 64, 32: got 'int8' and 64"):

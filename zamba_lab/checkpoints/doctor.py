@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from zamba_lab.checkpoints import quantised
 from zamba_lab.checkpoints.config_read import original_to_today, read_config
 from zamba_lab.checkpoints.errors import SHOWN, CheckpointError
 from zamba_lab.checkpoints.files import INDEX, PROGRESS_ABOVE, WEIGHTS, Weights, weight_files
@@ -91,7 +92,8 @@ def _examined(source: str, folder: Path, files: dict[Path, None] | None) -> Repo
     if links := planted_links(folder):
         report.add("link", "a link or a file where only a save has a folder of its own: see what it is and remove it", links)
     try:
-        raw = original_to_today(read_raw(folder))
+        raw, how = quantised.split(read_raw(folder))
+        raw = original_to_today(raw)
         config = read_config(raw)
     except CheckpointError as error:
         report.add("config", str(error))
@@ -99,7 +101,10 @@ def _examined(source: str, folder: Path, files: dict[Path, None] | None) -> Repo
     _describe(report, raw, config)
     try:
         with Weights(files or weight_files(folder)) as weights:
-            _examine(report, raw, config, weights)
+            if how is None:
+                _examine(report, raw, config, weights)
+            else:
+                _examine_quantised(report, config, how, weights)
             _compare_tokenizer(report, folder, weights.metadata.get(TOKENIZER_HASH))
     except CheckpointError as error:
         report.add("files", str(error).splitlines()[0], [*error.missing, *error.left_over])
@@ -110,6 +115,12 @@ def _examined(source: str, folder: Path, files: dict[Path, None] | None) -> Repo
         else:
             report.remarks.append(f"{', '.join(sets[1:])}: {what}")
     return report
+
+
+def _examine_quantised(report: Report, config: ZambaConfig, how: dict, weights: Weights) -> None:
+    """Raises CheckpointError as `load` does: the names are the project's own, and all of them or none fit."""
+    report.remarks.append(f"layout: quantised, {', '.join(f'{name} {value}' for name, value in how.items())}; only this project opens it.")
+    quantised.read(config, how, weights, None, torch.device("cpu"), True)
 
 
 def _compare_tokenizer(report: Report, folder: Path, stored_hash: str | None) -> None:
