@@ -141,10 +141,12 @@ def brute(a, b, of, limit):
     return None if not ahead[-1] else next(n for n in range(limit, -1, -1) if n == 0 or not ahead[n - 1]) + 1
 
 
-@pytest.mark.parametrize("of", ["memory", "traffic", "decode_flops", "kv_bytes"])
+@pytest.mark.parametrize("of", ["memory", "traffic", "decode_flops", "kv_bytes", "prefill_flops", "train_flops"])
 def test_a_crossover_is_the_last_context_at_which_the_order_changes(of):
     windowed = Dense(61, 24, 3, 6, 2, 4, 40, window=(50, None, 90))
     pairs = [(VARIANTS["base"], SMALL), (SMALL, VARIANTS["base"]), (windowed, SMALL), (VARIANTS["mamba1"], windowed)]
+    # ahead with one token by its small vocabulary, then behind by its MLPs, then ahead by its one head
+    pairs.append((Dense(10, 24, 3, 1, 1, 4, 80), Dense(300, 24, 3, 6, 2, 4, 40)))
     for a, b in pairs:
         assert crossover(a, b, of, limit=300) == brute(a, b, of, 300)
 

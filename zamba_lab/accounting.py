@@ -1,7 +1,7 @@
 """What a model costs, by formula: parameters, FLOPs, bytes stored and bytes moved; of ours and of dense transformers.
 
 `cost(config, context)` takes a `ZambaConfig`, a `Dense` or the name of either, and builds nothing. `crossover` says from which
-context on one needs less than another. Tests hold every number against built models: `numel`, torch's FLOP counter, `nbytes`.
+context on one needs less than another. Tests compare the formulas with built models: `numel`, torch's FLOP counter, `nbytes`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ GROUPS = (256, 128, 64, 32)  # numbers of int4 weights that may share a scale
 class Dense:
     """A dense pre-norm transformer with gated MLPs and no biases in its products, by its shape.
 
-    heads, kv_heads, d_mlp, window: one number, or one a layer. window: positions that attention sees; None: all. norms:
-    numbers in a layer's norms, final_norm: in the last one; None: one RMSNorm before attention and one before the MLP.
+    heads, kv_heads, d_mlp, window: one value, or one a layer. window: positions that attention sees; None: all. norms: how many
+    weights a layer's norms have, final_norm: the last norm; None: those of RMSNorms, one before attention and one before the MLP.
     """
 
     vocab_size: int
@@ -109,9 +109,9 @@ def shape(config: Shape | str) -> Shape:
 
 
 class Matrix(NamedTuple):
-    """Weight matrices of one kind and size: how many there are, and how often one token reads such a one.
+    """Weight matrices (out, width) of one kind and size: `stored` of them, of which a token reads `read`, with repetitions.
 
-    part: the name of the part of the model, as `cost.params_by_part` and `quantize` know it.
+    part: the part of the model, by the names that `quantize` has.
     """
 
     part: str
@@ -122,7 +122,7 @@ class Matrix(NamedTuple):
 
 
 def token_matrices(c: Shape) -> list[Matrix]:
-    """The embedding, of which a token reads one row, counted as none, and the head, which may be the same."""
+    """The embedding and the head, which may be one matrix. Of the embedding a token reads one row, counted as none."""
     untied = [Matrix("embedding", c.vocab_size, c.d_model, 1, 0), Matrix("head", c.vocab_size, c.d_model, 1, 1)]
     return [Matrix("embedding", c.vocab_size, c.d_model, 1, 1)] if c.tie_embeddings else untied
 
@@ -138,7 +138,7 @@ def dense_matrices(c: Dense) -> list[Matrix]:
 
 
 def hybrid_matrices(c: ZambaConfig) -> list[Matrix]:
-    """All matrices of a model of ours; Mamba-1's small products inside the scan are no matrices here."""
+    """All matrices of a model of ours; Mamba-1's x_proj and dt_proj, which are never rounded, are left out."""
     d, n, k, kinds = c.d_model, c.n_layers, c.n_invocations, c.n_shared_blocks
     q, kv = c.attn_heads * c.head_dim, c.kv_heads * c.head_dim
     block = (q, c.d_attn), (kv, c.d_attn), (kv, c.d_attn), (d, q), (2 * c.d_mlp, d), (d, c.d_mlp)
@@ -158,7 +158,7 @@ def matrices(c: Shape) -> list[Matrix]:
 
 
 def group_of(width: int, asked: int) -> int | None:
-    """The int4 weights of a row that share a scale: as many as asked for, or the most below that fill the row; None: no number does."""
+    """How many int4 weights of a row share a scale: as many as asked for, or the next of GROUPS below that divides it; None: none does."""
     return next((group for group in GROUPS if group <= asked and width % group == 0), None)
 
 
@@ -175,14 +175,12 @@ def packed_bytes(out: int, width: int, bits: int, group_size: int) -> int | None
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a model that holds `context` tokens of one sequence. FLOPs are 2 for a multiply-add of the products, the attention and the SSM;
-    bytes are those of the dtype or bits asked for.
+    """What a model costs at a context of one sequence. FLOPs count a multiply-add as two; bytes are those of the dtype or bits asked for.
 
-    prefill_flops: to read the context and predict one token. decode_flops: of the last token. train_flops: forward and backward
-    over the context, three times the forward. weight_traffic: bytes of weights that a decoded token reads, a shared block's at
-    each of its invocations. kv_bytes: keys and values, kv_bytes_per_invocation: of one shared block's invocation, or layer, mean.
-    state_bytes: SSM states and inputs of the convolution. traffic: all that a decoded token reads and writes, at least. memory:
-    weights, keys, values and states.
+    prefill_flops: to read the context and predict one token. decode_flops: of the context's last token. train_flops: forward and
+    backward over the context, three times the forward. weight_traffic: bytes of weights that a decoded token reads, a shared block's
+    at each invocation. kv_bytes: keys and values; kv_bytes_per_invocation: their mean over invocations, or layers. state_bytes: SSM
+    and conv states. traffic: weights, keys and values read, states read and written, without activations. memory: all that is held.
     """
 
     params: int
@@ -247,12 +245,12 @@ def cost(
 
 
 def kv_layers(c: Shape) -> int:
-    """How many keys and values there are for a token: one a layer with attention, or one an invocation."""
+    """How often a token's keys and values are kept: in each layer with attention, or at each invocation."""
     return c.n_layers if isinstance(c, Dense) or c.mixer == "attention" else c.n_invocations
 
 
 def params_read(c: Shape) -> int:
-    """Weights that one token reads: a shared block's at every invocation, the embedding as the head."""
+    """How many weights one token reads: a shared block's at every invocation, the embedding only where it is the head, too."""
     unread = 0 if c.tie_embeddings else c.vocab_size * c.d_model
     if isinstance(c, Dense) or c.mixer == "attention":
         return c.n_params - unread
@@ -261,13 +259,13 @@ def params_read(c: Shape) -> int:
 
 
 def kinks(c: Shape, limit: int) -> list[int]:
-    """The contexts between which every cost is linear in the context: 1, the windows, the limit."""
+    """The contexts between which a token's cost is linear in the context, a sum over tokens quadratic: 1, the windows, the limit."""
     windows = {w for w in c.each("window") if w} if isinstance(c, Dense) else set()
     return sorted({1, limit, *(w for w in windows if w < limit)})
 
 
 def all_flops(c: Shape, context: int) -> float:
-    """Forward FLOPs over tokens 1..context, each seeing those before it: an arithmetic series between two kinks."""
+    """Forward FLOPs of tokens 1..context, each of which sees those before it: an arithmetic series between two kinks."""
     edges, total = kinks(c, context), c.flops_per_token(1)
     for before, last in zip(edges, edges[1:]):
         total += (last - before) * (c.flops_per_token(before + 1) + c.flops_per_token(last)) / 2
@@ -277,21 +275,23 @@ def all_flops(c: Shape, context: int) -> float:
 def crossover(a: Shape | str, b: Shape | str, of: str = "memory", limit: int = 2**20, **options) -> int | None:
     """The context from which on a needs less than b, up to the limit: 1 if always; None if not at the limit.
 
-    of: a name of `Cost`: "memory", "traffic", "decode_flops", ... options: those of `cost`.
+    of: a name of `Cost`: "memory", "traffic", "decode_flops", ... options: those of `cost`. Errors as `cost`.
     """
 
-    def less(context: int) -> bool:
-        return getattr(cost(a, context, **options), of) < getattr(cost(b, context, **options), of)
+    def lead(context: int) -> float:
+        return getattr(cost(b, context, **options), of) - getattr(cost(a, context, **options), of)
 
     a, b = shape(a), shape(b)
-    if not less(limit):
+    if lead(limit) <= 0:
         return None
     edges = sorted({*kinks(a, limit), *kinks(b, limit)})
-    high = next((low for low in reversed(edges) if not less(low)), None)  # the last edge at which a needs more
-    if high is None:
-        return 1
-    low, high = high, next(edge for edge in edges if edge > high)
+    for low, high in list(zip(edges, edges[1:])):  # a sum over tokens may fall and rise again between them: its least is an edge, too
+        first, last = lead(low + 1) - lead(low), lead(high) - lead(high - 1)
+        if first < 0 < last:
+            edges.append(low + 1 + int((high - low - 1) * first / (first - last)))
+    low = max((edge for edge in edges if lead(edge) <= 0), default=0)  # the last edge at which a needs as much or more
+    high = min(edge for edge in edges if edge > low)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if less(middle) else (middle, high)
+        low, high = (low, middle) if lead(middle) > 0 else (middle, high)
     return high

@@ -1,7 +1,7 @@
 """A cache on the disk: a safetensors file whose metadata says of which model, config and tokens it is.
 
-Written whole or not at all. What is read back must be what was written, and of the same weights: a state means nothing to
-others, and there is no error later that would tell.
+It is written whole or not at all. Reading checks that it is undamaged and of the same weights: other weights would run on with it and
+give wrong results without an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FORMAT = "zamba_lab cache 1"
 
 
 def hash_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, dtypes, shapes and bytes, in the order of the names."""
+    """SHA-256 of names, dtypes, shapes and bytes, in the order of the names, as 64 hexadecimal digits."""
     sha = hashlib.sha256()
     for name in sorted(tensors):
         t = tensors[name].detach().contiguous().cpu()
@@ -31,7 +31,7 @@ def hash_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save(path: str | Path, tensors: dict[str, Tensor], length: int, batch: int, model: Any) -> Path:
-    """Write a cache's tensors, "tokens" among them if they are known. Returns the path. Raises OSError if there is no room."""
+    """Write a cache's tensors, "tokens" among them if they are known. Returns the path. Raises OSError if it cannot be written."""
     from safetensors.torch import save as to_bytes
 
     model = getattr(model, "_orig_mod", model)  # inside what torch.compile made
@@ -52,9 +52,9 @@ def save(path: str | Path, tensors: dict[str, Tensor], length: int, batch: int, 
 
 
 def load(path: str | Path, model: Any) -> tuple[dict[str, Tensor], int, int]:
-    """The tensors of a file on the model's device, the positions they stand for and the batch.
+    """The tensors of a file on the model's device, the number of positions that they stand for, and the batch.
 
-    Raises ValueError if the file is no whole cache, or of another config, dtype or weights than the model's.
+    Raises OSError if the file is missing; ValueError if it is no whole cache, or of another config, dtype or weights than the model's.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -1,7 +1,7 @@
-"""Prompts that begin alike, read once: states of prefixes, found by their tokens.
+"""The common beginning of prompts, read once: caches of prefixes, found by their tokens.
 
-Keys and values can be cut back to any position, an SSM state cannot: it is known where it was kept. So a state is kept where
-two prompts part. The first prompt leaves its tokens here, the second the state, the third begins from it.
+Keys and values can be cut back to any position; an SSM state is known only where it was kept. So a cache is kept where two prompts
+part: the first prompt leaves its tokens, the second the cache of what both begin with, and the third starts from that.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ REMEMBERED = 64  # prompts whose tokens are compared with the next one's
 
 
 class Meter(NamedTuple):
-    """tokens: of all prompts so far, in every row. computed: those that went through the model, in this store or as the rest
-    that it handed back. saved: the difference. states, nbytes: what is held now; keys and values of a prefix are held again
-    by a longer one.
+    """tokens: of all prompts so far, in every row. computed: those that went through the model, in this store or as the rest that
+    `split` returned. saved: the difference. states, nbytes: caches held now, and their bytes; a longer prefix holds the keys and
+    values of a shorter one again.
     """
 
     tokens: int
@@ -34,7 +34,7 @@ class Meter(NamedTuple):
 
 
 class PrefixStore:
-    """States of prefixes that prompts of one model share.
+    """Caches of prefixes that prompts of one model share.
 
         store = PrefixStore(model)
         rest, cache = store.split(ids)
@@ -44,8 +44,8 @@ class PrefixStore:
     The model must not change while the store is used: call `clear` when it has.
 
     Args:
-        max_bytes: of the states held; those not used for the longest are given up first.
-        least: tokens that a prefix must add to what is already stored, to be kept.
+        max_bytes: of the caches held, 0 or more; those not used for the longest time are dropped first.
+        least: how many tokens a prefix must add to what is stored already, to be kept; 1 or more. ValueError for other values.
     """
 
     def __init__(self, model: Zamba, max_bytes: int = 2**30, least: int = 16):
@@ -66,9 +66,9 @@ class PrefixStore:
         return Meter(self.tokens, self.computed, self.tokens - self.computed, len(self.states), nbytes)
 
     def split(self, ids: Tensor) -> tuple[Tensor, Cache | None]:
-        """What of the prompts is still to be read, (b, 1 or more), and the cache of what stands before it, if anything does.
+        """The rest of the prompts, which is still to be read, (b, 1 or more), and the cache of what stands before it, or None.
 
-        ids: (b, l) prompts without padding. What all rows begin with is read once for all.
+        ids: (b, l) prompts without padding, l >= 1. What all rows begin with is read once for all of them.
         """
         row = ids[0, : _alike(ids)]
         limit = min(len(row), ids.shape[1] - 1)  # one token is left at least: its logits are what follows the prompt
@@ -85,7 +85,7 @@ class PrefixStore:
 
     @torch.no_grad()
     def read(self, ids: Tensor) -> Cache:
-        """Read a prefix, (1, l), from the longest stored one on, and keep its state. Returns it."""
+        """Read a prefix, (1, l), from the longest stored one on, and keep its cache. Returns the cache."""
         cache = self._longest(ids[0])
         known = cache.length if cache else 0
         if cache is None or known < ids.shape[1]:
@@ -95,10 +95,10 @@ class PrefixStore:
         return cache
 
     def add(self, cache: Cache) -> None:
-        """Keep a state that is there already, such as one from a file. Raises ValueError if it is not of one row of known tokens."""
+        """Keep a cache that was made elsewhere, such as one from a file. Raises ValueError if it is not of one row of known tokens."""
         if cache.tokens is None or cache.batch != 1 or cache.mask is not None or cache.tokens.shape[1] != cache.length:
             raise ValueError(
-                "a store keeps states of one row whose tokens are known, without padding: got "
+                "a store keeps caches of one row whose tokens are known, without padding: got "
                 f"{cache.batch} rows, tokens {'unknown' if cache.tokens is None else tuple(cache.tokens.shape)}, length {cache.length}"
             )
         self.states[_key(cache.tokens)] = cache.clone()  # without the unused end of a buffer
@@ -120,7 +120,7 @@ def _key(tokens: Tensor) -> bytes:
 
 
 def _alike(*rows: Tensor) -> int:
-    """How many tokens several rows have in common from their start on. rows: (l,) each, or one tensor (b, l)."""
+    """How many tokens several rows have in common at their start. rows: (l,) each, or one tensor (b, l)."""
     rows = tuple(rows[0]) if len(rows) == 1 else rows
     length = min(map(len, rows))
     differ = torch.stack([row[:length] != rows[0][:length] for row in rows]).any(0)

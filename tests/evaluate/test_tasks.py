@@ -35,9 +35,8 @@ def test_a_long_text_is_as_long_as_asked_and_holds_its_answers(name, tokenizer):
     make = getattr(long_context, name)
     documents = list(make(tokenizer=tokenizer, max_seq_lengths=[128, 512], samples=5)["test"])
     assert documents == list(make(tokenizer=tokenizer, max_seq_lengths=[128, 512], samples=5)["test"])  # one seed, one set
-    assert (
-        len({document["text"] for document in documents}) == 10 and [document["length"] for document in documents] == [128] * 5 + [512] * 5
-    )
+    assert len({document["text"] for document in documents}) == 10
+    assert [document["length"] for document in documents] == [128, 512] * 5
     for document in documents:
         room = document["length"] - long_context.WRITTEN
         assert room - 40 < len(tokenizer.encode(document["text"])) <= room
@@ -45,6 +44,7 @@ def test_a_long_text_is_as_long_as_asked_and_holds_its_answers(name, tokenizer):
         assert long_context.recall(document, ["so: " + " ".join(document["answers"][:1])])["recall"] == pytest.approx(
             1 / len(document["answers"])
         )
+        assert long_context.recall(document, [" ".join(f"x{answer}" for answer in document["answers"])])["recall"] == 0  # no whole words
         assert long_context.recall(document, ["?"]) == {"recall": 0.0, f"recall at {document['length']}": 0.0}
 
 
@@ -136,6 +136,8 @@ def test_an_unknown_task_is_one_line_with_what_is_near(monkeypatch, tmp_path):
     monkeypatch.setattr("lm_eval.tasks.manager.__file__", str(tmp_path / "none.py"))  # without lm-eval's own thousands
     with pytest.raises(ValueError, match="there is no task 'lab_choise': is 'lab_choice'.* meant"):
         Tasks(["lab_word", "lab_choise"])
+    with pytest.raises(ValueError, match=r"there is no task 'qqqq'\. `lm_eval ls tasks`"):
+        Tasks(["qqqq"])
     with pytest.raises(ValueError, match="there is no folder 'nowhere'"):
         Tasks(["lab_word"], include=["nowhere"])
 

@@ -27,6 +27,12 @@ def test_identifiers_are_the_names_of_the_program_and_no_others():
     assert not {name for _, _, name in found} & {*keyword.kwlist, "len", "self"}
 
 
+@pytest.mark.parametrize("end", ["\f\n", "  # a\u2028b\n", "  # a\x1cb\n", "\n"])
+def test_identifiers_are_found_behind_any_line(end):
+    text = f"one = 1{end}two = one\n"
+    assert [text[start:stop] for start, stop, _ in identifiers(text)] == ["one", "two", "one"]
+
+
 @pytest.mark.parametrize("broken", ["x = (1,\ny = ", "def f(\n", "name = 'never ends\nother = 1", "a\n  b\n c\n"])
 def test_a_text_that_is_cut_anywhere_gives_what_stands_before_the_cut(broken):
     found = list(identifiers("first = 1\n" + broken))

@@ -60,6 +60,8 @@ def test_what_cannot_be_fitted_is_refused():
         _, read = model.extend(ids)
     with pytest.raises(ValueError, match="one row that has read no tokens: got 2 rows and 19 tokens"):
         fit_state(model, [], start=read)
+    with pytest.raises(ValueError, match=r"without a prompt each batch is \(ids, targets\)"):
+        fit_state(model, [ids])
     with pytest.raises(ValueError, match="the loss of batch 0 is nan: every batch needs targets"):
         fit_state(model, [(ids, torch.full_like(ids, -100))])
     assert all(p.requires_grad for p in model.parameters())

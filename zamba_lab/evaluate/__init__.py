@@ -2,7 +2,7 @@
 
 bits.py            how well a text is predicted, beside what xz takes
 lm.py              our models as a model of lm-eval: `--model zamba_lab`
-shared.py          requests that begin alike: the common beginning is read once, its state is forked
+shared.py          requests that begin alike: the common beginning is read once, its cache is copied
 tasks.py           running tasks by name, with the published figures beside what is measured
 generated.py       texts of the lab's own tasks;  long_context.py  tasks of any length, whose answer lies far back
 tasks/             the YAML files of these, which lm-eval reads

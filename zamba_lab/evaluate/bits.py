@@ -26,7 +26,7 @@ from zamba_lab.tokenizer.texts import decode, text_files
 
 
 def token_bits(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
-    """-log2 p of each target, 0 where there is none. All (b, l); the result in float64, on the CPU."""
+    """-log2 p of each target, 0 where it is -100 (none). ids, targets and result: (b, l); the result in float64, on the CPU."""
     logits = model(ids.to(next(model.parameters(), ids).device))
     return token_nll(logits, targets).cpu().double() / math.log(2)
 
@@ -46,12 +46,12 @@ def document_bits(
     A token is predicted from at least `window - stride` tokens before it, or from all there are; never from another document.
 
     Args:
+        tokenizer: the model's, with a start token, which also stands for the end of a document.
         window: tokens read together, as in training.
         stride: tokens by which the window moves on, 1..window; each is scored once.
-        progress: show a bar.
+        batch: windows read together.
 
-    Returns:
-        (number of texts,) bits, the end of the document included.
+    Returns: (number of texts,) bits, float64, the ends included. Raises ValueError if stride or the tokenizer does not fit.
     """
     if not 1 <= stride <= window:
         raise ValueError(f"stride must be in 1..window: got stride={stride}, window={window}")
@@ -94,10 +94,10 @@ class Score(NamedTuple):
 
 
 def score_files(model: nn.Module, paths: Sequence[Path], window: int = 512, stride: int = 256, progress: bool = False) -> list[Score]:
-    """`document_bits` of text files, each a document, in the order of their names; a folder stands for the files below it.
+    """`document_bits` of text files, each a document, in the order given; a folder stands for the files below it, sorted.
 
-    `tokenizer/texts.py` says which files of a folder those are, and how their bytes become text. Of several texts the sum comes
-    last, named "all", to xz one file; empty ones have no part in it.
+    `tokenizer/texts.py` says which files of a folder those are, and how their bytes become text. If there are several texts, a row
+    "all" comes last: their sum, and what xz takes for all of them in one file. Empty texts add nothing to it.
 
     Raises ValueError if there is no text, a file is not UTF-8, or the model has no tokenizer with a start token.
     """
@@ -152,9 +152,9 @@ def xz_bits_per_document(texts: Sequence[str]) -> list[int]:
 
 
 def xz_bits_in_windows(texts: Sequence[str], tokenizer: Tokenizer, window: int = 512, stride: int = 256) -> np.ndarray:
-    """What `xz -9` takes for each text where it sees no more than `document_bits` shows a model: (number of texts,) bits.
+    """What `xz -9` takes for each text if it sees no more than `document_bits` shows a model: (number of texts,) bits.
 
-    Of each window, what its new tokens add to a file of the window's known ones. Arguments as `document_bits`.
+    Of each window: by how much its new tokens lengthen a file of those that are known by then. Arguments as `document_bits`.
     """
     documents = [ids + [tokenizer.bos_id] for ids in tokenizer.encode_batch(list(texts))]
     bits = np.zeros(len(documents))

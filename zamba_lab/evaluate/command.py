@@ -23,19 +23,19 @@ TEXTS: dict[str, dict[str, Any]] = {
     "texts": dict(nargs="*", type=Path, metavar="TEXT", help="text files, or folders of them; each is one document"),
     "--window": dict(type=int, default=512, help="tokens read together (512)"),
     "--stride": dict(type=int, default=256, help="tokens by which the window moves on (256)"),
-    "--json": dict(action="store_true", help="as data"),
+    "--json": dict(action="store_true", help="print JSON"),
 }
 TASKS: dict[str, dict[str, Any]] = {
     "--tasks": dict(
         type=_names,
         metavar="NAMES",
         help="with commas: tasks of lm-eval; zamba_lab and zamba_lab_long, which need no data; or published: those of the published "
-        "table, beside its figures",
+        "table, with its figures beside",
     ),
-    "--include": dict(type=Path, action="append", default=[], metavar="FOLDER", help="YAML files of tasks of yours; again for more"),
+    "--include": dict(type=Path, action="append", default=[], metavar="FOLDER", help="of your own tasks' YAML files; may be repeated"),
     "--shots": dict(type=int, help="examples before each question; as the task says if left out"),
     "--limit": dict(type=int, help="documents of each task; all if left out"),
-    "--lengths": dict(type=_numbers, help="of the tasks of zamba_lab_long, in tokens (256,512,1024)"),
+    "--lengths": dict(type=_numbers, help="of the texts of zamba_lab_long, in tokens, with commas (256,512,1024)"),
     "--batch": dict(type=int, default=16, help="requests read together (16)"),
     "--max-length": dict(type=int, help="tokens the model may read; its config's max_context if left out"),
     "--too-long": dict(choices=("refuse", "window"), default="refuse", help="what becomes of a longer request: refuse it, or read its end"),
@@ -80,7 +80,7 @@ def _tasks(arguments: argparse.Namespace) -> int:
     from zamba_lab.evaluate.lm import ZambaLM  # first: it says what to install where lm-eval is missing
     from zamba_lab.evaluate.tasks import run
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it says much that is of use to no one here
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its messages would bury the table
     lm = ZambaLM(arguments.source, batch_size=arguments.batch, max_length=arguments.max_length, too_long=arguments.too_long)
     with contextlib.redirect_stdout(sys.stderr):  # lm-eval prints on its way
         rows, _ = run(lm, arguments.tasks, arguments.include, arguments.shots, arguments.limit, arguments.lengths, arguments.source)

@@ -1,8 +1,8 @@
-"""Our models as a model of lm-eval, registered there as `zamba_lab`: what lm-eval's own Hugging Face model (`hf`) computes, sooner.
+"""Our models as a model of lm-eval, registered there as `zamba_lab`: what lm-eval's own Hugging Face model (`hf`) computes.
 
-Tokens, windows and scores are counted as `hf` counts them. Two things differ: what requests have in common at their beginning is
-read once (`shared.py`), and a request longer than the model's context is refused, or cut and counted if `too_long` says so; `hf`
-cuts it and goes on.
+Tokens, windows and scores are counted as `hf` counts them. Two things differ. The common beginning of several requests is read once
+(`shared.py`). A request longer than the model's context is refused, or cut and counted if `too_long` is "window"; `hf` cuts it and
+goes on.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Row:
 
 
 def opened(source: str, dtype: str | torch.dtype | None, device: str | None) -> Zamba:
-    """A model by the words of lm-eval's command line: "auto" is the stored dtype, and a GPU that is not there the CPU."""
+    """`load` with what lm-eval's command line gives: dtype "auto" means as stored, and a GPU that is not there the CPU."""
     there = device if device and (not device.startswith("cuda") or torch.cuda.is_available()) else "cpu"
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ValueError(f"dtype must be 'auto' or the name of a floating torch.dtype: got {dtype!r}")
@@ -70,11 +70,11 @@ class ZambaLM(TemplateLM):
         """Args:
             pretrained: what `load` takes, or a model with a tokenizer.
             dtype: of the weights ("bfloat16"); None or "auto" as stored.
-            device: None: the CPU; so is a GPU that is not there, which lm-eval names by default.
+            device: None: the CPU, which is also taken where the GPU that lm-eval names by default is missing.
             batch_size: requests read together; more, while they are short (`shared.TOKENS`).
-            max_batch_size: lm-eval gives it to every model; not used.
+            max_batch_size: not used; lm-eval passes it to every model.
             max_length: tokens the model may read; None: the config's max_context.
-            too_long: a longer request: "refuse" raises ValueError, "window" reads its end, as `hf`, and counts it in `windowed`.
+            too_long: of a longer request, "refuse" raises ValueError; "window" reads the end, as `hf` does, and counts it in `windowed`.
             share: read common beginnings once.
 
         Raises ValueError if the model has no tokenizer with a start or end token, or an argument breaks a rule.

@@ -4,12 +4,12 @@
     variables   assignments, one from another; which variables have a given value?
     words       a list in which three words come often and others seldom; which three?
 
-A text is as long as the model's tokenizer lets it be within the length asked for, the answer's tokens included, so that nothing has to
-be cut; a length that is longer than the model's context is for the model to refuse (`lm.py`).
+A text has as many lines as fit into the length asked for, in the model's tokens, with WRITTEN of them left for the answer.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -51,7 +51,7 @@ def variables(**given) -> DatasetDict:
 
 
 def words(**given) -> DatasetDict:
-    """The three commonest words of a list: they come three times as often as all others."""
+    """The three commonest words of a list: each comes as often as all other words together."""
 
     def make(random: Random, lines: int) -> tuple[str, list[str]]:
         common, *rest = random.sample(THINGS, 3), *random.sample(THINGS, len(THINGS))
@@ -77,13 +77,13 @@ def _scattered(random: Random, lines: int, chains: Sequence[Sequence[str]]) -> s
 
 
 def _documents(make: Made, seed: int, max_seq_lengths: Sequence[int] = (256, 512, 1024), samples: int = 20, **given) -> DatasetDict:
-    """`samples` texts of each length. The keyword arguments are the task's metadata: tokenizer or pretrained says whose tokens count."""
+    """`samples` texts of each length, in turns. given: the task's metadata, of which tokenizer or pretrained says whose tokens count."""
     if wrong := set(max_seq_lengths) - set(LENGTHS):
         raise ValueError(f"lengths must be among {', '.join(map(str, LENGTHS))}: got {sorted(wrong)}")
     tokenizer = _tokenizer(given.get("tokenizer") or given.get("pretrained"))
     rows = []
-    for length in max_seq_lengths:
-        for n in range(samples):
+    for n in range(samples):
+        for length in max_seq_lengths:  # inside, so that a limit on the documents takes all lengths alike
             text, answers = _fitted(lambda lines: make(Random(f"{seed} {length} {n}"), lines), tokenizer, length - WRITTEN)
             rows.append({"text": text, "answers": answers, "length": length})
     return DatasetDict(test=Dataset.from_list(rows))
@@ -97,7 +97,7 @@ def _tokenizer(source) -> Tokenizer:
 
 
 def _fitted(make: Callable[[int], tuple[str, list[str]]], tokenizer: Tokenizer, most: int) -> tuple[str, list[str]]:
-    """The longest text of at most so many tokens, the start token included."""
+    """The longest text of at most `most` tokens, the start token included, and its answers."""
 
     def fits(lines: int) -> bool:
         return len(tokenizer.encode(make(lines)[0])) <= most
@@ -114,6 +114,6 @@ def _fitted(make: Callable[[int], tuple[str, list[str]]], tokenizer: Tokenizer, 
 
 
 def recall(document: dict, results: list[str]) -> dict[str, float]:
-    """The share of the answers that the model's text has in it, for all lengths and for this one."""
-    share = sum(answer.lower() in results[0].lower() for answer in document["answers"]) / len(document["answers"])
+    """The share of the answers that stand in the model's text as whole words, letter for letter, for all lengths and for this one."""
+    share = len(set(document["answers"]) & set(re.findall(r"\w+", results[0]))) / len(document["answers"])
     return {"recall": share, f"recall at {document['length']}": share}

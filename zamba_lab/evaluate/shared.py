@@ -32,7 +32,7 @@ class Node(NamedTuple):
 
 
 def forest(rows: Sequence[Sequence[int]], own: Sequence[int], share: bool = True) -> list[Node]:
-    """The rows by their common beginnings. own[i] >= 1: so many last tokens of row i lie in its leaf, whatever they are."""
+    """The rows as a forest by their common beginnings. own[i] >= 1: how many last tokens of row i lie in its leaf in any case."""
     heads = [tuple(row[: len(row) - n]) for row, n in zip(rows, own, strict=True)]
     order = sorted(range(len(rows)), key=heads.__getitem__)
 
@@ -60,7 +60,7 @@ def visit(
 ) -> None:
     """Read the nodes after the rows of the cache that they name, and what follows them.
 
-    at_leaves: is given some leaves and a cache of one row for each, as it is before the leaf's own tokens. No more than `batch`
+    at_leaves: is given some leaves and a cache with a row for each, as it is before the leaf's own tokens. No more than `batch`
     rows are read together, unless they are so short that TOKENS allows more.
     """
     for some in _batches([pair for pair in nodes if pair[1].leaf is not None], cache, batch):

@@ -43,7 +43,7 @@ class Tasks(TaskManager):
             near = difflib.get_close_matches(unknown[0], self.all_tasks, 3)
             raise ValueError(
                 f"there is no task {unknown[0]!r}"
-                + (f": is {' or '.join(map(repr, near))} meant?" if near else "")
+                + (f": is {' or '.join(map(repr, near))} meant?" if near else ".")
                 + " `lm_eval ls tasks` lists those of lm-eval; a folder of your own is given by --include"
             )
 
@@ -51,7 +51,7 @@ class Tasks(TaskManager):
         return [name for name in names if name not in self.task_index and not Path(name).is_file()]
 
     def load(self, task_list):
-        """As lm-eval's. Raises ValueError if a task's data cannot be had."""
+        """As `TaskManager.load`. Raises ValueError if a task's data cannot be had."""
         try:
             return super().load(task_list)
         except (OSError, DatasetsError) as error:
@@ -63,7 +63,7 @@ class Tasks(TaskManager):
 
 
 class Row(NamedTuple):
-    """One measured number. published: in percent, of a model in the literature's table, or None."""
+    """One measured number, of `documents` documents (0 for a group of tasks). published: the published figure, in percent, or None."""
 
     task: str
     metric: str
@@ -92,8 +92,8 @@ def run(
         include: folders with YAML files of further tasks.
         shots: examples before each question; None: as the task says.
         limit: documents of each task; None: all.
-        lengths: of the long-context tasks, in tokens; powers of two.
-        name: of a published model, for the figures that stand beside; taken from `model` where that is a text.
+        lengths: of the texts of zamba_lab_long, in tokens: powers of two, 128 to 131,072; None: 256, 512 and 1,024.
+        name: of a published model, whose figures stand beside; if empty, `model` where that is a string.
 
     Returns: the rows, and what lm-eval gives back, the answers to each document included. Raises ValueError for an unknown task, data
     that cannot be had, or a request longer than the model's context.

@@ -1,4 +1,4 @@
-"""Smaller weights for inference: matrices of 8 or 4 bits, rounded to the nearest, nothing calibrated on data."""
+"""Smaller weights for inference: matrices of 8 or 4 bits, each weight rounded to the nearest number, without calibration data."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ STAYS = {
 def quantize(model: Zamba, bits: int = 8, group_size: int = 64, keep: Iterable[str] = KEEP) -> Zamba:
     """Round the weight matrices of a model to 8 or 4 bits, in place; a shared block's once.
 
-    8 bits: a float32 scale for each row; native, in every dtype. 4 bits: a bfloat16 scale and offset for each group of a row; products
-    are torch's packed int4 kernel for the CPU, in bfloat16 and for few rows, as in decoding. Elsewhere a matrix is
-    written out before its product, which saves memory and no time: `why_slow` says so. Sums are float32.
+    8 bits: a float32 scale for each row; native, in every dtype. 4 bits: a bfloat16 scale and offset for each group of a row. On a
+    CPU, in bfloat16 and for up to 32 rows of input, as in decoding, torch's packed int4 kernel multiplies them; otherwise a matrix is
+    written out before its product, which saves memory but no time (`why_slow`).
 
     Args:
         model: changed and returned; it can run, generate and be saved, but not train its matrices.
         bits: 8 or 4.
-        group_size: for 4 bits, weights of a row with one scale: 32, 64, 128 or 256. Where it does not divide a row the most
-            that does is taken; a matrix narrower than 32, or that no number divides, stays as it is.
+        group_size: for 4 bits, how many weights of a row share a scale: 32, 64, 128 or 256. Where it does not divide a row, the
+            next smaller one that does is taken; a matrix whose rows none of them divides stays as it is.
         keep: parts that stay as they are, of PARTS; STAYS says why the default ones do. () rounds every matrix.
 
-    Raises ValueError if an argument is another, or the model is quantised already.
+    Raises ValueError for any other argument, or if the model is quantised already.
     """
     keep = tuple(keep)
     if bits not in (8, 4) or group_size not in GROUPS:
@@ -81,7 +81,7 @@ def part_of(path: str) -> str:
 
 
 def why_slow(model: Zamba) -> str | None:
-    """Why decoding with a quantised model is not faster than without, here and in its dtype; None if there is no such reason."""
+    """Why a model of 4 bits decodes without the packed kernel, on its device and in its dtype; None if it uses it or is not of 4 bits."""
     if getattr(model, "quantization", {}).get("bits") != 4:
         return None
     weight = model.final_norm.weight

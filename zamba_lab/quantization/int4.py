@@ -2,8 +2,8 @@
 
     w = scale * (q - 8) + offset,   q in 0..15,  scale and offset bfloat16
 
-torch packs q for the processor it runs on. How, is asked of it, by packing numbers that say where they came from; so what is
-stored can be read on any device, and nothing is held twice.
+torch packs q in an order that depends on the processor. `places` finds that order by packing numbers that say where they came from,
+so that packed weights can be read on any device and need not be held a second time.
 """
 
 from functools import cache
@@ -22,7 +22,7 @@ OFFSET = 8  # what the kernel subtracts
 def rounded(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
     """The nearest 4-bit weights: q (out, in), uint8, and the scale and offset of each group, (in / group, out, 2), bfloat16.
 
-    A group's least becomes 0 and its greatest 15, so no weight moves by more than half a scale, up to bfloat16's rounding of the two.
+    A group's least weight becomes 0, its greatest 15: none moves by more than half a scale, but for bfloat16's rounding of the two.
     """
     grouped = weight.detach().float().unflatten(1, (-1, group))  # (out, in / group, group)
     low, high = grouped.aminmax(dim=2)
@@ -33,7 +33,7 @@ def rounded(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
 
 
 def why_not_packed(x: Tensor) -> str | None:
-    """Why a product with x is not torch's packed one; None if it is."""
+    """Why torch's packed kernel cannot multiply x; None if it can."""
     if x.device.type != "cpu":
         return f"the packed int4 matrices are the CPU's: on {x.device.type} each is written out before its product"
     if x.dtype != torch.bfloat16:
@@ -118,7 +118,7 @@ class Int4Embedding(Int4Matrix):
 
 
 def pack(q: Tensor) -> Tensor:
-    """q: (out, in) uint8, padded to PACKED_ROWS rows -> bytes as torch's kernel on this processor wants them."""
+    """Bytes for torch's kernel on this processor, (PACKED_ROWS k, in / 2), of q, (out, in) uint8, padded to whole PACKED_ROWS."""
     q = F.pad(q, (0, 0, 0, -len(q) % PACKED_ROWS))
     return torch.ops.aten._convert_weight_to_int4pack_for_cpu(q.to(device="cpu", dtype=torch.int32), 1).to(q.device)
 
@@ -132,7 +132,7 @@ def unpack(packed: Tensor) -> Tensor:
 
 @cache
 def places(width: int) -> Tensor:
-    """Where torch puts each number of PACKED_ROWS rows: (PACKED_ROWS, in), counted in 4-bit numbers from the start of those rows."""
+    """(PACKED_ROWS, width): where torch puts each number of so many rows, counted in 4-bit numbers from their start."""
     count = PACKED_ROWS * width
     number, came_from, digit = torch.arange(count).view(PACKED_ROWS, width), torch.zeros(count, dtype=torch.int64), 0
     while 16**digit < count:  # the numbers 0..count - 1 are packed digit by digit, in base 16

@@ -1,4 +1,4 @@
-"""Matrices of 8-bit weights with a scale for each row; and what all matrices of few bits have in common."""
+"""Matrices of 8-bit weights with a scale for each row; and the base class of all quantised matrices."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from zamba_lab.ops.linear import dequantised, linear_int8, quantised
 
 
 class Quantised(nn.Module):
-    """A matrix of few bits, as buffers."""
+    """A quantised matrix, held in buffers."""
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
         """The matrix it stands for, (out, in)."""
@@ -22,7 +22,7 @@ class Int8Matrix(Quantised):
     """
 
     values: Tensor  # (out, in)
-    scale_bits: Tensor  # (out, 1)
+    scale_bits: Tensor  # (out,), the bits of float32
 
     def __init__(self, weight: Tensor):
         super().__init__()

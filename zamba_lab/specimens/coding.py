@@ -9,7 +9,7 @@ from zamba_lab.specimens.estimates import ratio
 
 
 def coding(model: Zamba, texts: Sequence[str], window: int) -> dict[str, Any]:
-    """Bits a byte, each text alone from its start, windows moved by half of them; intervals over texts."""
+    """Bits a byte by the model and by `xz -9`, each text alone from its start; window: in tokens, moved by half. Intervals over texts."""
     sizes, stride = [len(text.encode()) for text in texts], max(1, window // 2)
     return {
         "documents": len(texts),

@@ -1,8 +1,8 @@
 """What a model writes after the beginning of a program: does Python parse it, and does it repeat itself?
 
-A prompt is a file's beginning that ends with a whole line and parses. 64 sampled tokens follow; what is after their last line end is
-cut off. Beside it stands the file's own continuation, cut alike: it does not always parse either, for it may stop within a
-bracket or before a block.
+A prompt is the beginning of a file that ends with a whole line and parses. 64 sampled tokens follow; what comes after their last line
+end is cut off. The file's own continuation, cut in the same way, is the control: it does not always parse either, as it may stop
+within a bracket or before a block.
 """
 
 import ast
@@ -23,7 +23,7 @@ TOKENS, TEMPERATURE, GRAM = 64, 0.7, 4
 def continuations(model: Zamba, texts: Sequence[str], count: int, prompt: int = 192, batch: int = 16, seed: int = 0) -> dict[str, Any]:
     """The share of continuations that parse, and of their 4-grams that are distinct, of the model and of the files themselves.
 
-    prompt: tokens of a prompt at most. Of each text one prompt, up to `count`; a text without one is passed over.
+    One prompt from each text, of at most `prompt` tokens, up to `count`; a text without one is passed over. Raises ValueError if all are.
     """
     tokenizer = model.tokenizer
     pairs = [pair for text in texts if (pair := beginning(text, tokenizer, prompt))][:count]
@@ -87,6 +87,6 @@ def accepted(source: str) -> bool:
 
 
 def distinct(ids: Sequence[int]) -> float:
-    """The share of its runs of 4 tokens that are different; NaN of fewer than 4 tokens."""
+    """How many different runs of 4 tokens there are, as a share of all of them; NaN for fewer than 4 tokens."""
     grams = [tuple(ids[i : i + GRAM]) for i in range(len(ids) - GRAM + 1)]
     return len(set(grams)) / len(grams) if grams else float("nan")

@@ -12,9 +12,9 @@ Estimate = dict[str, float | int | None]
 
 
 def estimates(columns: Sequence[Tensor]) -> list[Estimate]:
-    """The mean of each column and its bootstrap interval (BCa). Units of which a column is NaN have no part in it.
+    """The mean of each column and its bootstrap interval (BCa). A column leaves out the units for which it is NaN.
 
-    columns: (n,) each, the same units. Columns that lack the same units are resampled together.
+    columns: (n,) each, the same units. Columns that leave out the same units are resampled together.
     """
     found: list[Estimate] = [{} for _ in columns]
     table = torch.stack([column.double().cpu() for column in columns], 1) if columns else torch.zeros(0, 0)

@@ -9,7 +9,7 @@ from zamba_lab.config import block_name
 from zamba_lab.model import Zamba
 from zamba_lab.specimens.estimates import estimate
 
-INDUCTION = 0.5  # the top induction heads are those that score so much of the best head's induction, however little that is
+INDUCTION = 0.5  # top induction heads have at least this share of the best head's score, however low that is
 
 
 def attention(model: Zamba, strings: Tensor, ids: Tensor) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def top_induction(rows: list[dict[str, Any]]) -> list[tuple[int, int]]:
 
 
 def repetition(model: Zamba, strings: Tensor) -> dict[str, Any]:
-    """The loss of random strings when they come first and when they come again, in nats a token; the copy's first token left out."""
+    """The loss of random strings in their first and second copy, in nats a token, without the first token of each copy."""
     n = strings.shape[1] // 2
     losses = lens.next_token_loss(model, strings)
     return {"first copy": estimate(losses[:, -2 * n + 1 : -n].mean(1)), "second copy": estimate(losses[:, -n + 1 :].mean(1))}

@@ -1,4 +1,4 @@
-"""The texts of a sheet: nobody trained on them, and everybody has them."""
+"""The texts of a sheet: on every machine that runs the lab, and kept out of training here."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -15,11 +15,11 @@ PACKAGES, FILES, PROSE, LIBRARY = "held-out packages", "held-out files", "held-o
 
 
 def held_out() -> dict[str, list[str]]:
-    """Name -> texts, in an order that depends on their paths' hashes alone; some ten seconds.
+    """Name -> texts, ordered by the hash of their paths. Reading the packages takes some ten seconds.
 
-    The Python of the packages that are never trained on; that of the held-out files of the other packages; the docstrings of the
-    first; the test split of the standard library, on which the first shipped models were measured. Raises ValueError if one of
-    the packages is not installed.
+    Python of the packages that are never trained on; of the held-out files of the other packages; docstrings of the former; the
+    standard library's test split, on which the shipped models were measured first. Raises ValueError if one of the packages is
+    not installed.
     """
     packages = tuple(name for name in Installed().packages if name.lower() in HELD_OUT)
     return {
@@ -53,7 +53,7 @@ def windows(texts: Sequence[str], tokenizer: Tokenizer, length: int, count: int)
 
 
 def some(texts: Sequence[str], n_bytes: int, longest: int = 24_000) -> list[str]:
-    """The first texts, each cut to `longest` characters, until there are so many bytes of them."""
+    """The first texts, each cut to `longest` characters, until they have `n_bytes` bytes or more."""
     chosen, total = [], 0
     for text in texts:
         if total >= n_bytes:

@@ -1,4 +1,4 @@
-"""`specimen`: everything of the sheet, in order. What a model lacks is left out, and named under "absent"."""
+"""`specimen`: all measurements of the sheet, in order. What a model lacks is left out, and named under "absent"."""
 
 import hashlib
 import platform
@@ -26,18 +26,18 @@ from zamba_lab.version import __version__
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """How much is measured: FULL by default, QUICK to try it."""
 
-    documents: int = 16  # whose loss is changed, and as many others for means and resampling
-    length: int = 256  # tokens of each
+    documents: int = 16  # whose loss is measured, and as many others for means and resampling
+    length: int = 256  # tokens of each, at most the model's max_context
     controls: int = 1  # random changes of each kind for each part
-    string: int = 64  # random tokens that are repeated
+    string: int = 64  # random tokens in a string, which is read twice
     strings: int = 16
     distances: tuple[int, ...] = (4, 16, 64, 128, 256)  # of needles, in tokens
-    needles: int = 48
-    prompts: int = 64
+    needles: int = 48  # of each distance
+    prompts: int = 64  # that are continued
     n_bytes: int = 120_000  # of each kind of text, for bits a byte
-    window: int = 1024
+    window: int = 1024  # tokens read together for bits a byte, at most max_context
 
 
 FULL = Size()
@@ -51,8 +51,8 @@ def specimen(
 
     Args:
         model: with a tokenizer that has a start token.
-        texts: name -> Python texts of two or more kinds. Parts are measured on those of the first name, their means and other values
-            come from the second; bits a byte are of all. None: `held_out()`.
+        texts: name -> Python texts, of two or more kinds. Parts are measured on the first kind; their means and their values on
+            another text come from the second; bits a byte are of all. None: `held_out()`.
         name: for the sheet's title. seed: of random strings, needles and samples.
 
     Raises ValueError if there is no tokenizer, or too few texts of `size.length` tokens.
@@ -101,7 +101,7 @@ def made(model: Zamba, texts: Mapping[str, Sequence[str]], size: Size, name: str
 
 
 def _attention(model: Zamba, data: dict[str, Any], ids: torch.Tensor, size: Size, seed: int) -> list[tuple[int, int]]:
-    """The heads' page, if there are heads; the top induction heads."""
+    """Fill in the heads' page, if there are heads. Returns the top induction heads, (attention, head) each."""
     c, strings = model.config, lens.repeated_tokens(model, size.string, size.strings, seed)
     data["random string, read twice"] = repetition(model, strings)
     if not c.n_invocations:

@@ -1,7 +1,7 @@
 """Identifiers of Python in windows of tokens: where each stands for the first time, and where it comes again.
 
-A name that comes again can be looked up in the window; one that stands there first cannot. Keywords, builtins, `self` and `cls`
-are known from training and are no identifiers here; nor is what stands in strings and comments.
+A name that comes again can be looked up in the window; one that stands there for the first time cannot. Keywords, builtins, `self`
+and `cls` are known from training and do not count, nor does what stands in strings and comments.
 """
 
 import builtins
@@ -38,7 +38,7 @@ class Names:
 
 
 def names(ids: Tensor, tokenizer: Tokenizer) -> Names:
-    """The identifiers of each row of (b, l) ids, which begin with the start token; one that the window's end cuts is left out."""
+    """The identifiers of each row of (b, l) ids, which begin with the start token. One that the window's end may cut is left out."""
     masks = torch.zeros(2, len(ids), ids.shape[1] - 1, dtype=torch.bool)
     counts = torch.zeros(2, len(ids))
     for b, row in enumerate(ids[:, 1:].tolist()):
@@ -56,13 +56,13 @@ def names(ids: Tensor, tokenizer: Tokenizer) -> Names:
 
 
 def token_ends(ids: list[int], tokenizer: Tokenizer) -> list[int]:
-    """Where in the text of all ids each of them ends, in characters; half a character ends where it began."""
+    """Where in the text of all ids each of them ends, in characters; a token that ends within a character, where that begins."""
     return [len(tokenizer.decode(ids[: k + 1]).rstrip("\N{REPLACEMENT CHARACTER}")) for k in range(len(ids))]
 
 
 def identifiers(text: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, name) of each, in characters; up to where the text is no more Python, as it may be cut anywhere."""
-    lines = [0, *accumulate(len(line) for line in text.splitlines(keepends=True))]
+    """(start, end, name) of each, in characters, up to where the text is no longer Python: it may be cut anywhere."""
+    lines = [0, *accumulate(map(len, io.StringIO(text)))]  # not splitlines, which also splits at form feeds
     try:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type == tokenize.NAME and token.string not in KNOWN:

@@ -1,7 +1,7 @@
 """A needle in a text, asked for with all states, all windows or all keys and values wiped: which of them carried it.
 
-As `lens.who_remembers`, which wipes one layer's memory at a time; here a kind of memory is gone from every layer, so that what several
-layers carry, each of which would do, is counted, too.
+`lens.who_remembers` wipes one layer's memory at a time. Here a kind of memory is gone from every layer, so that what several layers
+carry, any of which would do, is counted, too.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from zamba_lab.specimens.estimates import estimate, ratio
 
 @torch.no_grad()
 def retrieval(model: Zamba, filler: Tensor, distances: Sequence[int], count: int, lead: int = 32, seed: int = 0) -> list[dict[str, Any]]:
-    """One row a distance: "recall", what having been told is worth in nats, and of each memory that the model has what is "lost"
-    without it, in nats, and the "share" of the recall; no share where the recall's interval is not above 0.
+    """One row a distance: "recall", by how many nats having been told lowers the loss, and for each memory that the model has how much
+    of that is "lost" without it, in nats and as a "share" of the recall; no share where the recall's interval is not above 0.
 
-    Arguments as `lens.needles`.
+    filler: (n,) ids. count: needles of each distance. Arguments and errors as `lens.needles`.
     """
     rows = []
     for distance in distances:

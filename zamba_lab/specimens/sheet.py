@@ -25,7 +25,7 @@ class Sheet:
         return Sheet(json.loads((Path(folder) / JSON).read_text(encoding="utf-8")))
 
     def save(self, folder: str | Path) -> Path:
-        """Write specimen.json and specimen.md; the folder, which is made if needed."""
+        """Write specimen.json and specimen.md into a folder, which is made if needed. Returns the folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / JSON, (json.dumps(self.data, indent=1, ensure_ascii=False) + "\n").encode())
@@ -33,7 +33,7 @@ class Sheet:
         return folder
 
     def worth(self, part: str, where: int | None = None, head: int | None = None, how: str = "mean") -> dict[str, Any]:
-        """The row of a part. Raises ValueError if the sheet has none."""
+        """The row of a part (see `worth.worth`); where: its number down the depth, None: all. Raises ValueError if there is none."""
         for row in self.data["worth"]:
             if (row["part"], row["where"], row["head"], row["how"]) == (part, where, head, how):
                 return row
@@ -85,15 +85,15 @@ def heads(data: dict[str, Any]) -> Iterable[str]:
     )
     if found["constant_share_of_link_out"]:
         shares = ", ".join(f"{share:.2%}" for share in found["constant_share_of_link_out"])
-        yield f"Of the energy of each invocation's `link_out` one constant vector is {shares}."
+        yield f"Share of each invocation's `link_out`, in energy, that is one constant vector: {shares}."
 
 
 def parts(data: dict[str, Any]) -> Iterable[str]:
     yield "## What the parts are worth"
     yield (
-        "Change of the loss, in nats a token. At its mean over other texts, or from another text, a part says nothing about this text; "
-        "beside it a random change as large, in any direction and between two of the part's own outputs. **Zeroed** is no measure of "
-        "worth: it also takes away the constant that the layers behind expect."
+        "Change of the loss, in nats a token. A part at its mean over other texts, or with its values on another text, says nothing about "
+        "this one; beside each a random change as large, in any direction and along the difference of two of the part's own outputs. "
+        "**Zeroed** is no measure of worth: it also takes away the constant that the layers behind expect."
     )
     by_place: dict[tuple, dict[str, Any]] = {}
     for row in data["worth"]:
@@ -103,12 +103,12 @@ def parts(data: dict[str, Any]) -> Iterable[str]:
     rewired = [row for row in data["worth"] if row["how"] == "rewired"]
     if rewired:
         table = [[row["part"], *controlled(row["loss"])] for row in rewired]
-        yield "The same weights in other places; a block or an adapter that gives a constant gives its constant there, too:"
+        yield "The same weights in other places; a block or an adapter that gives a constant vector brings it along:"
         yield markdown(["rewired", "change", "random", "random, own"], table)
     named = [row for row in data["worth"] if row["how"] == "mean" and (row["part"] == TOP or row["where"] is None)]
     if named:
         table = [[place(row["part"], row["where"], row["head"], row.get("heads")), *controlled(row["repeated names"])] for row in named]
-        yield "On identifiers that come again, in nats a name, at the mean:"
+        yield "Change of the loss on identifiers that come again, in nats a name, with the part at its mean:"
         yield markdown(["part", "change", "random", "random, own"], table)
 
 
@@ -138,7 +138,7 @@ def memories(data: dict[str, Any]) -> Iterable[str]:
         [str(row["distance"]), shown(row["recall"]), *(f"{shown(row[part]['lost'])}{percent(row[part]['share'])}" for part in kinds)]
         for row in rows
     ]
-    yield "A needle, a key and its value, some tokens back: what it is worth, in nats, and what is lost of it with a memory wiped."
+    yield "A needle, a key and its value, some tokens back: by how many nats it lowers the loss, and what a wiped memory takes of that."
     yield markdown(["distance", "told", *(f"lost without {names[part]}" for part in kinds)], table)
     first, again = data["names"]["first"], data["names"]["repeated"]
     yield (
@@ -166,7 +166,7 @@ def text(data: dict[str, Any]) -> Iterable[str]:
 
 
 def shown(value: Estimate, form: str = "+.4f") -> str:
-    """A mean and its interval, in as many digits as the form says."""
+    """A mean and its interval, formatted by `form`."""
     if value["mean"] is None:
         return "-"
     interval = "" if value["low"] is None else f" ({value['low']:{form}} .. {value['high']:{form}})"

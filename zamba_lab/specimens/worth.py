@@ -1,9 +1,9 @@
 """What each part is worth: the loss with it replaced, less the loss without, beside random changes as large.
 
-By its **mean** over other texts, or by what it gave on **another text**: what a part says about this text is gone, and the vector it
-always gives stays. **Zero** takes that vector, too, and so says how much the layers behind have come to expect it, not what the part
-is worth; it is measured because others report it. Controls: at each token the part's output is moved as far in a random direction,
-isotropic, or of its "own", the difference between its outputs at two other tokens (`lens.effect`).
+Replaced by its **mean** over other texts, or by its values on **another text**, a part says nothing about this text, but gives the
+vector that it always gives. **Zero** takes that vector, too, so it measures how much the layers behind have come to expect it, not
+what the part is worth; it is there because others report it. Controls: at each token the part's output is moved as far in a random
+direction: "isotropic", any; "own", along the difference between its outputs at two other tokens (`lens.effect`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,12 +39,12 @@ def worth(
     """One row for each part, how it is replaced, and change of the structure.
 
     Args:
-        ids: (b, l) documents. others: (b, l), the texts of the means, and for each document of the values from another text.
-        names: `names` of ids. induction: (attention, head) of the heads that are taken away together.
-        controls: random changes of each kind.
+        ids: (b, l) documents. others: (b, l), other texts: their mean is the mean, row i gives document i its values on another text.
+        names: `names` of ids. induction: (attention, head) of the heads that are replaced together.
+        controls: random changes of each kind; 0: none.
 
-    Returns: dicts: "part", "where" (its number down the depth; None: all), "head", "how", and "loss" and "repeated names": each
-    {"change", and for each of DIRECTIONS, its change and "beyond" it}, estimates over documents, in nats a token and a name.
+    Returns: dicts of "part", "where" (its number down the depth; None: all), "head", "how", "loss" (nats a token) and "repeated names"
+    (nats a name). The last two hold estimates over documents: "change", and for each of DIRECTIONS its {"change", "beyond"}.
     """
     table = list(rows(model, ids, others, induction))
     outlets = {point for _, several in table for one in several for point in one.outlets(model.config)}

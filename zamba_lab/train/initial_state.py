@@ -1,7 +1,7 @@
 """An SSM state as a soft prompt: what a model begins from instead of zeros, fitted while all its weights stay as they are.
 
-A prompt of tokens acts on a Mamba layer through one state of constant size. Here that state is the parameter: one for each
-layer, the same for every text. It costs no position and no time, and is saved and restored as any cache.
+A prompt acts on a later token of a Mamba layer through the SSM state (and, for the next few tokens, the conv state). Here the SSM states
+are the parameters: one for each layer, the same for every text. They take no positions, and are saved and restored as any cache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zamba_lab.ops.loss import IGNORE, summed_loss
 
 
 def empty_state(model: Zamba) -> Cache:
-    """What a model begins from: a cache of one row and no positions, with SSM states of zeros.
+    """A cache of one row and no positions, with SSM states of zeros: what a model begins from without a cache.
 
     Raises ValueError if the model has no SSM.
     """
@@ -43,16 +43,13 @@ def fit_state(
     """Fit the states that a model begins from, by Adam, one step a batch; no weight of the model changes.
 
     Args:
-        batches: (ids, targets) each, both (b, l): the right id to follow each position, or -100; the loss is -log p, a mean
-            over the targets. With a prompt: ids alone, texts that may follow it.
-        prompt: (1, p) ids. The states are then to do what it does: the loss is KL(p after the prompt || p from the states), a
-            mean over positions.
-        start: the states to begin the fit with, from an earlier one; None: zeros.
+        batches: (ids, targets) each, both (b, l); targets: the id that is to follow each position, or -100 for none. The loss is
+            -log p, a mean over the targets. With a prompt: ids alone, (b, l), texts that may follow it.
+        prompt: (1, p) ids. The loss is then KL(p after the prompt || p from the states), a mean over positions.
+        start: the result of an earlier fit, to go on from; None: zeros.
 
-    Returns: a cache of one row without positions, and the losses in nats, one a batch, each before its step. For b rows
-    `extend` takes `lens.fork(cache, b)`.
-
-    Raises ValueError if the model has no SSM, start holds tokens, or a loss is not finite.
+    Returns: a cache of one row without positions (`lens.fork(cache, b)` makes b rows of it), and the losses, nats a token, one a batch,
+    each before its step. Raises ValueError for a model without SSM, start with tokens, no targets and no prompt, or a loss not finite.
     """
     start = start or empty_state(model)
     if start.length or start.batch != 1:
@@ -75,7 +72,7 @@ def fit_state(
 
 @contextmanager
 def frozen(model: Zamba) -> Iterator[None]:
-    """Without gradients of the model's weights; afterwards they are asked for as before."""
+    """Inside, no weight of the model asks for a gradient; afterwards those do that did before."""
     asked = [p for p in model.parameters() if p.requires_grad]
     model.requires_grad_(False)
     try:
@@ -88,6 +85,8 @@ def frozen(model: Zamba) -> Iterator[None]:
 def _loss(model: Zamba, batch: Tensor | tuple[Tensor, Tensor], said: Cache | None, states: list[Tensor]) -> Tensor:
     """The mean loss of a batch from these states, against its targets or against the model that has read the prompt."""
     ids, targets = (batch, None) if isinstance(batch, Tensor) else batch
+    if said is None and targets is None:
+        raise ValueError("without a prompt each batch is (ids, targets): got ids alone")
     logits, _ = model.extend(ids, _rows(model, states, len(ids)))
     if said is None:
         return summed_loss(logits, targets) / (targets != IGNORE).sum()
