@@ -218,11 +218,11 @@ def cost(
         dtype: of weights, keys, values and convolution inputs; states are float32 or wider.
         bits, group_size, keep: as `zl.quantize` takes them: 8 or 4; None: not quantised.
 
-    Raises ValueError if the name is unknown, context below 1 or bits another number.
+    Raises ValueError if the name is unknown, context below 1, or bits or group_size another number.
     """
     c = shape(config)
-    if context < 1 or bits not in (None, 4, 8):
-        raise ValueError(f"context must be 1 or more, bits 8, 4 or None: got {context} and {bits}")
+    if context < 1 or bits not in (None, 4, 8) or group_size not in GROUPS:
+        raise ValueError(f"context must be 1 or more, bits 8, 4 or None, group_size of {GROUPS}: got {context}, {bits} and {group_size}")
     states = c.cache_bytes(0, dtype=dtype)
     kv, layers = c.cache_bytes(context, dtype=dtype) - states, kv_layers(c)
     forward, head = all_flops(c, context), 2.0 * c.vocab_size * c.d_model

@@ -102,9 +102,8 @@ def run(
     metadata = {"tokenizer": lm.tokenizer, **({"max_seq_lengths": list(lengths)} if lengths else {})}
     named = [([task], count) for task, count in TABLE.items()] if list(tasks) == ["published"] else [(list(tasks), shots)]
     published = PUBLISHED.get((name or str(model)).rsplit("/")[-1].lower(), {})
-    results = []
+    results, manager = [], Tasks([task for some, _ in named for task in some], include, metadata)
     for some, count in named:
-        manager = Tasks(some, include, metadata)
         results.append(simple_evaluate(lm, tasks=some, task_manager=manager, num_fewshot=count, limit=limit, bootstrap_iters=1000))
     return [row for part in results for row in _rows(part, published)], results
 
