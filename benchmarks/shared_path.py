@@ -38,10 +38,10 @@ ARMS = {
 
 
 def tokens(documents, count: int) -> np.ndarray:
-    """The first `count` tokens of documents, each behind a start token, in zamba2-nano's vocabulary."""
+    """The first `count` tokens of documents, each behind its start token, in zamba2-nano's vocabulary."""
     tokenizer, ids = zl.load("zamba2-nano").tokenizer, []
     for document in documents:
-        ids += [1, *tokenizer.encode(document.text)]
+        ids += tokenizer.encode(document.text)
         if len(ids) >= count:
             break
     return np.array(ids[:count], dtype=np.uint16)
