@@ -80,8 +80,9 @@ class TrainConfig:
         return self.lr * self.schedule.share(step, self.steps)
 
     def facts(self) -> dict[str, object]:
-        """Each field as a number, a text or None."""
-        return {option.name: str(self.schedule) if option.name == "schedule" else getattr(self, option.name) for option in fields(self)}
+        """Each field as a number, a text or None. Empty `rates` are left out: what was made before there were any keeps its address."""
+        every = {option.name: str(self.schedule) if option.name == "schedule" else getattr(self, option.name) for option in fields(self)}
+        return {name: value for name, value in every.items() if name != "rates" or value}
 
 
 KINDS = ("qk", "vo", "mlp_in", "mlp_out", "link", "lora")
