@@ -37,6 +37,7 @@ ALL = (
     "prefill_profile",
     "quantisation",
     "scan_op",
+    "shared_path",
     "ssd_op",
     "tracing",
     "train_step",

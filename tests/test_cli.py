@@ -48,7 +48,7 @@ def test_doctor_says_what_a_checkpoint_is_and_its_status_whether_it_is_sound(cap
         (["info", "nothing-here"], "nothing-here"),
         (["doctor", "nothing-here"], "nothing-here"),
         (["generate", "nothing-here", "x"], "nothing-here"),
-        (["corpus", "out", "nothing-here"], "a source is 'stdlib', one of fineweb-edu"),
+        (["corpus", "out", "nothing-here"], "a source is 'stdlib', 'installed', 'docstrings', one of fineweb-edu"),
         (["eval", "zamba2-nano", "nothing-here"], "no file or folder 'nothing-here'"),
         (["eval", "zamba2-nano", __file__, "--stride", "0"], "stride must be in 1..window"),
         (["export", "nothing-here", "out"], "nothing-here"),
