@@ -65,7 +65,7 @@ def trained(config: zl.ZambaConfig, rates: str, text: np.ndarray, seed: int, ste
 @torch.no_grad()
 def measured(model: zl.Zamba, held: torch.Tensor) -> list[dict[str, str]]:
     """A row an invocation, and one for all. held: (b, l) ids."""
-    trace = lens.run(model, held, keep=["invocation.*.link_out", "layers.*.resid_in"])
+    ratios, constant = lens.link_ratios(model, held), lens.constant_shares(model, held)
     rows = []
     for effect in lens.switch_off_each(model, held, "mean"):
         if not effect.name.startswith("invocation"):
@@ -74,9 +74,7 @@ def measured(model: zl.Zamba, held: torch.Tensor) -> list[dict[str, str]]:
         row = {"part": effect.name, "worth by the mean": f"{effect.change.mean():+.3f} ({low:+.3f} to {high:+.3f})"}
         k = len(rows)
         if k < model.config.n_invocations:
-            t, x = trace[f"invocation.{k}.link_out"], trace[f"layers.{model.config.hybrid_layers[k]}.resid_in"]
-            row["link / stream"] = f"{(t.square().mean() / x.square().mean()).sqrt():.2f}"
-            row["constant share"] = f"{t.mean((0, 1)).square().sum() / t.square().sum(-1).mean():.2f}"
+            row["link / stream"], row["constant share"] = f"{ratios[k]:.2f}", f"{constant[k]:.2f}"
         else:
             row["loss"] = f"{effect.baseline.mean():.3f}"
         rows.append(row)

@@ -168,3 +168,10 @@ def test_a_config_that_is_none_is_refused():
     with pytest.raises(ValueError, match="d_mlp must be one number or one a layer, 2: got 3"):
         Dense(61, 24, 2, 6, 2, 4, (1, 2, 3))
     assert isinstance(zl.cost(zl.ZambaConfig()), Cost)
+
+
+def test_what_is_kept_is_read_once_and_named_or_refused():
+    kept = zl.cost("zamba2-nano", bits=8, keep=("embedding", "links"))
+    assert zl.cost("zamba2-nano", bits=8, keep=(part for part in ("embedding", "links"))) == kept != zl.cost("zamba2-nano", bits=8)
+    with pytest.raises(ValueError, match=r"keep of \('embedding', .*got 4096, 8, 64 and \('norms',\)"):
+        zl.cost("zamba2-nano", bits=8, keep=("norms",))

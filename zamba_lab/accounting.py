@@ -16,6 +16,7 @@ from zamba_lab.config import ZambaConfig
 from zamba_lab.config.cost import attention_params, mlp_params
 
 BF16 = torch.bfloat16
+PARTS = ("embedding", "head", "mixers", "transformer layers", "shared blocks", "adapters", "links")
 KEEP = ("embedding", "head", "adapters")  # what `quantize` leaves as it is unless told otherwise
 PACKED_ROWS = 64  # packed int4 matrices have a multiple of so many rows
 GROUPS = (256, 128, 64, 32)  # numbers of int4 weights that may share a scale
@@ -214,21 +215,21 @@ def cost(
 
     Args:
         config: a ZambaConfig, a Dense, a preset's name ("zamba2-2.7b") or a dense transformer's ("phi-3-mini", see DENSE).
-        context: tokens, 1 or more.
-        dtype: of weights, keys, values and convolution inputs; states are float32 or wider.
+        context: tokens, 1 or more. dtype: of weights, keys, values and convolution inputs; states are float32 or wider.
         bits, group_size, keep: as `zl.quantize` takes them: 8 or 4; None: not quantised.
 
-    Raises ValueError if the name is unknown, context below 1, or bits or group_size another number.
+    Raises ValueError if a name is unknown, context below 1, or bits or group_size another number.
     """
-    c = shape(config)
-    if context < 1 or bits not in (None, 4, 8) or group_size not in GROUPS:
-        raise ValueError(f"context must be 1 or more, bits 8, 4 or None, group_size of {GROUPS}: got {context}, {bits} and {group_size}")
-    states = c.cache_bytes(0, dtype=dtype)
-    kv, layers = c.cache_bytes(context, dtype=dtype) - states, kv_layers(c)
+    c, keep = shape(config), set(keep)
+    if context < 1 or bits not in (None, 4, 8) or group_size not in GROUPS or not keep <= set(PARTS):
+        got = f"got {context}, {bits}, {group_size} and {tuple(sorted(keep))}"
+        raise ValueError(f"context must be 1 or more, bits 8, 4 or None, group_size of {GROUPS}, keep of {PARTS}: {got}")
+    states, layers = c.cache_bytes(0, dtype=dtype), kv_layers(c)
+    kv = c.cache_bytes(context, dtype=dtype) - states
     forward, head = all_flops(c, context), 2.0 * c.vocab_size * c.d_model
     size = [dtype.itemsize * numbers for numbers in (c.n_params, params_read(c))]
     for m in matrices(c):
-        packed = None if bits is None or m.part in tuple(keep) else packed_bytes(m.out, m.width, bits, group_size)
+        packed = None if bits is None or m.part in keep else packed_bytes(m.out, m.width, bits, group_size)
         if packed is not None:
             size = [n - times * (m.out * m.width * dtype.itemsize - packed) for n, times in zip(size, (m.stored, m.read))]
     return Cost(

@@ -13,8 +13,8 @@ from zamba_lab import native
 from zamba_lab.train import Mixture, TrainConfig
 from zamba_lab.train.batches import micro_batches, split_documents
 from zamba_lab.train.config import KINDS as RATE_KINDS
-from zamba_lab.train.config import resolve_precision
-from zamba_lab.train.step import KIND_OF, adamw, autocast_for, decayed_parameters, gradient, kind_of, train_step
+from zamba_lab.train.config import kind_of, resolve_precision
+from zamba_lab.train.step import adamw, autocast_for, decayed_parameters, gradient, train_step
 
 CONFIG = TrainConfig(batch=6, length=23, lr=1e-2, seed=3)
 DATA = Mixture.of(with_documents(600))
@@ -198,10 +198,10 @@ def test_a_kind_of_matrix_has_its_own_rate_and_decay():
 def test_every_matrix_of_the_shared_path_is_of_one_kind():
     model = tiny_model(lora_rank=2)
     shared = [name for name, p in model.named_parameters() if p.ndim > 1 and (name.startswith("shared_blocks.") or ".invocation." in name)]
-    assert {kind_of(name) for name in shared} == set(KIND_OF) == set(RATE_KINDS) and kind_of("layers.0.mamba.in_proj.weight") is None
+    assert {kind_of(name) for name in shared} == set(RATE_KINDS) and kind_of("layers.0.mamba.in_proj.weight") is None
 
 
 @pytest.mark.parametrize("text", ["qk", "qk=1", "qk=0/1", "qk=1/-1", "qk=nan/1", "of=1/1", "qk=1/0 qk=1/0", "qk=inf/0"])
 def test_rates_that_are_none_are_refused(text):
-    with pytest.raises(ValueError, match=r"rates are KIND=SHARE/DECAY, each kind once, of qk, vo, .*: got "):
+    with pytest.raises(ValueError, match=r"rates are KIND=SHARE/DECAY, each kind once, of lora, qk, vo, .*: got "):
         replace(CONFIG, rates=text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zamba_lab.accounting import GROUPS, KEEP, group_of
+from zamba_lab.accounting import GROUPS, KEEP, PARTS, group_of
 from zamba_lab.blocks.linear import Embedding, Linear
 from zamba_lab.quantization.int4 import Int4Embedding, Int4Linear, why_not_packed
 from zamba_lab.quantization.int8 import Int8Embedding, Int8Linear, Quantised
@@ -15,7 +15,6 @@ from zamba_lab.quantization.int8 import Int8Embedding, Int8Linear, Quantised
 if TYPE_CHECKING:
     from zamba_lab.model import Zamba
 
-PARTS = ("embedding", "head", "mixers", "transformer layers", "shared blocks", "adapters", "links")
 # What stays as it is, and why. The first three are parts that `keep` names; the rest is never rounded.
 STAYS = {
     "embedding": "every token is one of its rows, and as a tied head it sets small differences between logits",

@@ -85,7 +85,20 @@ class TrainConfig:
         return {name: value for name, value in every.items() if name != "rates" or value}
 
 
-KINDS = ("qk", "vo", "mlp_in", "mlp_out", "link", "lora")
+# Kinds of matrices that `rates` may name, by what stands in their parameters' names. Of two that fit, the first counts.
+KINDS = {
+    "lora": (".adapters.",),
+    "qk": (".attention.q.", ".attention.k."),
+    "vo": (".attention.v.", ".attention.o."),
+    "mlp_in": (".mlp.gate_up.",),
+    "mlp_out": (".mlp.down.",),
+    "link": (".invocation.link.",),
+}
+
+
+def kind_of(name: str) -> str | None:
+    """Which of KINDS a parameter is, by its name; None: none of them."""
+    return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), None)
 
 
 def read_rates(text: str) -> dict[str, tuple[float, float]]:

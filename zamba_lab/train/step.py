@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zamba_lab.train.batches import IGNORE, MicroBatch
-from zamba_lab.train.config import TrainConfig, read_rates
+from zamba_lab.train.config import TrainConfig, kind_of, read_rates
 from zamba_lab.train.distributed import SINGLE, SingleProcess
 
 # Rates, skips and taps of the SSM, vectors or not: decayed to 0 they would mean one fixed memory, not a smaller model.
@@ -79,23 +79,6 @@ def decayed_parameters(model: nn.Module) -> set[str]:
         for name, parameter in model.named_parameters()
         if parameter.ndim >= 2 and id(parameter) not in embeddings and name.split(".")[-1] not in NEVER_DECAYED
     }
-
-
-# In names of parameters. A transformer's own attention and MLP are of these kinds, too.
-KIND_OF = {
-    "qk": (".attention.q.", ".attention.k."),
-    "vo": (".attention.v.", ".attention.o."),
-    "mlp_in": (".mlp.gate_up.",),
-    "mlp_out": (".mlp.down.",),
-    "link": (".invocation.link.",),
-    "lora": (".adapters.",),
-}
-
-
-def kind_of(name: str) -> str | None:
-    """Which of KINDS a parameter is, by its name; None: none of them."""
-    # an adapter of the MLP has parts named like the MLP's own
-    return "lora" if ".adapters." in name else next((kind for kind, parts in KIND_OF.items() if any(part in name for part in parts)), None)
 
 
 def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
