@@ -27,7 +27,7 @@ ROWS = (
     ("recipes", "ablate"),
     ("viz",),
     ("report",),
-    ("widgets", "lab"),
+    ("widgets", "lab", "course"),
     ("cli",),
 )
 ROW = {module: row for row, modules in enumerate(ROWS) for module in modules}

@@ -31,5 +31,5 @@ __all__, __getattr__, __dir__ = lazy(
         "specimens": "specimen",
         "accounting": "cost",
     },
-    modules="ablate blocks corpora lens ops report specimens tasks train viz widgets",
+    modules="ablate blocks corpora course lens ops report specimens tasks train viz widgets",
 )

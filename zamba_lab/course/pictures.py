@@ -1,0 +1,57 @@
+"""Drawings for the lessons, each from the numbers that it shows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from torch import Tensor
+
+from zamba_lab.viz import theme
+
+
+def state_path(states: Tensor, decay: Tensor, x: Tensor, title: str, subtitle: str = "") -> go.Figure:
+    """A state of two components as a point that moves: it shrinks by its decay (dotted), then an input is added (arrow).
+
+    states: (l, 2), after each position. decay: (2,). x: (l,) the inputs, for the hover text. A slider shows the first k positions;
+    those with an input are numbered.
+    """
+    before = np.vstack([np.zeros(2), states.numpy()[:-1]]) * decay.numpy()
+    after, old, l = states.numpy(), np.vstack([np.zeros(2), states.numpy()[:-1]]), len(states)
+    gap = np.full((l, 2), np.nan)
+    fades = np.stack([old, before, gap], axis=1)  # (l, 3, 2)
+    writes = np.where((x.numpy() != 0)[:, None, None], np.stack([before, after, gap], axis=1), np.nan)
+    arrow = dict(symbol="arrow", angleref="previous", size=[0, 12, 0] * l, color=theme.ACCENT)
+    fade_look = dict(name="decay", mode="lines", line=dict(color=theme.QUIET, dash="dot"), hoverinfo="skip")
+    write_look = dict(name="write: B x", mode="lines+markers", line_color=theme.ACCENT, marker=arrow, hoverinfo="skip")
+    state_look = dict(name="the state after each position", mode="markers+text", textposition="top left", hoverinfo="text")
+    numbers, words = [str(t) if x[t] != 0 else "" for t in range(l)], [f"position {t}: x = {x[t]:.2f}" for t in range(l)]
+
+    def traces(k: int) -> list[go.Scatter]:
+        (fx, fy), (wx, wy), (sx, sy) = fades[:k].reshape(-1, 2).T, writes[:k].reshape(-1, 2).T, after[:k].T
+        dots = go.Scatter(x=sx, y=sy, text=numbers[:k], hovertext=words[:k], marker=dict(size=7, color=theme.SERIES[1]), **state_look)
+        return [go.Scatter(x=fx, y=fy, **fade_look), go.Scatter(x=wx, y=wy, **write_look), dots]
+
+    fig = go.Figure(traces(l), frames=[go.Frame(data=traces(k), name=str(k)) for k in range(1, l + 1)])
+    fig.update_xaxes(title_text="first component of the state", range=ends(fades, writes, axis=0), **theme.ZERO)
+    fig.update_yaxes(title_text="second component", range=ends(fades, writes, axis=1), **theme.ZERO)
+    fig = theme.titled(fig, title, subtitle, 520, showlegend=True)
+    return fig.update_layout(sliders=[slider([str(k) for k in range(1, l + 1)], "positions read: ")], margin_b=150)
+
+
+def ends(*arrays: np.ndarray, axis: int) -> list[float]:
+    values = np.concatenate([array[..., axis].ravel() for array in arrays] + [np.zeros(1)])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    return [low - 0.12 * (high - low), high + 0.12 * (high - low)]
+
+
+def slider(names: Sequence[str], label: str) -> dict:
+    """A slider over a figure's frames; it begins at the last."""
+    how = dict(mode="immediate", frame=dict(duration=0, redraw=True), transition=dict(duration=0))
+    steps = [dict(method="animate", label=name, args=[[name], how]) for name in names]
+    return dict(
+        active=len(names) - 1,
+        currentvalue=dict(prefix=label, font=dict(color=theme.INK)),
+        steps=steps,
+        pad=dict(t=46),
+        font=dict(color=theme.QUIET),
+    )
