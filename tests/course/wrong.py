@@ -62,6 +62,90 @@ def strictly_past(decay, B, C, l):
     return M
 
 
+# --- lesson 3 ---
+
+
+def one_decay_for_all(x, dt, A, B, C, state):
+    state = state * A.exp() + torch.outer(x * dt, B)
+    return state.mv(C), state
+
+
+def unweighted_write(x, dt, A, B, C, state):
+    state = state * (A * dt[:, None]).exp() + torch.outer(x, B)
+    return state.mv(C), state
+
+
+def growing(x, dt, A, B, C, state):
+    state = state / (A * dt[:, None]).exp() + torch.outer(x * dt, B)
+    return state.mv(C), state
+
+
+def first_tokens_B_and_C(x, dt, A, B, C):
+    h, ys = A * 0, []
+    for x_t, dt_t in zip(x, dt):
+        h = (A * dt_t[:, None]).exp() * h + torch.outer(x_t * dt_t, B[0])
+        ys.append(h.mv(C[0]))
+    return torch.stack(ys), h
+
+
+def forgetful(x, dt, A, B, C):
+    ys = []
+    for t in range(len(x)):
+        h = torch.zeros_like(A)
+        h = (A * dt[t][:, None]).exp() * h + torch.outer(x[t] * dt[t], B[t])
+        ys.append(h.mv(C[t]))
+    return torch.stack(ys), h
+
+
+def reads_first(x, dt, A, B, C):
+    h, ys = A * 0, []
+    for t in range(len(x)):
+        ys.append(h.mv(C[t]))
+        h = (A * dt[t][:, None]).exp() * h + torch.outer(x[t] * dt[t], B[t])
+    return torch.stack(ys), h
+
+
+# --- lesson 4 ---
+
+
+def mask_by_loop(a, first=1):
+    """Sums from s + first to t."""
+    L = torch.zeros(len(a), len(a), dtype=a.dtype)
+    for t in range(len(a)):
+        for s in range(t + 1):
+            L[t, s] = a[s + first : t + 1].sum().exp()
+    return L
+
+
+def attention(x, dt, A, B, C, mask=True, value_step=True, swap=False):
+    total = (A * dt).cumsum(0)
+    table = torch.einsum("tn,sn->ts", *((B, C) if swap else (C, B)))
+    table = table * (total[:, None] - total).exp().tril() if mask else table
+    return torch.einsum("ts,sp->tp", table, x * dt[:, None] if value_step else x)
+
+
+def chunk_by_loop(x, dt, A, B, C, state, own_decays=True, keep=True, old_decays=True):
+    """Token by token, but with the new state put together at the end, wrongly."""
+    h, old, ys, own = state, state, [], torch.zeros_like(state)
+    for t in range(len(x)):
+        w, d = torch.outer(x[t] * dt[t], B[t]), math.exp(A * dt[t])
+        h = h * d + w
+        own = own * d + w if own_decays else own + w
+        old = old * d
+        ys.append(h @ C[t] if old_decays else (h - old + state) @ C[t])
+    return torch.stack(ys), (old + own if keep else own)
+
+
+def chunks_by_loop(x, dt, A, B, C, chunk_size, restart=False, **wrong):
+    h, ys = torch.zeros(x.shape[1], B.shape[1], dtype=x.dtype), []
+    for part in zip(x.split(chunk_size), dt.split(chunk_size), B.split(chunk_size), C.split(chunk_size)):
+        if restart:
+            h = torch.zeros_like(h)
+        y, h = chunk_by_loop(part[0], part[1], A, part[2], part[3], h, **wrong)
+        ys.append(y)
+    return torch.cat(ys), h
+
+
 WRONG = {
     "2.1": [
         (late_decay, "The decay is applied after the write"),
@@ -85,5 +169,52 @@ WRONG = {
         (ones_above, "The future is not masked"),
         (from_columns, "The matrix is transposed"),
         (strictly_past, "The diagonal is missing"),
+    ],
+    "3.1": [
+        (lambda raw, bias: torch.clamp(raw + bias, min=0), "This is ReLU"),
+        (lambda raw, bias: raw.exp() * bias.exp(), "The exponential alone"),
+        (lambda raw, bias: torch.nn.functional.softplus(raw) + bias, "The bias is added after"),
+        (lambda raw, bias: torch.nn.functional.softplus(raw), "The bias is missing"),
+    ],
+    "3.2": [
+        (lambda marked: (torch.ones(len(marked)).double() * 100, torch.ones(len(marked)).double() / 100), "The memory takes every token"),
+        (lambda marked: ((~marked).double() * 30, torch.ones(len(marked)).double() / 30), "It holds the tokens without a mark"),
+        (lambda marked: (marked.to(torch.float64), marked.to(torch.float64)), "The old value is not forgotten"),
+    ],
+    "3.3": [
+        (one_decay_for_all, "The step size is missing from the decay"),
+        (unweighted_write, "The step size is missing from the write"),
+        (growing, "The state grows"),
+    ],
+    "3.4": [
+        (first_tokens_B_and_C, "Every token has the first token's B and C"),
+        (forgetful, "The state is not carried on"),
+        (reads_first, "You read before you wrote"),
+    ],
+    "4.1": [
+        (lambda a: mask_by_loop(a, first=0), "The decay of the written token itself"),
+        (lambda a: mask_by_loop(a).T, "The matrix is transposed"),
+        (lambda a: torch.exp(a.cumsum(0)[:, None] - a.cumsum(0)), "The future is not masked"),
+        (lambda a: torch.tril(a.cumsum(0)[:, None] - a.cumsum(0)), "The exponential is missing"),
+    ],
+    "4.2": [
+        (lambda *a: attention(*a, mask=False), "The mask is missing"),
+        (lambda *a: attention(*a, value_step=False), "The values lack the step size"),
+        (lambda *a: attention(*a, swap=True), "B and C are swapped"),
+    ],
+    "4.3": [
+        (lambda *a: chunk_by_loop(*a, own_decays=False), "The chunk's last state is missing its decay"),
+        (lambda *a: chunk_by_loop(*a, keep=False), "The old state is not handed on"),
+        (lambda *a: chunk_by_loop(*a, old_decays=False), "The old state does not decay inside the chunk"),
+    ],
+    "4.4": [
+        (lambda *a: chunks_by_loop(*a, restart=True), "Every chunk starts from zero"),
+        (lambda *a: chunks_by_loop(*a, own_decays=False), "The chunk's last state is missing its decay"),
+        (lambda *a: chunks_by_loop(*a, keep=False), "Only the chunk just before"),
+    ],
+    "4.5": [
+        (lambda l, q, p, n: q * (q * n + q * p + n * p + n * p), "This is the cost of one chunk"),
+        (lambda l, q, p, n: l * q * (n + p), "The state's products are missing"),
+        (lambda l, q, p, n: l * q * (n + p) + l * n * p, "The state is read but not written"),
     ],
 }

@@ -10,7 +10,7 @@ from zamba_lab.course.exercises import Exercise
 
 TEXTS = Path(__file__).parent / "texts"
 # Where the exercises of a lesson are; the text's name begins with the same number.
-MODULES = {2: "recurrence"}
+MODULES = {2: "recurrence", 3: "selection", 4: "ssd_forms"}
 
 
 @dataclass(frozen=True)

@@ -55,3 +55,32 @@ def slider(names: Sequence[str], label: str) -> dict:
         pad=dict(t=46),
         font=dict(color=theme.QUIET),
     )
+
+
+def memories(x: Tensor, marked: Tensor, lines: dict[str, Tensor], title: str, subtitle: str = "") -> go.Figure:
+    """Inputs as bars, those that matter in colour, and what some memories hold after each position as steps.
+
+    x, marked: (l,). lines: name -> (l,).
+    """
+    fig, places = go.Figure(), np.arange(len(x))
+    for name, kind, color in (("worth keeping", marked, theme.SERIES[1]), ("noise", ~marked, theme.FAINT)):
+        fig.add_trace(
+            go.Bar(x=places[kind.numpy()], y=x[kind].numpy(), name=f"input: {name}", marker=dict(color=color, line_width=0), width=0.5)
+        )
+    for i, (name, values) in enumerate(lines.items()):
+        line = dict(color=theme.SERIES[(0, 2, 3)[i % 3]], width=2.2, shape="hv")
+        fig.add_trace(go.Scatter(x=places, y=values.numpy(), mode="lines", name=name, line=line))
+    fig.update_xaxes(title_text="position")
+    fig.update_yaxes(title_text="value", **theme.ZERO)
+    return theme.titled(fig, title, subtitle, 400, showlegend=True, hovermode="x unified")
+
+
+def chunks(fig: go.Figure, l: int, chunk_size: int) -> go.Figure:
+    """Draw the chunks on a heatmap of an (l, l) matrix whose first row is on top: squares on the diagonal, blocks below."""
+    for start in range(0, l, chunk_size):
+        end = min(start + chunk_size, l)
+        low, high = l - end - 0.5, l - start - 0.5
+        fig.add_shape(type="rect", x0=start - 0.5, x1=end - 0.5, y0=low, y1=high, line=dict(color=theme.SERIES[1], width=3))
+        if start:
+            fig.add_shape(type="rect", x0=-0.5, x1=start - 0.5, y0=low, y1=high, line=dict(color=theme.SERIES[2], width=2, dash="dot"))
+    return fig
