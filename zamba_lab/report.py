@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zamba_lab import viz
+from zamba_lab.ablate.claims import label
 from zamba_lab.ablate.reporting import Report
-from zamba_lab.ablate.study import label
-from zamba_lab.ablate.verdicts import margin_of
+from zamba_lab.ablate.values import margin_of
 from zamba_lab.writing import write as write_whole
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ def figures(result: Report) -> dict[str, Figure]:
 
 
 def effects(result: Report, metric: str) -> Figure:
-    """A row for each arm: its difference from the base, with the interval and the verdict."""
+    """A row for each arm: its median difference from the base, with the interval and the verdict."""
     rows = [row for row in result.contrasts if row.metric == metric]
     seeds = max((row.seeds for row in rows), default=0)
     return viz.intervals(
-        *([getattr(row, name) for row in rows] for name in ("difference", "low", "high", "arm", "verdict")),
+        *([getattr(row, name) for row in rows] for name in ("median", "low", "high", "arm", "verdict")),
         f"What each change does to {metric}",
         f"difference: {label(metric)}",
         margin_of(result.study, metric),
-        f"against the base, {seeds} {'seed' if seeds == 1 else 'seeds'}, paired; 95 % BCa intervals; shaded: too small to matter",
+        f"against the base, {seeds} {'seed' if seeds == 1 else 'seeds'}, paired; medians with 95 % intervals; shaded: too small to matter",
     )
 
 

@@ -10,9 +10,9 @@ from zamba_lab.ablate import Store, report
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    made = study(seeds=range(6), axes={"conv": [False], "d_state": [8, 16]})
+    made = study(seeds=range(9), axes={"conv": [False], "d_state": [8, 16]})
     store = Store(tmp_path_factory.mktemp("study") / "store")
-    base = [0.50, 0.52, 0.54, 0.56, 0.58, 0.60]
+    base = [0.50 + 0.02 * k for k in range(9)]
     drawn(made, {"base": base, "conv=off": [one - 0.3 for one in base], "d_state=8": base, "d_state=16": base}, store)
     return report(made, store)
 
@@ -28,7 +28,7 @@ def test_all_arms_are_shown_at_first_then_those_of_an_axis(found):
 
 def test_with_fewer_seeds_the_verdict_goes(found):
     panel = widgets.study_panel(found, axis="conv")
-    assert "<br>less" in panel.figure.data[0].customdata[0] and "6 seeds" in panel.figure.layout.title.subtitle.text
+    assert "<br>less" in panel.figure.data[0].customdata[0] and "9 seeds" in panel.figure.layout.title.subtitle.text
     panel.controls["seeds"].value = 4
     assert "no verdict (5 seeds, 6 needed)" in panel.figure.data[0].customdata[0]
     panel.controls["seeds"].value = 0

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from zamba_lab.config import ZambaConfig
-from zamba_lab.lens import link_ratios
+from zamba_lab.lens import Intervened, intervene, link_ratios, mean
 from zamba_lab.model import Zamba
 from zamba_lab.ops.loss import token_nll
 from zamba_lab.train import Labelled, TrainConfig, read_metrics, train
@@ -44,7 +44,8 @@ class Cell:
     """config: the architecture, initialisation included. train: its seed decides initial weights and data alike.
 
     solved: the accuracy that ends the cell; sample: held-out sequences in an evaluation. also: other tasks on which the trained
-    model is measured. weights: whether the trained weights are kept.
+    model is measured. weights: whether the trained weights are kept. until: "solved" or "steps", what ends the cell. costs: parts
+    (zamba_lab.lens.parts) of which it is measured what replacing them by their mean adds to the trained model's loss.
     """
 
     config: ZambaConfig
@@ -54,12 +55,16 @@ class Cell:
     sample: int
     also: Mapping[str, Any] = field(default_factory=dict)
     weights: bool = False
+    until: str = "solved"
+    costs: tuple[str, ...] = ()
 
     @cached_property
     def facts(self) -> dict[str, str]:
         """All that decides the outcome, as JSON texts."""
         training = {name: value for name, value in self.train.facts().items() if name not in SILENT}
         rules = {"solved": self.solved, "sample": self.sample, "also": {name: task.facts() for name, task in self.also.items()}}
+        # what is as it was before it could be otherwise is left out: stored cells keep their addresses
+        rules |= ({"until": self.until} if self.until != "solved" else {}) | ({"costs": self.costs} if self.costs else {})
         return {"config": _config_text(self.config), "task": _task_text(self.task), "train": _text(training), "rules": _text(rules)}
 
     @cached_property
@@ -114,7 +119,7 @@ def run_cell(
             cell.train,
             folder,
             measure=lambda model, step: evaluate(model, cell, step),
-            until=is_solved,
+            until=is_solved if cell.until == "solved" else lambda row: False,
             on_row=[lambda row: on_row({**row, "link_shares": shares})],
         )
     except FloatingPointError as divergence:
@@ -122,11 +127,19 @@ def run_cell(
     rows = read_metrics(folder)
     weights = {} if error else {name: value.detach().clone() for name, value in model.state_dict().items()}
     also = {} if error else {name: score(model.eval(), task.unseen(), cell, 0)["accuracy"] for name, task in cell.also.items()}
-    return record(cell, rows, error, weights, also, shares, time.perf_counter() - began), weights
+    costs = {} if error else {f"cost.{part}": cost_of(model.eval(), part, cell) for part in cell.costs}
+    return record(cell, rows, error, weights, also, shares, time.perf_counter() - began, costs), weights
+
+
+def cost_of(model: Zamba, part: str, cell: Cell) -> float:
+    """Nats that the held-out loss gains when every such part gives its mean over the held-out sequences, whatever the text."""
+    task = cell.task.unseen()
+    changed = intervene(model, mean(part, None, task.batch(cell.train.seed, SECOND_SAMPLE, cell.sample)[0]))
+    return score(changed, task, cell, 0)["held_out_loss"] - score(model, task, cell, 0)["held_out_loss"]
 
 
 def is_solved(row: Mapping[str, Any]) -> bool:
-    """Whether a row of metrics is the last."""
+    """Whether a row of metrics is one of a solved task."""
     return bool(row.get("solved"))
 
 
@@ -138,7 +151,7 @@ def evaluate(model: nn.Module, cell: Cell, step: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def score(model: nn.Module, task: Any, cell: Cell, step: int) -> dict[str, float]:
+def score(model: nn.Module | Intervened, task: Any, cell: Cell, step: int) -> dict[str, float]:
     """accuracy, held_out_loss in nats, and the loss of each of the task's slices as loss.NAME."""
     ids, labels = task.batch(cell.train.seed, step, cell.sample)
     parts = [_answers(model(part), wanted) for part, wanted in zip(ids.split(FORWARD_BATCH), labels.split(FORWARD_BATCH))]
@@ -173,15 +186,18 @@ def record(
     also: Mapping[str, float],
     shares: list[float],
     seconds: float,
+    costs: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """What is kept of a cell (`store.COLUMNS`)."""
     outcome = {**_outcome(rows, error), "also": _text(also), "link_shares": shares, "weights_sha256": hash_of(weights)}
+    outcome |= {"measures": _text(costs)} if costs else {}
     work = sorted(row["seconds"] - row["seconds_waiting"] for row in rows)
     return {
         "address": cell.address,
         "code": CODE,
         **cell.facts,
         "seed": cell.train.seed,
+        "measures": "{}",
         **outcome,
         "outcome_sha256": _sha256(_text(outcome)),
         "n_params": cell.config.n_params,

@@ -18,6 +18,7 @@ from typing import Any
 from zamba_lab.ablate.cell import Cell, run_cell
 from zamba_lab.ablate.live import Live, Quiet
 from zamba_lab.ablate.planning import Plan, Planned, plan
+from zamba_lab.ablate.registry import check
 from zamba_lab.ablate.runner import PATIENCE, largest_first, stopped
 from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study
@@ -41,6 +42,7 @@ def run_on_ray(study: Study, folder: str | Path, address: str | None = None, sho
     """
     ray = needed("ray", "running on a cluster", "ray")
     store, show = Store(folder), Live() if show is None else show
+    check(study, store)
     with _connected(ray, address):
         # Ray gives a task of one processor one thread (OMP_NUM_THREADS). What Python raises is not tried again.
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(run_remote)

@@ -1,9 +1,10 @@
-"""`zamba-lab ablate plan | run | report STUDY`."""
+"""`zamba-lab ablate plan | register | run | report STUDY`."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -17,7 +18,10 @@ if TYPE_CHECKING:  # nothing is imported to list the commands
     from zamba_lab.ablate.study import Study
 
 FLAGS: dict[str, dict[str, Any]] = {
-    "what": dict(choices=("plan", "run", "report"), help="what it would do and cost; do it, or go on with it; what was found"),
+    "what": dict(
+        choices=("plan", "register", "run", "report"),
+        help="what it would do, cost and find; write it down before it is run; do it, or go on with it; what was found",
+    ),
     "study": dict(help="a .yaml or .json file, or a study that comes with the lab: quick, real-text, full"),
     "--store": dict(
         metavar="FOLDER", help="where results are kept (runs/NAME; for a report, those that come with the lab if there are none)"
@@ -31,13 +35,14 @@ FLAGS: dict[str, dict[str, Any]] = {
         help="let the study's task be this function, which is imported and called: only if you trust it; again for more",
     ),
     "--time": dict(action="store_true", help="plan: make a few steps of each arm to say how long all will last"),
+    "--reason": dict(default="", metavar="TEXT", help="register: why a study that was registered is changed"),
     "--out": dict(metavar="FOLDER", help="report: where report.md and report.html go (the store, or runs/NAME-report)"),
     "--json": dict(action="store_true", help="plan, report: as data"),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The three commands and their flags."""
+    """The four commands and their flags."""
     for flag, more in FLAGS.items():
         parser.add_argument(flag, **more)
 
@@ -48,10 +53,11 @@ def main(arguments: argparse.Namespace) -> int:
     from zamba_lab.ablate.runner import SweepStopped
     from zamba_lab.ablate.study import read_study
 
-    study = read_study(study_file(arguments.study), arguments.allow_import)
+    arguments.file = study_file(arguments.study)
+    study = read_study(arguments.file, arguments.allow_import)
     folder = Path(arguments.store or f"runs/{study.name}")
     try:
-        return {"plan": _plan, "run": _run, "report": _report}[arguments.what](study, folder, arguments)
+        return {"plan": _plan, "register": _register, "run": _run, "report": _report}[arguments.what](study, folder, arguments)
     except BrokenPipeError:  # `| head` has read enough
         raise
     except (OSError, SweepStopped) as error:
@@ -63,12 +69,14 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _plan(study: Study, folder: Path, arguments: argparse.Namespace) -> int:
+    from zamba_lab.ablate.design import false_verdicts
     from zamba_lab.ablate.planning import plan
-    from zamba_lab.ablate.reporting import COSTS, plain, table
     from zamba_lab.ablate.store import Store
+    from zamba_lab.ablate.tables import COSTS, plain, table
 
     store = Store(folder) if (folder / "store.json").exists() else None  # planning makes nothing
     facts = costs(study, plan(study, store), store, arguments.time)
+    facts |= {"claims": asked(study), "false verdicts": false_verdicts(study), "flags": flagged(study, arguments.file)}
     if arguments.json:
         print(json.dumps(facts, indent=1))
         return 0
@@ -80,21 +88,40 @@ def _plan(study: Study, folder: Path, arguments: argparse.Namespace) -> int:
     print(f"{facts['cells']} cells, {facts['finished']} of them finished; at most {facts['flops']:.3g} FLOPs to do")
     if unfair := [plain(row["arm"]) for row in facts["arms"] if not row["ok"]]:
         print(f"could not be matched: {', '.join(unfair)}")
-    if short := too_few_seeds(study):
-        families = ", ".join(f"{plain(family)} ({n} seeds needed)" for family, n in short.items())
-        print(f"{len(study.seeds)} seeds cannot give a verdict, other than on a claim, in: {families}")
     if facts["core_hours"] is not None:
         print(f"at most {facts['core_hours']:.2f} core hours, {facts['estimated']}")
+    if facts["claims"]:
+        print("\n" + table({name: lambda row, name=name: plain(str(row[name])) for name in facts["claims"][0]}, facts["claims"]) + "\n")
+    print(f"simulated studies of this design in which nothing is true and something is confirmed: {facts['false verdicts']:.1%}")
+    print("".join(f"\n{line}" for line in facts["flags"]))
     return 0
 
 
-def too_few_seeds(study: Study) -> dict[str, int]:
-    """The families in which no contrast can have a verdict, however large its effect, and the seeds that they need."""
-    from zamba_lab.ablate.statistics import seeds_needed
+def asked(study: Study) -> list[dict[str, Any]]:
+    """A row for each claim: what it takes, and how likely it is to be confirmed if what it expects is so; None: not known."""
+    from zamba_lab.ablate.design import least_of, power, proposals
 
-    sizes = Counter(arm.family for arm in study.every_arm[1:])
-    needed = {family: seeds_needed(size, study.alpha) for family, size in sizes.items()}
-    return {family: n for family, n in needed.items() if n > len(study.seeds)}
+    return [
+        {
+            "claim": claim.text,
+            "measure": claim.measure,
+            "expected": claim.expected,
+            "scatter": claim.scatter,
+            "seeds at least": least_of(study, claim),
+            f"power with {len(study.seeds)}": None if math.isnan(share) else round(share, 3),
+            f"seeds for {study.power:g}": seeds,
+        }
+        for claim, share, seeds in zip(study.claims, power(study), proposals(study))
+    ]
+
+
+def flagged(study: Study, file: Path) -> list[str]:
+    """What is wrong with a design, each with the line of the file."""
+    from zamba_lab.ablate.design import flags
+    from zamba_lab.yaml_file import line_of, read_yaml
+
+    lines = read_yaml(file, "a study's file")[1]
+    return [f"{file}:{line_of(flag.place, lines)}: {flag.words}" for flag in flags(study)]
 
 
 def costs(study: Study, todo: Plan, store: Store | None, measure: bool) -> dict[str, Any]:
@@ -144,10 +171,23 @@ def seconds_per_step(study: Study, arm: str, steps: int = 3) -> float:
     return min(seconds[1:])
 
 
+def _register(study: Study, folder: Path, arguments: argparse.Namespace) -> int:
+    from zamba_lab.ablate.registry import register
+    from zamba_lab.ablate.store import Store
+
+    for line in flagged(study, arguments.file):
+        print(line, file=sys.stderr)
+    line = register(study, Store(folder), arguments.reason)
+    print(f"{study.name} is registered in {folder}: {line['time']}, SHA-256 {line['sha256']}")
+    return 0
+
+
 def _run(study: Study, folder: Path, arguments: argparse.Namespace) -> int:
     from zamba_lab.ablate.reporting import report
     from zamba_lab.ablate.runner import run
 
+    for line in flagged(study, arguments.file):
+        print(line, file=sys.stderr)
     if arguments.ray is not None:
         from zamba_lab.ablate.cluster import run_on_ray
 

@@ -19,6 +19,7 @@ from zamba_lab.ablate.cell import Cell
 from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study, read_study
 from zamba_lab.config.presets import SHIPPED
+from zamba_lab.lens.parts import parts
 from zamba_lab.model import Zamba
 
 STUDIES = SHIPPED["zamba2-nano"].parent / "studies"  # those that come with the lab, a folder each
@@ -40,13 +41,15 @@ class Planned:
 class Plan:
     """cells: all that are known now. rates: the learning rate of each arm that has one. waiting: the arms that have none yet.
 
-    tried: of each tuned arm, learning rate -> what the tuning cells gave.
+    tried: of each tuned arm, learning rate -> what the tuning cells gave. edges: of each tuned arm, where its rate lies among
+    those: "" inside, "lowest" or "highest"; "only" if there was no other.
     """
 
     cells: tuple[Planned, ...]
     rates: Mapping[str, float]
     waiting: tuple[str, ...]
     tried: Mapping[str, Mapping[float, dict[str, float]]]
+    edges: Mapping[str, str]
 
     def left(self, store: Store) -> list[Planned]:
         """The cells that are not finished; one that two arms share is there once."""
@@ -59,26 +62,54 @@ class Plan:
 
 def plan(study: Study, store: Store | None = None) -> Plan:
     """The cells of a study. Without a store, or before its tuning is done, those that count are not known yet."""
-    tuning = [
-        Planned(cell_of(study, arm.name, seed, rate), arm.name, seed, True)
-        for arm in study.every_arm
-        for rate in study.rates
-        for seed in study.tuning_seeds
-    ]
-    tried = _tried(tuning, store)
-    if study.rates:
-        rates = {arm: best_rate(summaries) for arm, summaries in tried.items() if len(summaries) == len(set(study.rates))}
+    ladder, tuning, tried = _tuned(study, store)
+    if ladder:
+        rates = {arm: best_rate(summaries) for arm, summaries in tried.items() if len(summaries) == len(ladder)}
     else:
         rates = {arm.name: study.train.lr for arm in study.every_arm}
     counting = [Planned(cell_of(study, arm, seed, rate), arm, seed, False) for arm, rate in rates.items() for seed in study.seeds]
     waiting = tuple(arm.name for arm in study.every_arm if arm.name not in rates)
-    return Plan((*tuning, *counting), rates, waiting, tried)
+    edges = {arm: edge(summaries, rates[arm]) for arm, summaries in tried.items() if arm in rates}
+    return Plan((*tuning, *counting), rates, waiting, tried, edges)
+
+
+def _tuned(study: Study, store: Store | None) -> tuple[list[float], list[Planned], dict[str, dict[float, dict[str, float]]]]:
+    """The rates that are tried, for every arm the same; their cells; and what those that are done gave.
+
+    While the best rate of any arm is at an edge, the ladder goes on there by its last ratio, at most study.extend rates on a side.
+    """
+    ladder, added = sorted(set(study.rates)), {"lowest": 0, "highest": 0}
+    while True:
+        tuning = [
+            Planned(cell_of(study, arm.name, seed, rate), arm.name, seed, True)
+            for arm in study.every_arm
+            for rate in ladder
+            for seed in study.tuning_seeds
+        ]
+        tried = _tried(tuning, store)
+        if len(tried) < len(study.every_arm) or any(len(summaries) < len(ladder) for summaries in tried.values()):
+            return ladder, tuning, tried
+        sides = {edge(summaries, best_rate(summaries)) for summaries in tried.values()} & added.keys()
+        if not (grown := {side for side in sides if added[side] < study.extend}):
+            return ladder, tuning, tried
+        for side in grown:
+            added[side] += 1
+        below = [ladder[0] ** 2 / ladder[1]] if "lowest" in grown else []
+        above = [ladder[-1] ** 2 / ladder[-2]] if "highest" in grown else []
+        ladder = [float(f"{rate:.4g}") for rate in below] + ladder + [float(f"{rate:.4g}") for rate in above]
+
+
+def edge(tried: Mapping[float, object], rate: float) -> str:
+    """Where a rate lies among those that were tried: `Plan.edges`."""
+    return "only" if len(tried) < 2 else {min(tried): "lowest", max(tried): "highest"}.get(rate, "")
 
 
 def cell_of(study: Study, arm: str, seed: int, rate: float) -> Cell:
     """The cell of an arm, a seed and a learning rate."""
     training = replace(study.train, seed=seed, lr=rate)
-    return Cell(study.matched[arm].config, study.task, training, study.solved, study.sample, study.also, study.weights)
+    config = study.matched[arm].config
+    costs = tuple(part for part in study.costs if part in parts(config))
+    return Cell(config, study.task, training, study.solved, study.sample, study.also, study.weights, study.until, costs)
 
 
 def _tried(tuning: Iterable[Planned], store: Store | None) -> dict[str, dict[float, dict[str, float]]]:
@@ -101,7 +132,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
         "solved": status.count("solved"),
         "diverged": status.count("diverged"),
         "accuracy": statistics.fmean(0.0 if row["status"] == "diverged" else row["accuracy"] for row in rows),
-        "steps": statistics.fmean(row["steps"] for row in rows),
+        "steps": statistics.fmean(row["solved_at"] or row["steps"] for row in rows),
         "loss": statistics.fmean(math.inf if row["status"] == "diverged" else row["held_out_loss"] for row in rows),
     }
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,40 +12,57 @@ from typing import Any
 from zamba_lab.ablate import matching
 from zamba_lab.ablate.arms import BASE
 from zamba_lab.ablate.cell import link_warning
+from zamba_lab.ablate.claims import label
+from zamba_lab.ablate.design import false_verdicts
+from zamba_lab.ablate.gates import GateResult, gate_results
 from zamba_lab.ablate.planning import Plan, plan
-from zamba_lab.ablate.statistics import LEAST_SEEDS, seeds_to_be_equivalent
+from zamba_lab.ablate.registry import told
+from zamba_lab.ablate.statistics import LEAST_SEEDS
 from zamba_lab.ablate.store import Store
-from zamba_lab.ablate.study import Study, label
-from zamba_lab.ablate.verdicts import ClaimResult, Contrast, Outcome, by_arm, claim_results, contrasts, margin_of, outcomes, reach_of
+from zamba_lab.ablate.study import Study
+from zamba_lab.ablate.tables import COSTS, EFFECT, answer, finite, number, p_text, plain, section, spread, with_interval
+from zamba_lab.ablate.verdicts import Outcome, Result, by_arm, claim_results, contrasts, outcomes
 
 READING = f"""## How to read this
 
-The seed is the unit. Below {LEAST_SEEDS} seeds there is no verdict, and "no verdict" never means "no effect". Nor does "alike": those \
-seeds were within the margin, and seeds that fail now and then may not have been among them, up to the share named. "Equivalent" says \
-that the mean is within the margin however seeds scatter, and needs enough of them to rule such failures out. Where no difference is \
-detectable (-), the family is too large for so few seeds, and only a claim that named its direction can be confirmed. A diverged cell \
-counts as unsolved, at chance accuracy, with the loss of guessing."""
+The seed is the unit, and arms are paired by seed. A claim is confirmed if the exact sign-flip test of it, threshold included, holds \
+after Holm's correction in its family; "by itself" is the same test uncorrected, and "refuted" there that its reverse holds. "Unclear" \
+never means that there is no effect. A threshold above 0 assumes that differences scatter symmetrically; so does an equality that says \
+symmetric, and one that does not assumes nothing and takes many seeds. Intervals are of the median: that of a mean of few seeds covers \
+too little where seeds fail now and then, and below {LEAST_SEEDS} seeds there is none. Where a gate fails, or most seeds of all arms are \
+at the end of a measure, there is no answer. A diverged cell counts as unsolved, at chance accuracy, with the loss of guessing."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Of a study and a store. cells: arm -> seed -> record of the finished cells that count. Everything else follows."""
+    """Of a study and a store. cells: arm -> seed -> record of the finished cells that count. registered: what the store says of when
+    the study was written down (`registry.told`). Everything else follows."""
 
     study: Study
     plan: Plan
     cells: Mapping[str, Mapping[int, Mapping[str, Any]]]
+    registered: str = ""
 
     @cached_property
     def outcomes(self) -> list[Outcome]:
         return outcomes(self.study, self.plan, self.cells)
 
     @cached_property
-    def contrasts(self) -> list[Contrast]:
-        return contrasts(self.study, self.cells)
+    def gates(self) -> list[GateResult]:
+        return gate_results(self.study, self.plan, self.cells)
 
     @cached_property
-    def claims(self) -> list[ClaimResult]:
-        return claim_results(self.study, self.cells)
+    def contrasts(self) -> list[Result]:
+        return contrasts(self.study, self.cells, gates=self.gates)
+
+    @cached_property
+    def claims(self) -> list[Result]:
+        return claim_results(self.study, self.cells, self.gates)
+
+    @cached_property
+    def false_verdicts(self) -> float:
+        """Share of simulated studies of this design in which something is confirmed and nothing is true."""
+        return false_verdicts(self.study)
 
     @cached_property
     def costs(self) -> list[dict[str, Any]]:
@@ -72,15 +87,19 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers, as JSON has them: what is infinite or not known is None."""
-        return _finite(
+        return finite(
             {
                 "study": self.study.name,
                 "missing": self.missing,
+                "history": [self.registered, *self.study.history],
+                "gates": [asdict(result) for result in self.gates],
                 "claims": [asdict(result) for result in self.claims],
-                "contrasts": [asdict(contrast) for contrast in self.contrasts],
+                "false verdicts": self.false_verdicts,
+                "contrasts": [asdict(contrast) | {"verdict": contrast.verdict} for contrast in self.contrasts],
                 "outcomes": [asdict(outcome) for outcome in self.outcomes],
                 "costs": self.costs,
                 "tuning": {arm: {str(rate): row for rate, row in tried.items()} for arm, tried in self.plan.tried.items()},
+                "edges": dict(self.plan.edges),
             }
         )
 
@@ -94,7 +113,9 @@ class Report:
     def sections(self) -> dict[str, str]:
         """The parts of the report in their order, by name; one that has nothing to say is not there."""
         every = {
+            "history": "\n\n".join(line for line in (self.registered, *map(plain, self.study.history)) if line),
             "summary": self._summary(),
+            "gates": self._gates(),
             "claims": self._claims(),
             **{metric: self._contrasts(metric) for metric in self.study.metrics},
             "outcomes": self._outcomes(),
@@ -114,58 +135,72 @@ class Report:
         words = f"{done} cells of {len(self.cells)} arms on {plain(task)}; {diverged} diverged; {hours:.2f} core hours."
         return words + (f" **{self.missing} cells are missing: what follows is preliminary.**" if self.missing else "")
 
+    def _gates(self) -> str:
+        columns = {
+            "gate": lambda row: plain(row.gate.text),
+            "measure": lambda row: plain(row.gate.measure),
+            "arm": lambda row: plain(row.arm),
+            "level": lambda row: number(row.level),
+            "seeds": spread,
+            "": lambda row: "not known yet" if row.passed is None else "holds" if row.passed else "**fails**",
+        }
+        return section(
+            "Gates", "What must be so for the question to mean anything; from the least seed to the greatest.", columns, self.gates
+        )
+
     def _claims(self) -> str:
         columns = {
-            "claim": lambda result: plain(result.claim.text),
-            "measure": lambda result: plain(_measure(result)),
-            "effect": lambda result: _effect(result.contrast),
-            "answer": _answer,
+            "claim": lambda row: plain(row.claim.text),
+            "measure": lambda row: plain(row.claim.measure),
+            **EFFECT,
+            "by itself": lambda row: f"{row.alone} (p {p_text(row.p_against if row.alone == 'refuted' else row.p)})",
+            "p, study": lambda row: p_text(row.p_study),
+            "answer": answer,
         }
+        families = len({claim.family for claim in self.study.claims})
         words = (
-            "Written down before the cells were run; tested in the direction that each names, corrected with "
-            "the others on the axis of its arm that are of its metric."
+            f"{len(self.study.claims)} claims, corrected {'together' if families == 1 else f'in {families} families'}. In "
+            f"{self.false_verdicts:.1%} of simulated studies of this design in which none of them is true, one is confirmed."
         )
-        return _section("Claims", words, columns, self.claims)
+        return section("Claims", words, columns, self.claims)
 
     def _contrasts(self, metric: str) -> str:
-        margin, power = margin_of(self.study, metric), self.study.power
-        needed = seeds_to_be_equivalent(margin, reach_of(self.study, metric), self.study.alpha)
-        words = (
-            f"Mean paired difference with its BCa interval (95 %), p of the exact sign-flip test and of TOST within ±{margin:g}, "
-            "both after Holm in their family, for this metric alone, and the least difference that so many seeds find with power "
-            f'{power:g}. "Equivalent" would take {needed:,} seeds or more.'
-        )
+        words = f"p of the exact two-sided sign-flip test by itself, and the least difference found with power {self.study.power:g}."
+        if self.study.claims:
+            words = f"{words} Exploratory: answers are those to the claims."
+        else:
+            words = (
+                f"{words} Verdicts after Holm over all {len(self.study.questions)} contrasts of the study; {self.false_verdicts:.1%} of "
+            )
+            words += "simulated studies of this design without any difference have one."
         columns = {
-            "arm": lambda contrast: plain(contrast.arm),
-            "family": lambda contrast: plain(contrast.family),
-            "seeds": lambda contrast: str(contrast.seeds),
-            "difference": _effect,
-            "p": lambda contrast: _p(contrast.p),
-            "p alike": lambda contrast: _p(contrast.p_alike),
-            "detectable": lambda contrast: _number(contrast.least),
-            "verdict": lambda contrast: contrast.verdict,
-        }
+            "arm": lambda row: plain(row.arm),
+            "seeds": lambda row: str(row.seeds),
+            **EFFECT,
+            "p": lambda row: p_text(row.p),
+            "detectable": lambda row: number(row.least),
+        } | ({} if self.study.claims else {"verdict": lambda row: row.verdict})
         rows = [contrast for contrast in self.contrasts if contrast.metric == metric]
-        return _section(f"Against the base: {plain(label(metric))}", words, columns, rows)
+        return section(f"Against the base: {plain(label(metric))}", words, columns, rows)
 
     def _outcomes(self) -> str:
         plateau = self.study.task.plateau
         seen = "" if plateau is None else f"; having seen the answers without binding them gives {plateau:.3f}"
         words = (
             f"Chance is {self.study.task.chance:.3f}{seen}. Solved: {self.study.solved:.0%} on two fresh samples, interval by Wilson. "
-            "Steps: Kaplan-Meier median, and mean up to the budget."
+            "Steps: Kaplan-Meier median, and mean up to the budget. Accuracy: the median seed and its interval. Loss: the mean."
         )
         columns = {
             "arm": lambda row: plain(row.arm),
             "solved": lambda row: f"{row.solved}/{row.seeds} [{row.solve_low:.2f}, {row.solve_high:.2f}]",
             "diverged": lambda row: str(row.diverged),
-            "median steps": lambda row: _number(row.steps.median),
+            "median steps": lambda row: number(row.steps.median),
             "mean steps": lambda row: f"{row.steps.mean:.0f}",
-            "accuracy": lambda row: f"{row.accuracy:.3f} [{row.accuracy_low:.3f}, {row.accuracy_high:.3f}]",
+            "accuracy": lambda row: with_interval(row.accuracy, row.accuracy_low, row.accuracy_high, ".3f"),
             "loss": lambda row: f"{row.loss:.3f}",
             "lr": lambda row: f"{row.rate:g}",
         }
-        return _section("Outcomes", words, columns, self.outcomes)
+        return section("Outcomes", words, columns, self.outcomes)
 
     def _measures(self) -> str:
         """The losses of slices and the accuracy on other tasks."""
@@ -177,11 +212,11 @@ class Report:
                     values[arm].setdefault(name, []).append(value)
 
         def mean(name: str) -> Callable[[str], str]:
-            return lambda arm: _number(sum(seeds) / len(seeds), 3) if (seeds := values[arm].get(name)) else "-"
+            return lambda arm: number(sum(seeds) / len(seeds), 3) if (seeds := values[arm].get(name)) else "-"
 
         names = sorted({name for measures in values.values() for name in measures})
         columns = {"arm": plain, **{plain(name): mean(name) for name in names}}
-        return _section("More measures", "Means over seeds.", columns, self.cells if names else ())
+        return section("More measures", "Means over seeds.", columns, self.cells if names else ())
 
     def _costs(self) -> str:
         match = self.study.match
@@ -191,22 +226,32 @@ class Report:
             f"{self.study.task.length} positions."
         )
         fair = {"fair": lambda row: "yes" if row["ok"] else "**could not be matched**"}
-        return _section("Costs", words, {"arm": lambda row: plain(row["arm"]), **COSTS, **fair}, self.costs)
+        return section("Costs", words, {"arm": lambda row: plain(row["arm"]), **COSTS, **fair}, self.costs)
 
     def _rates(self) -> str:
-        rates = self.plan.rates
+        tried, seeds = self.plan.tried, len(self.study.tuning_seeds)
+        ladder = sorted({rate for summaries in tried.values() for rate in summaries})
+
+        def cell(rate: float) -> Callable[[str], str]:
+            def text(arm: str) -> str:
+                row = tried[arm].get(rate)
+                if row is None:
+                    return "-"
+                how = f"{row['solved']}/{seeds} in {row['steps']:.0f}, " if row["solved"] else ""
+                return f"{how}{number(row['loss'], 3)}" + " *" * (self.plan.rates.get(arm) == rate)
+
+            return text
+
         columns = {
-            "arm": lambda row: plain(row["arm"]),
-            "lr": lambda row: f"{row['rate']:g}" + " *" * (rates.get(row["arm"]) == row["rate"]),
-            "solved": lambda row: str(row["solved"]),
-            "diverged": lambda row: str(row["diverged"]),
-            "steps": lambda row: f"{row['steps']:.0f}",
-            "accuracy": lambda row: f"{row['accuracy']:.3f}",
-            "loss": lambda row: _number(row["loss"], 3),
+            "arm": plain,
+            **{f"{rate:g}": cell(rate) for rate in ladder},
+            "the best is": lambda arm: {"": "inside", "only": "the only one"}.get(at := self.plan.edges.get(arm, "only"), f"**the {at}**"),
         }
-        rows = [{"arm": arm, "rate": rate, **row} for arm, tried in self.plan.tried.items() for rate, row in tried.items()]
-        words = f"Tried on seeds {', '.join(map(str, self.study.tuning_seeds))}, which count for nothing else; * is used."
-        return _section("Learning rates", words, columns, rows)
+        edges = sum(at in ("lowest", "highest") for at in self.plan.edges.values())
+        on = ", ".join(map(str, self.study.tuning_seeds))
+        words = f"Tried on seeds {on}, which count for nothing else: solved in steps, loss; * is used."
+        words += f" **Of {len(tried)} arms {edges} do best at an edge of the rates: better ones may lie beyond.**" if edges else ""
+        return section("Learning rates", words, columns, tried)
 
     def _links(self) -> str:
         shares = {arm: [share for cell in cells.values() for share in cell["link_shares"]] for arm, cells in self.cells.items()}
@@ -216,16 +261,7 @@ class Report:
             "": lambda arm: link_warning(shares[arm]),
         }
         words = "RMS of the link's output over RMS of the residual stream, before training, over seeds and invocations."
-        return _section("How loud attention starts", words, columns, [arm for arm in shares if shares[arm]])
-
-
-COSTS: dict[str, Callable[[Mapping[str, Any]], str]] = {  # of a row of `matching.table`
-    "parameters": lambda row: f"{row['params']:,}",
-    "FLOPs/token": lambda row: f"{row['flops']:,.0f}",
-    "state bytes": lambda row: f"{row['state']:,}",
-    "off": lambda row: f"{100 * row['off']:+.2f} %",
-    "adjusted": lambda row: row["adjusted"],
-}
+        return section("How loud attention starts", words, columns, [arm for arm in shares if shares[arm]])
 
 
 def report(study: Study, store: str | Path | Store) -> Report:
@@ -235,54 +271,4 @@ def report(study: Study, store: str | Path | Store) -> Report:
     cells = by_arm(todo, store)
     if not cells:
         raise ValueError(f"the store {str(store.folder)!r} has no finished cell of {study.name!r} that counts: run it first")
-    return Report(study, todo, {arm.name: cells[arm.name] for arm in study.every_arm if arm.name in cells})
-
-
-def plain(text: str) -> str:
-    """A name or a claim as it stands in Markdown: one line, without HTML, links or control characters of its own."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return html.escape(line, quote=False).replace("[", "&#91;").replace("|", "\\|")
-
-
-def table(columns: Mapping[str, Callable[[Any], str]], rows: Iterable[Any]) -> str:
-    """A Markdown table: heading -> the text of a row's cell."""
-    lines = [list(columns), *([text(row) for text in columns.values()] for row in rows)]
-    head, *body = ("| " + " | ".join(line) + " |" for line in lines)
-    return "\n".join([head, "|" + "---|" * len(columns), *body])
-
-
-def _section(title: str, words: str, columns: Mapping[str, Callable[[Any], str]], rows: Iterable[Any]) -> str:
-    return f"## {title}\n\n{words}\n\n{table(columns, rows)}" if rows else ""
-
-
-def _measure(result: ClaimResult) -> str:
-    claim = result.claim
-    by = f" by {claim.threshold:g}" if claim.threshold else ""
-    return f"{claim.arm} against {claim.than}: {claim.direction} {claim.metric}{by}"
-
-
-def _answer(result: ClaimResult) -> str:
-    alike = result.answer == "unclear" and result.contrast.verdict.startswith("alike")
-    return f"**{result.answer}**" + f": {result.contrast.verdict}" * alike
-
-
-def _effect(contrast: Contrast) -> str:
-    return f"{contrast.difference:+.3f} [{contrast.low:+.3f}, {contrast.high:+.3f}]"
-
-
-def _number(value: float, digits: int | None = None) -> str:
-    if not math.isfinite(value):
-        return "-"
-    return f"{value:.{digits}f}" if digits is not None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+    return Report(study, todo, {arm.name: cells[arm.name] for arm in study.every_arm if arm.name in cells}, told(study, store))

@@ -22,6 +22,7 @@ from typing import Any
 from zamba_lab.ablate.cell import Cell, run_cell
 from zamba_lab.ablate.live import Live, Quiet
 from zamba_lab.ablate.planning import Plan, Planned, plan
+from zamba_lab.ablate.registry import check
 from zamba_lab.ablate.store import Store
 from zamba_lab.ablate.study import Study
 
@@ -45,10 +46,12 @@ def run(study: Study, folder: str | Path, workers: int | None = None, show: Live
         show: a live table; None: `Live` in a notebook or terminal.
 
     Returns: the plan, whose cells are all in the store. Raises:
+        ValueError: the study was registered in the store and is another one now (registry.py).
         OSError: the disk is full, or has no locks; SweepStopped: a cell failed. The store is complete then, and the same call continues.
         KeyboardInterrupt: Ctrl-C; workers write a checkpoint first.
     """
     store, show, team = Store(folder), Live() if show is None else show, []
+    check(study, store)
     count = workers or os.cpu_count() or 1
     try:
         while left := (todo := plan(study, store)).left(store):

@@ -6,6 +6,7 @@
       cells/many-<hash>.parquet the cells of many such files, compacted so that asking stays quick
       weights/<address>.safetensors
       work/<address>/           checkpoints and metrics of a cell that is being run, or was when it stopped
+      registered/<study>.jsonl  studies as they were written down before their cells were run (registry.py)
       claims/<address>          the lock of the process that runs a cell; it ends with that process
 
 Why DuckDB: a question to a hundred thousand cells is one line of SQL over these very files, answered in parallel and without
@@ -31,7 +32,7 @@ LOCK_SECONDS = 300.0  # for another process to read or compact
 # A query sees the table `cells` and nothing else: no file, no extension, no variable of the caller's, and no way to change that.
 SEALED = {"enable_external_access": "false", "temp_directory": "", "python_enable_replacements": "false", "lock_configuration": "true"}
 TYPES = {  # of the columns: what a cell is (JSON texts), how it ended, what it cost, where it was run
-    "string": ("address", "config", "task", "train", "rules", "status", "slices", "also", "error", "host", "versions")
+    "string": ("address", "config", "task", "train", "rules", "status", "slices", "also", "measures", "error", "host", "versions")
     + ("weights_sha256", "outcome_sha256"),
     "int64": ("code", "seed", "steps", "solved_at", "n_params", "state_bytes"),
     "double": ("accuracy", "held_out_loss", "flops_per_token", "seconds", "seconds_a_step", "finished"),
@@ -176,6 +177,8 @@ class Store:
         for address in sorted(records):
             other.add(records[address] | {"host": ""})
         other.compact()
+        if (self.folder / "registered").exists():
+            shutil.copytree(self.folder / "registered", other.folder / "registered", ignore=shutil.ignore_patterns("*.lock"))
         return other
 
     def _files(self) -> list[Path]:

@@ -13,62 +13,27 @@ is a folder or a hub id has its config read from there.
 """
 
 import importlib
+import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from zamba_lab.ablate.arms import Arm, StudyError, arms_of, level_name, placed
+from zamba_lab.ablate.claims import EACH, RATE, Claim, Gate, is_number, is_whole, label, named
 from zamba_lab.ablate.matching import Match, Matched, match, quantity
 from zamba_lab.config import ZambaConfig
 from zamba_lab.train import TrainConfig
 from zamba_lab.yaml_file import line_of, read_yaml
 
-METRICS = {
-    "accuracy": "accuracy",
-    "loss": "held-out loss, nats",
-    "solve_rate": "share of seeds that solve it",
-    "steps": "steps until solved, or all that there are",
-}
-SLICE = "loss."  # and the loss of any slice of the task, as loss.NAME
-DIRECTIONS = ("more", "less", "equal")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 MAX_SEEDS = 10_000
+MAX_EXTEND = 4
+UNTIL = ("solved", "steps")
 # name -> the least and the largest value it may come near to, but not have
 RANGES = {"margin": (0, 1), "alpha": (0, 0.5), "power": (0, 1)}
-
-
-def label(metric: str) -> str:
-    """A metric in words. Raises ValueError if there is none of that name."""
-    if isinstance(metric, str) and metric.startswith(SLICE) and metric != SLICE:
-        return f'held-out loss of "{metric.removeprefix(SLICE)}", nats'
-    if metric not in METRICS:
-        raise ValueError(f"a metric is one of {', '.join(METRICS)}, or {SLICE}NAME of a slice of the task: got {metric!r}")
-    return METRICS[metric]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Written down before the cells are run: `arm` has more (less, equally much) of `metric` than `than`, by at least `threshold`.
-
-    equal: to within `threshold`. Raises ValueError if it knows no such metric or direction.
-    """
-
-    text: str
-    arm: str
-    metric: str = "accuracy"
-    direction: str = "more"
-    threshold: float = 0.0
-    than: str = "base"
-
-    def __post_init__(self) -> None:
-        label(self.metric)
-        if self.direction not in DIRECTIONS:
-            raise ValueError(f"direction of a claim must be one of {', '.join(DIRECTIONS)}: got {self.direction!r}")
-        if not _is_number(self.threshold) or not self.threshold >= (1e-12 if self.direction == "equal" else 0):
-            raise ValueError(f"threshold must be 0 or more, and above 0 for equal: got {self.threshold!r}")
 
 
 @dataclass(frozen=True)
@@ -77,9 +42,12 @@ class Study:
 
     name: letters, digits, - and _; its store is `runs/NAME`. base's vocabulary becomes the task's, train's length, too. Seed s decides
     a cell's initial weights and its data: arms are paired by seed. rates: learning rates tried for every arm on `tuning_seeds`, the
-    best of which is used; () uses train.lr for all. solved: the accuracy that ends a cell, on two fresh samples of `sample` sequences.
-    metrics: what arms are compared by (METRICS). margin: the least difference of accuracy or loss that matters; of steps it is the
-    distance of two evaluations. also: tasks on which every trained model is measured besides. weights: keep every cell's weights.
+    best of which is used; () uses train.lr for all. extend: how many more rates may be tried on either side, for every arm, while any
+    arm's best is at that edge. solved: the accuracy that counts as solving the task, on two fresh samples of `sample` sequences; until:
+    whether that ends a cell ("solved"), or all its steps are made ("steps"). metrics: what arms are compared by (`claims.METRICS`).
+    margin: the least difference of accuracy or loss that matters; of steps it is the distance of two evaluations. also: tasks on which
+    every trained model is measured besides. gates: what must be alive before there is a verdict. weights: keep every cell's weights.
+    history: what a reader must know of how the study came to be; its report begins with it.
     """
 
     name: str
@@ -102,55 +70,108 @@ class Study:
     also: Mapping[str, Any] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     weights: bool = False
+    until: str = "solved"
+    extend: int = 0
+    gates: tuple[Gate, ...] = ()
+    history: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "grid", "rates", "tuning_seeds", "claims", "metrics"):
+        for name in ("seeds", "grid", "rates", "tuning_seeds", "claims", "metrics", "gates", "history"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "base", placed(("base",), replace, self.base, vocab_size=self.task.vocab_size))
         object.__setattr__(self, "train", placed(("train",), replace, self.train, length=self.task.length))
         self._check_values()
-        self._check_tasks_and_claims()
+        self._check_tasks()
+        self._check_questions()
 
     def _check_values(self) -> None:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
             raise StudyError(f"a study's name has 1 to 100 letters, digits, - and _, and nothing else: got {self.name!r}", ("name",))
         if not isinstance(self.weights, bool):
             raise StudyError(f"weights must be true or false: got {self.weights!r}", ("weights",))
+        if self.until not in UNTIL:
+            raise StudyError(f"until must be one of {', '.join(UNTIL)}: got {self.until!r}", ("until",))
+        if not is_whole(self.extend) or not 0 <= self.extend <= MAX_EXTEND or self.extend and len(set(self.rates)) < 2:
+            raise StudyError(f"extend is 0 to {MAX_EXTEND}, and continues two rates or more: got {self.extend!r}", ("extend",))
+        if not all(isinstance(line, str) for line in self.history):
+            raise StudyError(f"history is a list of texts: got {self.history!r}", ("history",))
         for name, (low, high) in RANGES.items():
-            if not _is_number(value := getattr(self, name)) or not low < value < high:
+            if not is_number(value := getattr(self, name)) or not low < value < high:
                 raise StudyError(f"{name} must be above {low} and below {high}: got {value!r}", (name,))
         for number, metric in enumerate(self.metrics):
             placed(("metrics", number), label, metric)
-        if not _is_number(self.solved) or not 0 < self.solved <= 1 or not _is_whole(self.sample) or self.sample < 1:
+        if not is_number(self.solved) or not 0 < self.solved <= 1 or not is_whole(self.sample) or self.sample < 1:
             raise StudyError(f"solved is an accuracy in (0, 1], sample 1 or more: got {self.solved!r}, {self.sample!r}", ("solved",))
         for name in ("seeds", "tuning_seeds"):
             values = getattr(self, name)
             if (
                 not 0 < len(values) <= MAX_SEEDS
-                or not all(_is_whole(seed) and seed >= 0 for seed in values)
+                or not all(is_whole(seed) and seed >= 0 for seed in values)
                 or len(set(values)) < len(values)
             ):
                 raise StudyError(f"{name} must be 1 to {MAX_SEEDS:,} different integers of 0 or more: got {values!r:.200}", (name,))
         if self.rates and (both := sorted(set(self.seeds) & set(self.tuning_seeds))):
             raise StudyError(f"learning rates are chosen on seeds of their own: in both are {both}", ("tuning_seeds",))
         for number, rate in enumerate(self.rates):
-            if not _is_number(rate):
+            if not is_number(rate):
                 raise StudyError(f"rates must be numbers: got {rate!r}", ("rates", number))
             placed(("rates",), replace, self.train, lr=rate)
 
-    def _check_tasks_and_claims(self) -> None:
+    def _check_tasks(self) -> None:
         for name, task in self.also.items():
             if task.vocab_size > self.base.vocab_size:
                 raise StudyError(
                     f"a task in also must have the model's tokens: {name!r} has {task.vocab_size}, the model {self.base.vocab_size}",
                     ("also", name),
                 )
-        known = [arm.name for arm in self.every_arm]
-        for number, claim in enumerate(self.claims):
-            if missing := [repr(arm) for arm in (claim.arm, claim.than) if arm not in known]:
+
+    def _check_questions(self) -> None:
+        if not self.metrics and not self.claims:
+            raise StudyError("a study has an outcome: metrics that its arms are compared by, or claims", ("metrics",))
+        asked = [(("metrics", k), metric) for k, metric in enumerate(self.metrics)]
+        asked += [(("claims", k), claim.metric) for k, claim in enumerate(self.claims)]
+        asked += [(("gates", k), gate.metric) for k, gate in enumerate(self.gates)]
+        for place, metric in asked:
+            if (task := named(metric, "accuracy.")) and task not in self.also:
+                raise StudyError(f"no task {task!r} in also, which has {', '.join(self.also) or 'none'}: {metric!r}", place)
+        known = {arm.name for arm in self.every_arm}
+        named_arms = [(("claims", k), tuple(claim.weights)) for k, claim in enumerate(self.claims)]
+        named_arms += [(("gates", k), (gate.arm,)) for k, gate in enumerate(self.gates) if gate.arm != EACH]
+        for place, arms in named_arms:
+            if missing := [repr(arm) for arm in arms if arm not in known]:
+                kind = "a claim" if place[0] == "claims" else "a gate"
+                raise StudyError(f"{kind} is about arms of the study: no {', '.join(missing)} among {', '.join(sorted(known))}", place)
+        for k, claim in enumerate(self.claims):
+            if claim.threshold >= (reach := self.reach(claim.metric)):
                 raise StudyError(
-                    f"a claim is about arms of the study: no {', '.join(missing)} among {', '.join(sorted(known))}", ("claims", number)
+                    f"two seeds differ by at most {reach:g} in {claim.metric}: got threshold {claim.threshold:g}",
+                    ("claims", k, "threshold"),
                 )
+        for k, gate in enumerate(self.gates):
+            placed(("gates", k), gate.level, self.task, self.margin)
+            if gate.metric == RATE and not self.rates:
+                raise StudyError(f"{RATE} needs rates that are tried: the study has none", ("gates", k))
+
+    def reach(self, metric: str) -> float:
+        """The most that two seeds can differ by: all the steps, the loss of guessing, or an accuracy of 1."""
+        if metric == "steps":
+            return float(self.train.steps)
+        return math.log(self.task.vocab_size) if metric.startswith(("loss", "cost.")) else 1.0
+
+    def contrasts(self, metrics: Iterable[str]) -> tuple[Claim, ...]:
+        """That each arm differs from the base, by each of these metrics."""
+        return tuple(Claim(arm.name, arm.name, metric, "differs") for metric in metrics for arm in self.every_arm[1:])
+
+    @property
+    def questions(self) -> tuple[Claim, ...]:
+        """What it gives answers to: its claims; in a study without, its contrasts."""
+        return self.claims or self.contrasts(self.metrics)
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The parts of which every trained model is measured without: those that a metric cost.PART names."""
+        metrics = (*self.metrics, *(claim.metric for claim in self.claims), *(gate.metric for gate in self.gates))
+        return tuple(sorted({part for metric in metrics if (part := named(metric, "cost."))}))
 
     @cached_property
     def every_arm(self) -> tuple[Arm, ...]:
@@ -164,14 +185,6 @@ class Study:
             return {arm.name: match(arm.config, self.base, self.match, self.task.length) for arm in self.every_arm}
         size = {arm.name: quantity(arm.config, "params", self.task.length) for arm in self.every_arm}
         return {arm.name: Matched(arm.config, size[arm.name] / size["base"] - 1, True, {}) for arm in self.every_arm}
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float) or _is_whole(value)
 
 
 def read_study(file: str | Path, allow_import: Collection[str] = ()) -> Study:
@@ -250,16 +263,23 @@ def _match(value: Any) -> Match | None:
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
-    if not _is_whole(value) and not isinstance(value, list):
+    if not is_whole(value) and not isinstance(value, list):
         raise ValueError(f"seeds are a number of them, or a list: got {value!r}")
-    return tuple(range(min(value, MAX_SEEDS + 1))) if _is_whole(value) else tuple(value)
+    return tuple(range(min(value, MAX_SEEDS + 1))) if is_whole(value) else tuple(value)
 
 
 def _claims(value: list[Any]) -> tuple[Claim, ...]:
     def claim(values: Mapping[str, Any]) -> Claim:
-        return Claim(**{key: level_name(value) if key in ("arm", "than") else value for key, value in dict(values).items()})
+        read = {key: level_name(value) if key in ("arm", "than") else value for key, value in dict(values).items()}
+        if "trend" in read:
+            read["trend"] = tuple(level_name(arm) for arm in read["trend"])
+        return Claim(**read)
 
     return tuple(placed((number,), claim, values) for number, values in enumerate(value))
+
+
+def _gates(value: list[Any]) -> tuple[Gate, ...]:
+    return tuple(placed((number,), lambda values: Gate(**dict(values)), values) for number, values in enumerate(value))
 
 
 READERS: dict[str, Callable[[Any], Any]] = {
@@ -269,5 +289,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "seeds": _seeds,
     "tuning_seeds": _seeds,
     "claims": _claims,
+    "gates": _gates,
 }
-KINDS = {"axes": dict, "arms": dict, "also": dict, "grid": list, "metrics": list, "rates": list, "claims": list, "train": dict}
+LISTS = ("grid", "metrics", "rates", "claims", "gates", "history")
+KINDS = dict.fromkeys(("axes", "arms", "also", "train"), dict) | dict.fromkeys(LISTS, list)

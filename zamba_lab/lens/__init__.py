@@ -9,6 +9,7 @@ there is padding; results keep the batch axis. The SSM states are not recorded b
     states.py       how large a state is, how many directions it has, and which tokens it holds
     decay.py        step sizes and half-lives by the formula, and the memory as it is measured
     mixers.py       a mixer with frozen gates: a linear map, and a matrix from tokens to tokens
+    coverage.py     how much of a mixer's answer that form has
     rollout.py      mixer and attention composed within a layer, layers down the depth
     attention.py    the maps of a shared block at each invocation, what they are like and why they differ
     heads.py        what each head looks for: the token before, a copy of this one, what followed it
@@ -37,6 +38,7 @@ from zamba_lab.lens.attention import (
 )
 from zamba_lab.lens.attribution import Attribution, attribution, frozen_mixer
 from zamba_lab.lens.concat import ConcatShares, ScoreParts, concat_shares, score_parts
+from zamba_lab.lens.coverage import Coverage, coverage
 from zamba_lab.lens.decay import Decay, Horizons, decay, horizons
 from zamba_lab.lens.effect import SWITCHED, Effect, bootstrap, divergence_from, effect, switch_off_each
 from zamba_lab.lens.heads import HeadScores, head_scores, head_spread, repeated_tokens
@@ -56,14 +58,14 @@ from zamba_lab.lens.timetravel import Timeline, fork, transplant
 
 # fmt: off
 __all__ = [
-    "AttentionHabits", "AttentionMaps", "Attribution", "ConcatShares", "Contents", "Decay", "Drift", "Effect", "Flow", "HeadScores",
-    "Horizons", "Intervened", "Intervention", "LensReading", "LoraChange", "LoraEffect", "MEMORIES", "MemoryChange", "MixerMatrix",
-    "Patch", "Recall", "Rewire", "Rollout", "SWITCHED", "ScoreParts", "Timeline", "TunedLens", "attention_by_invocation",
-    "attention_habits", "attribution", "bootstrap", "chance_overlaps", "concat_shares", "constant_shares", "contents", "count", "decay",
-    "divergence", "divergence_from", "drift", "drop_concat", "effect", "effective_rank", "fit_tuned_lens", "fork", "freeze",
-    "frozen_mixer", "head_scores", "head_spread", "horizons", "intervene", "layer_flow", "lens_sites", "link_ratios", "logit_lens",
-    "lora_change", "lora_effects", "lora_parts", "mean", "mixer_matrix", "needles", "next_token_loss", "one_block", "overwrite",
-    "participation_ratio", "parts", "path", "permute_adapters", "repeated_tokens", "resample", "rollout", "run", "score_parts",
-    "ssm_states", "state_dimensions", "state_norms", "swap_blocks", "switch_off_each", "through_attention", "token_losses",
+    "AttentionHabits", "AttentionMaps", "Attribution", "ConcatShares", "Contents", "Coverage", "Decay", "Drift", "Effect", "Flow",
+    "HeadScores", "Horizons", "Intervened", "Intervention", "LensReading", "LoraChange", "LoraEffect", "MEMORIES", "MemoryChange",
+    "MixerMatrix", "Patch", "Recall", "Rewire", "Rollout", "SWITCHED", "ScoreParts", "Timeline", "TunedLens", "attention_by_invocation",
+    "attention_habits", "attribution", "bootstrap", "chance_overlaps", "concat_shares", "constant_shares", "contents", "count",
+    "coverage", "decay", "divergence", "divergence_from", "drift", "drop_concat", "effect", "effective_rank", "fit_tuned_lens", "fork",
+    "freeze", "frozen_mixer", "head_scores", "head_spread", "horizons", "intervene", "layer_flow", "lens_sites", "link_ratios",
+    "logit_lens", "lora_change", "lora_effects", "lora_parts", "mean", "mixer_matrix", "needles", "next_token_loss", "one_block",
+    "overwrite", "participation_ratio", "parts", "path", "permute_adapters", "repeated_tokens", "resample", "rollout", "run",
+    "score_parts", "ssm_states", "state_dimensions", "state_norms", "swap_blocks", "switch_off_each", "through_attention", "token_losses",
     "transplant", "unembed", "untie", "who_carries", "who_remembers", "wipe", "zero",
 ]

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 import numpy as np
 
 from zamba_lab import report, viz
-from zamba_lab.ablate.study import label
+from zamba_lab.ablate.claims import label
 from zamba_lab.widgets.panel import EVERY, Panel, choice, figure_output, show_figure, slider
 
 if TYPE_CHECKING:
