@@ -24,7 +24,7 @@ class Move(NamedTuple):
 MOVES = {
     "00_start_here.ipynb": [
         Move(0, "head 0", "head 1", slider=0),
-        Move(1, "attention head 0", "attention head 1", slider=0),
+        Move(1, "every attention head", "attention head 1", dropdown=1, option="1"),
         Move(2, "depth 0", "depth 1", slider=0),
         Move(3, "every invocation at its mean", "every adapter at its mean", dropdown=0, option="adapter"),
     ],

@@ -69,6 +69,7 @@ FIXED = {
     "top": None,
     "x_range": None,
     "height": 420,
+    "across": None,
 }
 # Words that a function checks: given as they are.
 CHECKED = {"verdicts"}

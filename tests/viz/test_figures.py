@@ -79,25 +79,32 @@ def test_signed_colours_are_centred_on_zero():
     assert (trace.zmin, trace.zmax) == (-3, 3)
     marker = viz.token_effect([-1.0, 3.0], TOKENS[:2], "signed", "nats").data[0].marker
     assert (marker.cmin, marker.cmax) == (-3, 3)
-    assert trace.colorscale[2][0] == marker.colorscale[2][0] == 0.5
+    assert trace.colorscale[1][0] == marker.colorscale[1][0] == 0.5
 
 
-def test_attention_maps_share_one_colour_scale_and_hide_what_lies_ahead():
-    maps = np.tril(RNG.uniform(size=(2, 7, 7)))
-    fig = viz.attention_grid(maps, TOKENS, ["invocation 0", "invocation 2"], "maps")
-    top = np.quantile(maps[:, np.tri(7, dtype=bool)], 0.97, method="higher")
-    assert [(trace.zmin, trace.zmax, trace.showscale) for trace in fig.data] == [(0, top, True), (0, top, False)]
-    for probs, trace in zip(maps, fig.data):
-        assert np.isnan(np.asarray(trace.z)[np.triu_indices(7, 1)]).all()
-        np.testing.assert_allclose(np.asarray(trace.z)[np.tril_indices(7)], probs[np.tril_indices(7)], rtol=1e-6)
+def test_attention_maps_are_coloured_against_an_even_one_on_one_scale_and_hide_what_lies_ahead():
+    even = np.tril(np.ones((20, 20))) / np.arange(1, 21)[:, None]
+    sharp = np.eye(20)  # of a weight of 1, the first row has an even one
+    fig = viz.attention_grid([even, sharp], list("abcdefghijklmnopqrst"), ["invocation 0", "invocation 2"], "maps")
+    assert [(trace.zmin, trace.zmax, trace.showscale) for trace in fig.data] == [(0, np.log2(17), True), (0, np.log2(17), False)]
+    lower = np.tril_indices(20)
+    for probs, trace in zip((even, sharp), fig.data):
+        assert np.isnan(np.asarray(trace.z)[np.triu_indices(20, 1)]).all()
+        np.testing.assert_allclose(np.asarray(trace.customdata)[lower], probs[lower], rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(fig.data[0].z)[lower], 1)
+    np.testing.assert_allclose(np.diag(fig.data[1].z), np.log2(1 + np.arange(1, 21)))
     assert [note.text for note in fig.layout.annotations] == ["invocation 0", "invocation 2"]
+    assert "against an even one, up to 16 times" in fig.layout.title.subtitle.text
 
 
-@pytest.mark.parametrize("count, across, down", [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 2, 2), (5, 3, 2), (7, 3, 3)])
-def test_maps_are_spread_evenly_over_rows_of_three_at_most(count, across, down):
-    fig = viz.attention_grid(np.ones((count, 2, 2)), ["a", "b"], ["map"] * count, "maps")
-    corners = [(round(axis.domain[0], 6)) for axis in fig.select_xaxes()]
-    assert len(set(corners)) == across and len(corners) == across * down
+@pytest.mark.parametrize(
+    "count, asked, across, down", [(1, None, 1, 1), (2, None, 2, 1), (4, None, 2, 2), (5, None, 3, 2), (7, None, 3, 3), (8, 4, 4, 2)]
+)
+def test_maps_are_spread_evenly_and_none_covers_another(count, asked, across, down):
+    fig = viz.attention_grid(np.ones((count, 2, 2)), ["a", "a"], ["map"] * count, "maps", across=asked)
+    assert len({trace.x[0] for trace in fig.data}) == across and len({trace.y[0] for trace in fig.data}) == down
+    cells = {(x, y) for trace in fig.data for x in trace.x for y in trace.y}
+    assert len(cells) == 4 * count and cells <= {(x, y) for x in fig.layout.xaxis.categoryarray for y in fig.layout.yaxis.categoryarray}
 
 
 def test_signed_maps_diverge_from_zero():
@@ -221,10 +228,10 @@ def test_a_lens_map_says_from_which_value_on_its_colours_are_the_same_and_only_i
         assert fig.layout.title.subtitle.text == said
 
 
-def test_attention_to_one_token_does_not_bleach_the_others():
+def test_signed_maps_with_one_large_value_say_from_where_their_colours_are_the_same():
     maps = np.tril(RNG.uniform(0.01, 0.1, size=(1, 20, 20)))
     maps[0, 0, 0] = 1.0
-    fig = viz.attention_grid(maps, list("abcdefghijklmnopqrst"), ["one"], "maps")
+    fig = viz.attention_grid(maps, list("abcdefghijklmnopqrst"), ["one"], "maps", signed=True)
     assert fig.data[0].zmax < 0.1 and f"The strongest colour: {fig.data[0].zmax:.3g} and more" in fig.layout.title.subtitle.text
 
 

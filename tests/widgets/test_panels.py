@@ -76,12 +76,18 @@ def test_states_panel_shows_the_norms_of_the_head():
 def test_attention_panel_shows_the_block_at_its_invocations():
     model, ids = random_model()
     panel = widgets.attention_panel(model, ids)
+    maps = lens.attention_by_invocation(model, ids, 0).probs[:, 0]
+    assert [note.text for note in panel.figure.layout.annotations][:3] == [
+        "invocation 0, head 0",
+        "invocation 2, head 0",
+        "invocation 0, head 1",
+    ]
+    np.testing.assert_allclose(panel.figure.data[2].customdata, maps[0, 1], rtol=1e-6)
+    panel.controls["head"].value = 2
     assert [note.text for note in panel.figure.layout.annotations] == ["invocation 0, depth 0", "invocation 2, depth 3"]
     panel.controls["block"].value = 1
-    panel.controls["head"].value = 2
     (trace,) = panel.figure.data
-    probs = lens.attention_by_invocation(model, ids, 1).probs[0, 0, 2]
-    np.testing.assert_allclose(np.nan_to_num(trace.z), probs, rtol=1e-6)
+    np.testing.assert_allclose(trace.customdata, lens.attention_by_invocation(model, ids, 1).probs[0, 0, 2], rtol=1e-6)
 
 
 def test_decay_panel_shows_the_half_lives_of_the_layer():

@@ -3,7 +3,8 @@
 Every figure has a title, named axes with units and hover text that says in words what a point is. Any label is shown letter
 for letter, numbers that are not finite are said, and signed colours have 0 in their middle (`labels`, `theme`).
 
-    maps.py          heatmap, attention_grid, table, lens_map
+    maps.py          heatmap, table, lens_map
+    squares.py       attention_grid
     rows.py          bars, stacked_shares, effects, intervals
     lines.py         curves, learning, principal_angles, half_life_ranges
     points.py        agreement, trade_off
@@ -13,10 +14,11 @@ for letter, numbers that are not finite are said, and signed colours have 0 in t
 
 from zamba_lab.viz.architecture import depth_diagram
 from zamba_lab.viz.lines import curves, half_life_ranges, learning, principal_angles
-from zamba_lab.viz.maps import attention_grid, heatmap, lens_map, table
+from zamba_lab.viz.maps import heatmap, lens_map, table
 from zamba_lab.viz.points import agreement, trade_off
 from zamba_lab.viz.rows import bars, effects, intervals, stacked_shares
 from zamba_lab.viz.sequences import questions, token_effect
+from zamba_lab.viz.squares import attention_grid
 
 # fmt: off
 __all__ = [

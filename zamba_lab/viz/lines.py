@@ -163,7 +163,7 @@ def half_life_ranges(half_lives, tokens: Sequence[str], head: int, title: str, s
     fig.update_yaxes(type="log", dtick=1, range=theme.log_range(drawn), **theme.GRID)
     fig.update_yaxes(title_text="half-life of the state (tokens)", row=1, col=1)
     fig.update_annotations(font=dict(size=13, color=theme.INK), yshift=4)
-    note = not_drawn(half_lives, positive=True)
+    note = theme.sentences(not_drawn(half_lives, positive=True), "Dot: median over the text, thick: half of it, thin: nine tenths")
     return theme.titled(fig, title, subtitle, 404, note, heading=26, barmode="overlay")
 
 
@@ -176,8 +176,10 @@ def add_spreads(fig: go.Figure, half_lives: np.ndarray, head: int) -> None:
         for h, m, a, b, c, d in zip(heads, middle, lower, upper, low, high)
     ]
     look = dict(marker=dict(color=[theme.ACCENT if h == head else theme.FAINT for h in heads], line_width=0), textposition="none")
-    for width, bottom, top in ((0.12, low, high), (0.5, lower, upper)):
-        bar = go.Bar(x=heads, base=bottom, y=top - bottom, width=width, text=words, hovertemplate="%{text}<extra></extra>", **look)
+    for name, width, bottom, top in (("nine tenths of the text", 0.12, low, high), ("half of it", 0.5, lower, upper)):
+        bar = go.Bar(
+            name=name, x=heads, base=bottom, y=top - bottom, width=width, text=words, hovertemplate="%{text}<extra></extra>", **look
+        )
         fig.add_trace(bar, row=1, col=1)
     dot = dict(size=8, color=theme.LIGHT, line=dict(color=theme.DARK, width=1.6))
     fig.add_trace(go.Scatter(x=heads, y=middle, mode="markers", hoverinfo="skip", marker=dot), row=1, col=1)

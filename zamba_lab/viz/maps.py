@@ -1,20 +1,16 @@
-"""Numbers as coloured cells: over tokens and depth, over pairs of tokens, in a table with its numbers, with words in them."""
+"""Numbers as coloured cells: over tokens and depth, in a table with its numbers, with words in them."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from zamba_lab.viz import theme
-from zamba_lab.viz.labels import labelled, must_match, not_drawn, positions, short, token_label, wrapped
+from zamba_lab.viz.labels import labelled, must_match, not_drawn, positions, token_label, wrapped
 
-MAX_ACROSS = 3  # attention maps side by side
-SIDE = {1: 430, 2: 430, 3: 310}  # pixels of one, by how many stand side by side
-LABELS = {1: 64, 2: 36, 3: 24}  # tokens that can be read along it
 MAX_NUMBERS = 14  # columns of a table; with more of them numbers do not fit and only the hover text has them
 LETTERS = 116  # characters that fit into a row of cells at 900 pixels
-WORDS, WEIGHTS = 0.85, 0.97  # the share of a lens map's and of an attention map's cells below the strongest colour
+WORDS = 0.85  # the share of a lens map's cells below the strongest colour
 
 
 def heatmap(
@@ -50,20 +46,18 @@ def heatmap(
     return theme.titled(fig, title, subtitle, 210 + min(26 * len(rows), 520), not_drawn(values))
 
 
-def add_cells(
-    fig: go.Figure, values: np.ndarray, x: Sequence, y: Sequence, where: str, number: str, absent=False, place: dict | None = None, **look
-) -> None:
+def add_cells(fig: go.Figure, values: np.ndarray, x: Sequence, y: Sequence, where: str, number: str, absent=False, **look) -> None:
     """A (row, column) map of cells; one that holds inf, -inf or nan has no colour and that word in its middle.
 
     x, y: where the columns and rows are. where, number: templates of the hover text. absent: (row, column) bool, cells without
-    either. place: of a grid of maps. look: of the heatmap.
+    either. look: of the heatmap; its customdata, if there is any, also of those words.
     """
     x, y, names = list(x), list(y), look.get("customdata")
     numbers = np.isfinite(values)
     shown = np.where(numbers & ~np.asarray(absent), values, np.nan)
     if "text" in look:
         look["text"] = np.where(numbers, np.array(look["text"], object).reshape(values.shape), "").tolist()
-    fig.add_trace(go.Heatmap(z=shown, x=x, y=y, hovertemplate=f"{where}<br>{number}<extra></extra>", **look), **(place or {}))
+    fig.add_trace(go.Heatmap(z=shown, x=x, y=y, hovertemplate=f"{where}<br>{number}<extra></extra>", **look))
     at = np.argwhere(~numbers & ~np.asarray(absent))
     if len(at):
         words = go.Scatter(
@@ -71,59 +65,11 @@ def add_cells(
             y=[y[row] for row, _ in at],
             mode="text",
             text=[str(values[row, column]) for row, column in at],
-            customdata=[names[row][column] for row, column in at] if names else None,
+            customdata=None if names is None else [names[row][column] for row, column in at],
             textfont=dict(size=10, color=theme.INK),
             hovertemplate=f"{where}<br><b>%{{text}}</b><extra></extra>",
         )
-        fig.add_trace(words, **(place or {}))
-
-
-def attention_grid(
-    maps,
-    tokens: Sequence[str],
-    names: Sequence[str],
-    title: str,
-    subtitle: str = "",
-    value_label: str = "attention weight",
-    signed: bool = False,
-) -> go.Figure:
-    """One square map for each entry: which token (row) reads which (column). What lies ahead is left blank.
-
-    The strongest colour is that of the value that 97 % of the cells stay within: the first token's row alone, which is always
-    1, would bleach the others. Where cells lie beyond it, the subtitle says so.
-
-    Args:
-        maps: (map, l, s), l = s = the number of tokens; probabilities, or other weights.
-        tokens: one label for each position.
-        names: one heading for each map.
-        value_label: what a weight is. signed: colours diverge from 0.
-
-    Raises ValueError if the labels do not fit the maps.
-    """
-    maps = labelled(maps, "maps", ("names", names), ("tokens", tokens), ("tokens", tokens))
-    fig, down, across = grid(names)
-    ahead, words = np.triu(np.ones(maps.shape[1:], dtype=bool), k=1), positions(tokens)
-    top = theme.largest(maps[:, ~ahead], WEIGHTS)
-    number, scale = theme.hover(value_label, "%{z:.3f}"), theme.color_scale(maps, value_label, signed, top)
-    for i, (name, weights) in enumerate(zip(names, maps.astype(np.float32))):
-        look = dict(absent=ahead, place=dict(row=i // across + 1, col=i % across + 1), showscale=i == 0, **scale)
-        add_cells(fig, weights, words, words, f"{wrapped(name)}<br>%{{y}}<br>reads %{{x}}", number, **look)
-    axis = theme.token_axis(tokens, size=9, most=LABELS[across], constrain="domain")
-    fig.update_xaxes(tickangle=-90, showticklabels=True, **axis)
-    fig.update_yaxes(autorange="reversed", scaleanchor="x", **axis)
-    fig.update_xaxes(title_text="token read", row=down)
-    fig.update_yaxes(title_text="token that reads", col=1)
-    fig.update_annotations(font=dict(size=13, color=theme.INK), yshift=4)
-    note = theme.sentences(theme.beyond(maps[:, ~ahead], top), not_drawn(maps[:, ~ahead]))
-    return theme.titled(fig, title, subtitle, 144 + SIDE[across] * down, note, heading=26)
-
-
-def grid(names: Sequence[str]) -> tuple[go.Figure, int, int]:
-    """An empty figure with a place and a heading for each map, and how many rows and columns of them it has."""
-    down = max(1, -(-len(names) // MAX_ACROSS))
-    across = max(1, -(-len(names) // down))  # four maps stand two by two
-    gaps = dict(horizontal_spacing=0.16 / across, vertical_spacing=0.28 / down, shared_xaxes="all", shared_yaxes="all")
-    return make_subplots(down, across, subplot_titles=[short(name, 100 // across) for name in names], **gaps), down, across
+        fig.add_trace(words)
 
 
 def table(
@@ -160,8 +106,10 @@ def table(
         sure = (low > 0) | (high < 0)
         names = names + np.vectorize("<br>interval {:+.3f} to {:+.3f}".format, otypes=[object])(low, high)
     text = np.vectorize(cell_number, otypes=[object])(values, sure, signed).tolist()
-    look = dict(customdata=names.tolist(), text=text, texttemplate="%{text}" if len(columns) <= MAX_NUMBERS else None, textfont_size=12.5)
-    look |= dict(xgap=2, ygap=2, **theme.color_scale(values, value_label, signed, top))
+    look = dict(customdata=names.tolist(), text=text, texttemplate="%{text}" if len(columns) <= MAX_NUMBERS else None)
+    look |= dict(
+        textfont=dict(size=12.5, color=theme.DARK), xgap=2, ygap=2, **theme.color_scale(values, value_label, signed, top, words=True)
+    )
     fig, number = go.Figure(), theme.hover(value_label, f"%{{z:{'+' * signed}.4f}}")
     add_cells(fig, values, range(len(columns)), range(len(rows)), "%{customdata}", number, **look)
     fig.update_layout(xaxis=theme.label_axis(columns, column_label, most=16), yaxis=theme.label_axis(rows, row_label, autorange="reversed"))
@@ -192,11 +140,19 @@ def lens_map(
     for line in words:
         must_match("words of a site", line, len(tokens))
     top = theme.largest(values, WORDS)
-    scale = theme.color_scale(values, value_label, top=top)
+    scale = theme.color_scale(values, value_label, top=top, words=True)
     room = LETTERS // max(1, len(tokens))
     text = [[token_label(word, room) if room > 1 else "" for word in line] for line in words]
     names = [[wrapped(f"{site}: «{word}»") for word in line] for site, line in zip(sites, words)]
-    look = dict(text=text, texttemplate="%{text}", textfont=dict(family=theme.MONO, size=9.5), xgap=1, ygap=1, customdata=names, **scale)
+    look = dict(
+        text=text,
+        texttemplate="%{text}",
+        textfont=dict(family=theme.MONO, size=9.5, color=theme.DARK),
+        xgap=1,
+        ygap=1,
+        customdata=names,
+        **scale,
+    )
     fig = go.Figure()
     number = theme.hover(value_label, "%{z:.3f}")
     add_cells(fig, values, positions(tokens), range(len(sites)), "after %{x}<br>%{customdata}", number, **look)

@@ -9,8 +9,8 @@ from zamba_lab.viz import theme
 from zamba_lab.viz.labels import labelled, not_drawn, short, wrapped
 
 APART = (0.13, 0.07)  # of a figure's width and height: what a name needs
-# The lightest colours of the scale would be lost on white.
-VISIBLE = [[i / 3, color] for i, (_, color) in enumerate(theme.SEQUENTIAL[2:])]
+# Points are as dark at one end as at the other, and seen on any page.
+VISIBLE = [[0.0, "#d9962f"], [0.5, "#4f9e8e"], [1.0, "#3a5fa8"]]
 
 
 def agreement(
@@ -21,7 +21,7 @@ def agreement(
     Args:
         x, y: (point,), > 0.
         names: what each point is, for the hover text.
-        groups: a number for each, as its colour: little is light.
+        groups: a number for each, as its colour.
         x_label, y_label: with their units.
 
     Raises ValueError if these do not have one entry for each point.

@@ -21,7 +21,7 @@ VERDICTS = {
 
 
 def bars(values, names: Sequence[str], title: str, value_label: str, name_label: str, subtitle: str = "") -> go.Figure:
-    """Horizontal bars, the first on top, red above 0 and blue below, each with its number.
+    """Horizontal bars, the first on top, each with its number.
 
     Args:
         values: one each; inf and -inf reach the end of the axis, nan has no bar, and all three are written as words.
@@ -39,9 +39,8 @@ def bars(values, names: Sequence[str], title: str, value_label: str, name_label:
     lengths = np.clip(np.where(np.isnan(values), 0, values), left, right)
     words = [f"{wrapped(name)}<br>{theme.hover(value_label, number)}" for name, number in zip(names, numbers)]
     ends_with = dict(text=[f"{value:+.3g}" for value in values], textposition="outside", textfont=dict(size=12, color=theme.INK))
-    color = dict(color=[theme.ABOVE if value > 0 else theme.BELOW for value in values])
     rows = list(range(len(names)))
-    fig = go.Figure(theme.across(lengths, rows, words, marker=color, width=0.66, cliponaxis=False, **ends_with))
+    fig = go.Figure(theme.across(lengths, rows, words, marker=dict(color=theme.ACCENT), width=0.66, cliponaxis=False, **ends_with))
     fig.update_xaxes(range=ends, title_text=wrapped(value_label), **theme.ZERO)
     fig.update_yaxes(**theme.label_axis(names, name_label, autorange="reversed"))
     return theme.titled(fig, title, subtitle, 150 + 27 * len(names), not_drawn(values), margin_r=64)

@@ -37,9 +37,11 @@ def token_effect(change, tokens: Sequence[str], title: str, value_label: str, su
     lines, starts, widths = layout([min(len(token), MOST) + 2 for token in tokens])
     words = ["no prediction" if np.isnan(c) else theme.hover(value_label, f"{c:+.3f}") for c in change]
     words = [f"{place}<br>{word}" for place, word in zip(positions(tokens), words)]
-    color = dict(color=np.clip(np.nan_to_num(change), -top, top), cmin=-top, cmax=top, colorscale=theme.DIVERGING)
+    color = dict(color=np.clip(np.nan_to_num(change), -top, top), cmin=-top, cmax=top, colorscale=theme.SIGNED_CARDS)
     inside = dict(text=labels, textposition="inside", insidetextanchor="middle", constraintext="none", textangle=0)
-    look = dict(marker=color | dict(colorbar=theme.color_bar(value_label)), textfont=dict(family=theme.MONO, size=12.5), **inside)
+    look = dict(
+        marker=color | dict(colorbar=theme.color_bar(value_label)), textfont=dict(family=theme.MONO, size=12.5, color=theme.DARK), **inside
+    )
     fig = go.Figure(theme.across([width - 0.3 for width in widths], lines, words, base=starts, width=0.84, **look))
     count = max(lines, default=0) + 1
     line_axes(fig, [lines.index(line) for line in range(count)] if len(lines) else [], LETTERS, "the text")

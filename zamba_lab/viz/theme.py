@@ -18,11 +18,14 @@ MONO = "'JetBrains Mono', 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monosp
 # Categories: the first two are the shared blocks A and B, wherever they appear.
 SERIES = ("#0d7f8c", "#e08a1e", "#7a5bb5", "#c2456b", "#4f7d3a", "#3d6fb6")
 ACCENT, FAINT = SERIES[0], "#a9b6c3"
-BELOW, ABOVE = "#3d7cc0", "#c9524d"  # of 0, where the colour says the sign alone
+BELOW, ABOVE = "#3d7cc0", "#c9524d"  # of a base
 
-# Magnitudes: white is little, dark is much. Signed values: blue below 0, white at 0, red above.
-SEQUENTIAL = [[0.0, "#f7fafb"], [0.2, "#cfe6e6"], [0.4, "#8fc6c8"], [0.6, "#459ea8"], [0.8, "#146d83"], [1.0, "#0b3a55"]]
-DIVERGING = [[0.0, "#1d4e89"], [0.25, "#7fa9cf"], [0.5, "#f8f8f7"], [0.75, "#e79a7c"], [1.0, "#a4262c"]]
+# Without words in the cells: nothing is clear, so that the page shows through, light or dark, and much is a colour that stands out
+# on both. With words: pale to mid, and dark letters can be read on all of it. Signed values: blue below 0, red above.
+SEQUENTIAL = [[0.0, "rgba(18,136,150,0)"], [0.25, "rgba(18,136,150,0.33)"], [1.0, "rgba(18,136,150,1)"]]
+DIVERGING = [[0.0, "rgba(46,109,180,1)"], [0.5, "rgba(128,128,128,0)"], [1.0, "rgba(201,82,60,1)"]]
+CARDS = [[0.0, "#e6ebef"], [0.5, "#a5d2d3"], [1.0, "#4fa6b0"]]
+SIGNED_CARDS = [[0.0, "#6f9fd6"], [0.5, "#e9ebed"], [1.0, "#e8866f"]]
 
 GRID = dict(showgrid=True, gridcolor=RULE)
 ZERO = dict(**GRID, zeroline=True, zerolinecolor=QUIET)
@@ -97,10 +100,11 @@ def largest(values: np.ndarray, share: float = 1.0) -> float:
     return float(np.quantile(magnitudes, share, method="higher")) or 1.0 if magnitudes.size else 1.0
 
 
-def color_scale(values: np.ndarray, label: str, signed: bool = False, top: float | None = None) -> dict:
-    """A heatmap's colours: from 0 to `top`, or from -top to top around 0; None: the largest finite magnitude."""
+def color_scale(values: np.ndarray, label: str, signed: bool = False, top: float | None = None, words: bool = False) -> dict:
+    """A heatmap's colours: from 0 to `top`, or from -top to top around 0; None: the largest finite magnitude. words: in its cells."""
     top = top or largest(values)
-    colors = dict(colorscale=DIVERGING if signed else SEQUENTIAL, colorbar=color_bar(label))
+    plain, diverging = (CARDS, SIGNED_CARDS) if words else (SEQUENTIAL, DIVERGING)
+    colors = dict(colorscale=diverging if signed else plain, colorbar=color_bar(label))
     return dict(zmin=-top if signed else 0, zmax=top, hoverongaps=False, **colors)
 
 

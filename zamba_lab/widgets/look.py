@@ -6,12 +6,24 @@ Each takes a model, (1, l) token ids, and labels for the tokens if the model has
 from collections.abc import Sequence
 from functools import cache
 
+from einops import rearrange
 from torch import Tensor
 
 from zamba_lab import lens, viz
 from zamba_lab.config import block_name
 from zamba_lab.model import Zamba
-from zamba_lab.widgets.panel import Absent, Panel, block_choice, choice, invocation_names, labels, slider, without_blocks, without_states
+from zamba_lab.widgets.panel import (
+    EVERY,
+    Absent,
+    Panel,
+    block_choice,
+    choice,
+    invocation_names,
+    labels,
+    slider,
+    without_blocks,
+    without_states,
+)
 
 SOURCES = {  # the half of [x, x0] that the query and the key are made of
     "query from stream, key from stream": (0, 0),
@@ -19,6 +31,7 @@ SOURCES = {  # the half of [x, x0] that the query and the key are made of
     "query from embedding, key from stream": (1, 0),
     "query from embedding, key from embedding": (1, 1),
 }
+MOST = 8  # maps side by side
 POINTS = {"the block's output": "mlp_out", "the attention's output": "attn_out", "the link's output": "link_out"}
 
 
@@ -108,19 +121,23 @@ def mixer_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) 
 
 
 def attention_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) -> Panel | Absent:
-    """The attention of one head of one shared block, at each invocation of that block."""
+    """The attention of one shared block at each of its invocations: all heads at a glance, or one."""
     tokens, c = labels(model, ids, tokens), model.config
     if absent := without_blocks(model):
         return absent
     maps = [lens.attention_by_invocation(model, ids, block) for block in range(c.n_shared_blocks)]
 
-    def draw(block: int, head: int):
-        names = [f"invocation {k}, depth {i}" for k, i in zip(maps[block].invocations, maps[block].depths)]
-        subtitle = "the same weights at every invocation; a row is a token, its colours are the tokens it reads"
-        title = f"Block {block_name(block)}, attention head {head}"
-        return viz.attention_grid(maps[block].probs[:, 0, head], tokens, names, title, subtitle)
+    def draw(block: int, head: int | str):
+        some, own = maps[block], f"Block {block_name(block)}"
+        heads, subtitle = range(c.attn_heads) if head == EVERY else [head], "a row is a token, its colours are the tokens it reads"
+        places = [f"invocation {k}" + f", depth {i}" * (head != EVERY) for k, i in zip(some.invocations, some.depths)]
+        names = [place + f", head {h}" * (head == EVERY) for h in heads for place in places]
+        probs = rearrange(some.probs[:, 0, list(heads)], "k h l s -> (h k) l s")
+        title = f"{own}, every attention head" if head == EVERY else f"{own}, attention head {head}"
+        return viz.attention_grid(probs, tokens, names, title, subtitle, across=min(MOST, len(some.invocations)))
 
-    return Panel(draw, block=block_choice(c), head=slider("head", c.attn_heads, "which attention head"))
+    options = [("all", EVERY)] + [(str(h), h) for h in range(c.attn_heads)]
+    return Panel(draw, block=block_choice(c), head=choice("head", options, "which attention head"))
 
 
 def drift_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) -> Panel | Absent:
