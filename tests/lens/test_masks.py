@@ -132,6 +132,7 @@ OF_SSM = {
     "horizons": lambda m, ids, mask: fields(
         dict(analytic="imbh", measured="imbh", halved="imbh", reach="imbh"), lens.horizons(m, ids, (1, 2), 3, mask)
     ),
+    "stream_norms": lambda m, ids, mask: {"bl": lens.stream_norms(m, ids, mask)["layers.1.resid_out"]},
     "state_norms": lambda m, ids, mask: {"iblh": lens.state_norms(m, ids, mask)},
     "state_dimensions": lambda m, ids, mask: {"iblh": lens.state_dimensions(m, ids, mask)},
     "ssm_states": lambda m, ids, mask: {"blhpn": lens.ssm_states(m, lens.run(m, ids, keep=["*.mamba.*"], mask=mask), 1)},

@@ -11,6 +11,7 @@ import numpy as np
 
 from zamba_lab import viz
 
+FIGURES = [name for name in viz.__all__ if name != "depth_diagram"]  # that is a drawing: tests/viz/test_depth.py
 LABELS = [
     "<s>",
     "<b>x",
@@ -58,19 +59,7 @@ SHAPES: dict[str | tuple[str, str], Callable[[int], tuple[int, ...]]] = {
     "y": lambda n: (n,),
 }
 # What is neither a label nor an array.
-FIXED = {
-    "signed": True,
-    "margin": 0.1,
-    "head": 1,
-    "n_layers": 6,
-    "hybrid_layers": (1, 4),
-    "blocks": (0, 1),
-    "concat": True,
-    "top": None,
-    "x_range": None,
-    "height": 420,
-    "across": None,
-}
+FIXED = {"signed": True, "margin": 0.1, "head": 1, "top": None, "x_range": None, "height": 420, "across": None}
 # Words that a function checks: given as they are.
 CHECKED = {"verdicts"}
 LISTS = {"tokens", "names", "rows", "columns", "sites", "parts", "answers", "predicted"}

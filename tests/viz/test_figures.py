@@ -34,7 +34,6 @@ def every_figure() -> dict[str, go.Figure]:
         "principal_angles": viz.principal_angles(RNG.uniform(size=(2, 3)), ["0 and 2", "1 and 3"], RNG.uniform(size=(9, 3)), "angles"),
         "agreement": viz.agreement([1, 20.0], [2, 18.0], ["one", "other"], [0, 1], "two", "formula (tokens)", "measured (tokens)", "depth"),
         "questions": viz.questions(["k1", "v2", "k1"], [None, None, "v2"], "an example"),
-        "depth_diagram": viz.depth_diagram(6, (1, 4), (0, 1), "a hybrid"),
         "intervals": viz.intervals(
             [0.1, -0.2], [0.0, -0.3], [0.2, -0.1], ["one", "other"], ["no verdict", "less"], "effects", "difference", margin=0.05
         ),
@@ -235,15 +234,6 @@ def test_signed_maps_with_one_large_value_say_from_where_their_colours_are_the_s
     assert fig.data[0].zmax < 0.1 and f"The strongest colour: {fig.data[0].zmax:.3g} and more" in fig.layout.title.subtitle.text
 
 
-def test_depth_diagram_has_a_box_for_each_layer_and_invocation():
-    fig = viz.depth_diagram(6, (1, 4, 5), (0, 1, 0), "a hybrid")
-    boxes = [shape for shape in fig.layout.shapes if shape.type == "rect"]
-    assert len(boxes) == 6 + 3
-    assert [boxes[i].fillcolor for i in (6, 7, 8)] == [theme.SERIES[0], theme.SERIES[1], theme.SERIES[0]]
-    said = " ".join(fig.data[0].hovertext)
-    assert "invocation 2 of block A: through a link of its own into the layer at depth 5" in said
-
-
 def test_stacked_shares_put_parts_side_by_side_and_negative_ones_left():
     shares = np.array([[0.4, 1.2], [0.6, -0.2]])
     fig = viz.stacked_shares(shares, ["1", "3"], ["x", "x0"], "shares", "depth")
@@ -309,7 +299,6 @@ def test_long_sequences_get_fewer_labels():
         (lambda: viz.stacked_shares(np.ones((2, 2)), ["a", "b"], ["c"], "t", "depth"), "parts needs one label"),
         (lambda: viz.principal_angles(np.ones((1, 3)), ["a"], np.ones((4, 2)), "t"), "chance must have the angles .* 2 and 3"),
         (lambda: viz.agreement([1.0], [1.0], ["a"], [0, 1], "t", "x", "y", "g"), "names needs one label for each entry of groups"),
-        (lambda: viz.depth_diagram(4, (1, 2), (0,), "t"), "got 1 and 2"),
         (lambda: viz.curves({"a": ([1, 2], [1])}, "t", "x", "y"), r"'a' has \(2,\) and \(1,\)"),
     ],
 )

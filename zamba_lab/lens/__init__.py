@@ -48,7 +48,7 @@ from zamba_lab.lens.lora import LoraChange, LoraEffect, chance_overlaps, lora_ch
 from zamba_lab.lens.memory import freeze, overwrite, wipe
 from zamba_lab.lens.mixers import MixerMatrix, mixer_matrix
 from zamba_lab.lens.parts import count, parts
-from zamba_lab.lens.passes import next_token_loss, run, token_losses
+from zamba_lab.lens.passes import next_token_loss, run, stream_norms, token_losses
 from zamba_lab.lens.recall import MEMORIES, Recall, needles, who_carries, who_remembers
 from zamba_lab.lens.replace import drop_concat, mean, path, resample, zero
 from zamba_lab.lens.rewire import one_block, permute_adapters, swap_blocks, untie
@@ -61,11 +61,11 @@ __all__ = [
     "AttentionHabits", "AttentionMaps", "Attribution", "ConcatShares", "Contents", "Coverage", "Decay", "Drift", "Effect", "Flow",
     "HeadScores", "Horizons", "Intervened", "Intervention", "LensReading", "LoraChange", "LoraEffect", "MEMORIES", "MemoryChange",
     "MixerMatrix", "Patch", "Recall", "Rewire", "Rollout", "SWITCHED", "ScoreParts", "Timeline", "TunedLens", "attention_by_invocation",
-    "attention_habits", "attribution", "bootstrap", "chance_overlaps", "concat_shares", "constant_shares", "contents", "count",
-    "coverage", "decay", "divergence", "divergence_from", "drift", "drop_concat", "effect", "effective_rank", "fit_tuned_lens", "fork",
-    "freeze", "frozen_mixer", "head_scores", "head_spread", "horizons", "intervene", "layer_flow", "lens_sites", "link_ratios",
-    "logit_lens", "lora_change", "lora_effects", "lora_parts", "mean", "mixer_matrix", "needles", "next_token_loss", "one_block",
-    "overwrite", "participation_ratio", "parts", "path", "permute_adapters", "repeated_tokens", "resample", "rollout", "run",
-    "score_parts", "ssm_states", "state_dimensions", "state_norms", "swap_blocks", "switch_off_each", "through_attention", "token_losses",
+    "attention_habits", "attribution", "bootstrap", "chance_overlaps", "concat_shares", "constant_shares", "contents", "count", "coverage",
+    "decay", "divergence", "divergence_from", "drift", "drop_concat", "effect", "effective_rank", "fit_tuned_lens", "fork", "freeze",
+    "frozen_mixer", "head_scores", "head_spread", "horizons", "intervene", "layer_flow", "lens_sites", "link_ratios", "logit_lens",
+    "lora_change", "lora_effects", "lora_parts", "mean", "mixer_matrix", "needles", "next_token_loss", "one_block", "overwrite",
+    "participation_ratio", "parts", "path", "permute_adapters", "repeated_tokens", "resample", "rollout", "run", "score_parts",
+    "ssm_states", "state_dimensions", "state_norms", "stream_norms", "swap_blocks", "switch_off_each", "through_attention", "token_losses",
     "transplant", "unembed", "untie", "who_carries", "who_remembers", "wipe", "zero",
 ]

@@ -29,6 +29,22 @@ def run(
     return trace
 
 
+def stream_norms(model: Zamba | Intervened, ids: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    """How large what flows between the parts is at each token: its root mean square over channels.
+
+    Args:
+        ids: (b, l). mask: (b, l), see above.
+
+    Returns: trace point -> (b, l), in order of depth: the embeddings, each layer's output and what its mixer adds; at an invocation
+    what its attention, its MLP and its link give.
+    """
+    points = ("embed", "*.resid_out", "*.mamba.out", "*.shared.attn_out", "*.shared.mlp_out", "*.shared.link_out")
+    c = model.config
+    here = [p for p in points if ("mamba" not in p or c.mixer != "attention") and ("shared" not in p or c.n_invocations)]
+    trace = run(model, ids, keep=here, mask=mask)
+    return {name: value.float().square().mean(-1).sqrt() for name, value in trace.values.items()}
+
+
 def fixed(value: Tensor) -> Callable[[Tensor], Tensor]:
     """A trace edit that gives `value` whatever the model computed."""
     return lambda computed: value

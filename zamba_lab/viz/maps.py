@@ -91,14 +91,12 @@ def table(
     Args:
         values: (row, column); what is not finite stands in its cell as a word, without a colour.
         rows, columns: one label each. row_label, column_label: the titles of the axes. value_label: with its unit.
-        signed: colours diverge from 0 instead of growing from it. A number that is exactly 0 stands as 0.
-        top: the value of the strongest colour; None: the largest finite magnitude here.
+        signed: colours diverge from 0. top: the value of the strongest colour; None: the largest finite magnitude here.
         low, high: intervals, of the shape of values, or None. A number whose interval leaves out 0 is bold.
 
     Raises ValueError if shapes or labels do not fit.
     """
-    axes = ("rows", rows), ("columns", columns)
-    values = labelled(values, "values", *axes)
+    values = labelled(values, "values", *(axes := (("rows", rows), ("columns", columns))))
     names = np.array([[wrapped(f"{row_label} {r}") + "<br>" + wrapped(f"{column_label} {c}") for c in columns] for r in rows], object)
     sure = np.zeros(values.shape, dtype=bool)
     if low is not None:
@@ -112,8 +110,8 @@ def table(
     )
     fig, number = go.Figure(), theme.hover(value_label, f"%{{z:{'+' * signed}.4f}}")
     add_cells(fig, values, range(len(columns)), range(len(rows)), "%{customdata}", number, **look)
-    fig.update_layout(xaxis=theme.label_axis(columns, column_label, most=16), yaxis=theme.label_axis(rows, row_label, autorange="reversed"))
-    return theme.titled(fig, title, subtitle, 195 + 50 * len(rows), not_drawn(values))
+    axis = dict(xaxis=theme.label_axis(columns, column_label, most=16), yaxis=theme.label_axis(rows, row_label, autorange="reversed"))
+    return theme.titled(fig, title, subtitle, 195 + 50 * len(rows), not_drawn(values), **axis)
 
 
 def cell_number(value: float, sure: bool, signed: bool) -> str:

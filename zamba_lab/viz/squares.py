@@ -27,14 +27,11 @@ def attention_grid(
 ) -> go.Figure:
     """One square map for each entry: which token (row) reads which (column). What lies ahead is left blank.
 
-    Weights are coloured by how often they are an even one, which reads every token so far alike, on one scale for all maps of all
-    figures, logarithmic, up to EVEN times; so the first token's row, whose weight is always 1, does not bleach the others. Signed maps
-    are coloured up to the value that 97 % of their cells stay within. The subtitle says so.
+    Weights are coloured by how many times they are an even one, up to EVEN, on one logarithmic scale for all figures: the first
+    token's row, which is always 1, bleaches nothing. Signed maps: up to the value that 97 % of the cells stay within.
 
     Args:
-        maps: (map, l, s), l = s = the number of tokens; probabilities, or if signed other weights.
-        tokens: one label for each position.
-        names: one heading for each map.
+        maps: (map, l, s), l = s = the number of tokens; probabilities, or if signed other weights. tokens, names: one label each.
         value_label: what a weight is. signed: colours diverge from 0.
         across: how many maps stand side by side; None: as even as possible, at most 3.
 
@@ -44,11 +41,8 @@ def attention_grid(
     ahead = np.triu(np.ones(maps.shape[1:], dtype=bool), k=1)
     places, coloured = Places(len(names), len(tokens), across), by_size if signed else against_even
     shown, number, scale, note = coloured(maps, ahead, value_label)
-    fig, columns, rows = (
-        go.Figure(),
-        places.categories(tokens, places.across, places.wide),
-        places.categories(tokens, places.down, places.high),
-    )
+    columns, rows = places.categories(tokens, places.across, places.wide), places.categories(tokens, places.down, places.high)
+    fig = go.Figure()
     for i, name in enumerate(names):
         x, y = places.at(i)
         look = dict(absent=ahead, showscale=i == 0, customdata=maps[i].astype(np.float32), **scale)
