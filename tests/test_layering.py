@@ -22,7 +22,7 @@ ROWS = (
     ("model", "tokenizer", "decoder"),
     ("checkpoints", "generation", "prefixes"),
     ("lens", "corpora", "evaluate"),
-    ("tasks", "specimens"),  # their text is a corpus
+    ("tasks", "specimens", "pages"),  # the text of the first two is a corpus
     ("train",),
     ("recipes", "ablate"),
     ("viz",),

@@ -30,6 +30,7 @@ __all__, __getattr__, __dir__ = lazy(
         "quantization": "quantize",
         "specimens": "specimen",
         "accounting": "cost",
+        "pages": "page",
     },
     modules="ablate blocks corpora course lens ops report specimens tasks train viz widgets",
 )

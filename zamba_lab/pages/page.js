@@ -1,0 +1,525 @@
+// What the page shows now, and what happens on a key or a click.
+const READING = 120, WRITING = 30; // milliseconds of computing between two drawings
+const BARS = 10;
+const MANY = 400; // tokens that one press of Generate writes at most
+
+const $ = id => document.getElementById(id);
+const lab = {
+  tokens: [], // what the page is to read
+  whole: null, // the model's run over them
+  changed: null, // the run with parts off, or null if all are on
+  off: new Set(), // "invocation.2", "head.2.1", "mixer.3"
+  chips: [], // one for each token drawn: {token, chip, end}
+  chosen: null, // the token that the views show; null: the last
+  pointed: null, // the token under the pointer, which goes before
+  shown: null, // what is drawn large: {attention, head} or {layer}
+  toWrite: 0,
+  past: [], // token lists to go back to
+};
+const seen = () => lab.changed || lab.whole; // the run that the views show
+const now = () => Math.min(lab.pointed ?? lab.chosen ?? Infinity, seen().length - 1);
+
+const nats = value => `${value.toFixed(2)} nats`;
+const signed = value => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(value && Math.abs(value) < 0.01 ? 4 : 2);
+const percent = p => (p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : "< 0.1 %");
+const labelOf = token => lab.tokenizer.labels[token] ?? `<${token}>`;
+const quoted = token => make("b", { textContent: labelOf(token) });
+
+async function start() {
+  const data = JSON.parse($("data").textContent), { config } = data;
+  lab.model = new Model(config, await unpack($("weights").textContent, data.shapes, data.bytes));
+  $("weights").remove();
+  lab.tokenizer = new Tokenizer(data.tokenizer);
+  lab.limit = data.limit;
+  lab.attentions = config.mixer === "attention" ? config.n_layers : config.n_invocations;
+  lab.stops = [config.eos_token_id, config.bos_token_id];
+  $("facts").textContent = facts(data);
+  lab.shown = lab.attentions ? { attention: 0, head: 0 } : { layer: 0 };
+  lab.whole = new Run(lab.model);
+  buildDepth();
+  listen();
+  theme();
+  $("text").value = data.text;
+  readText();
+}
+
+function facts({ parameters, bytes, config, limit }) {
+  const kind = { mamba1: "Mamba-1", mamba2: "Mamba-2", attention: "transformer" }[config.mixer];
+  const blocks = config.n_invocations
+    ? `, with ${config.n_shared_blocks} shared attention block${config.n_shared_blocks > 1 ? "s" : ""} run at ${config.n_invocations} depths` : "";
+  return `A language model of ${parameters.toLocaleString("en")} parameters (${bytes === 4 ? "exact" : "half precision"}): ` +
+    `${config.n_layers} ${kind} layers of width ${config.d_model}${blocks}. It runs in this page, on texts of up to ` +
+    `${limit.toLocaleString("en")} tokens; nothing you type leaves it.`;
+}
+
+// --- work: one token at a time, with the page drawn in between ---
+
+async function work() {
+  if (lab.working) return;
+  lab.working = true;
+  lab.written = 0;
+  const begun = performance.now();
+  const slice = () => performance.now() + (lab.toWrite ? WRITING : READING);
+  for (let until = slice(); advance(); ) {
+    if (performance.now() < until) continue;
+    draw();
+    await new Promise(done => setTimeout(done));
+    until = slice();
+  }
+  lab.working = false;
+  if (lab.written > 4) lab.speed = (1000 * lab.written) / (performance.now() - begun);
+  draw();
+}
+
+// Read or write one token; false if there is nothing to do.
+function advance() {
+  for (const run of [lab.whole, lab.changed]) {
+    if (run && run.length < lab.tokens.length) return run.read(lab.tokens[run.length]);
+  }
+  if (!lab.toWrite) return false;
+  const token = choose(seen().rows[seen().length - 1].logits, sampling(lab.tokens.length));
+  lab.ended = lab.stops.includes(token);
+  if (lab.ended || lab.tokens.length >= lab.limit) return !!(lab.toWrite = 0);
+  lab.tokens.push(token);
+  lab.toWrite--;
+  lab.written++;
+  showText();
+  return true;
+}
+
+function sampling(position) {
+  const number = id => Math.max(0, Number($(id).value) || 0), pieces = lab.tokenizer.pieces.length;
+  return { temperature: number("temperature"), topK: Math.floor(number("top-k")), pieces, draw: uniform(Number($("seed").value) || 0, position) };
+}
+
+// Go on from these tokens, keeping what both runs have read of them.
+function replaceTokens(tokens) {
+  let same = 0;
+  while (same < tokens.length && tokens[same] === lab.tokens[same]) same++;
+  lab.tokens = tokens;
+  for (const run of [lab.whole, lab.changed]) run?.back(same);
+  if (lab.chosen >= tokens.length) lab.chosen = null;
+  lab.ended = false;
+  $("beside").replaceChildren();
+  work();
+}
+
+function readText() {
+  const tokens = lab.tokenizer.encode($("text").value);
+  lab.toWrite = 0;
+  lab.cut = tokens.length > lab.limit;
+  replaceTokens(tokens.slice(0, lab.limit));
+}
+
+function showText() {
+  $("text").value = lab.tokenizer.decode(lab.tokens);
+  $("text").scrollTop = $("text").scrollHeight;
+}
+
+function write(count) {
+  lab.past.push(lab.tokens.slice());
+  lab.chosen = lab.pointed = null;
+  lab.ended = false;
+  if (!lab.tokens.length) lab.tokens.push(lab.stops.find(token => token !== null) ?? 0);
+  lab.toWrite = count;
+  work();
+}
+
+const stop = () => { lab.toWrite = 0; lab.besides = 0; draw(); };
+
+function goBack() {
+  if (!lab.past.length) return;
+  lab.toWrite = 0;
+  replaceTokens(lab.past.pop());
+  showText();
+}
+
+// --- switches ---
+
+function vectors() {
+  const replaced = {};
+  for (const key of lab.off) {
+    const [part, i, head] = key.split("."), { shape, data } = lab.model.tensor(`mean.${part}.${i}`);
+    const vector = head === undefined ? data : data.subarray(head * shape[1], (+head + 1) * shape[1]);
+    replaced[key] = $("how").value === "mean" ? vector : new Float32Array(vector.length);
+  }
+  return replaced;
+}
+
+function switchParts() {
+  lab.changed = lab.off.size ? new Run(lab.model, vectors()) : null;
+  $("all-on").disabled = !lab.off.size;
+  $("change").hidden = !lab.off.size;
+  $("beside").replaceChildren();
+  for (const box of document.querySelectorAll("[data-part]")) {
+    box.checked = !lab.off.has(box.dataset.part);
+    if (box.closest(".part > div") === null || !box.dataset.part.startsWith("head")) box.closest(".part").classList.toggle("off", !box.checked);
+  }
+  work();
+}
+
+// Continue the text with the whole model and with the changed one, from the same draws.
+async function continueBoth() {
+  const names = ["the whole model", "with the parts off"], runs = [lab.whole, lab.changed].map(run => run.fork());
+  const places = names.map(name => make("pre", {}));
+  $("beside").replaceChildren(...places.map((place, i) => make("div", {}, make("p", { className: "quiet", textContent: names[i] }), place)));
+  const start = lab.tokens.length;
+  lab.besides = Math.min(48, lab.limit - start);
+  for (let step = 0; step < lab.besides && places[0].isConnected; step++) {
+    runs.forEach((run, i) => {
+      run.read(choose(run.rows[run.length - 1].logits, sampling(start + step)));
+      places[i].textContent = lab.tokenizer.decode(run.tokens.slice(start));
+    });
+    await new Promise(done => setTimeout(done));
+  }
+}
+
+// --- building what stays ---
+
+const blockColor = k => `block-${(lab.model.config.blocks_by_invocation[k] ?? 0) % 6}`;
+const blockName = b => (b < 26 ? String.fromCharCode(65 + b) : String(b));
+
+function switchFor(part, label, about) {
+  const box = make("input", { type: "checkbox", checked: true });
+  box.setAttribute("role", "switch");
+  box.setAttribute("aria-label", `${about}: on`);
+  box.dataset.part = part;
+  box.addEventListener("change", () => {
+    lab.off[box.checked ? "delete" : "add"](part);
+    switchParts();
+  });
+  return make("label", { className: "switch" }, box, label);
+}
+
+function mapButton(className, about, shown) {
+  const button = make("button", { type: "button", className: `map ${className}`, title: about }, make("canvas"), make("i", { className: shown.layer === undefined ? "row" : "column-mark" }));
+  button.setAttribute("aria-label", `${about}: draw it large`);
+  button.addEventListener("click", () => { lab.shown = shown; draw(); $("large").scrollIntoView({ block: "nearest" }); });
+  lab.maps.push({ button, ...shown });
+  return button;
+}
+
+function attentionParts(k, about) {
+  const heads = make("div", { className: "heads" });
+  for (let h = 0; h < lab.model.config.attn_heads; h++) {
+    heads.append(make("div", {}, mapButton("", `${about}, head ${h}`, { attention: k, head: h }), switchFor(`head.${k}.${h}`, `${h}`, `head ${h} of ${about}`)));
+  }
+  return heads;
+}
+
+function buildDepth() {
+  const { n_layers, mixer, hybrid_layers, blocks_by_invocation } = lab.model.config, rows = [];
+  Object.assign(lab, { maps: [], lives: [] });
+  const row = (kind, color, ...children) => {
+    const element = make("div", { className: `part ${kind}` }, ...children);
+    element.style.setProperty("--color", `var(--${color})`);
+    rows.push(element);
+  };
+  row("end", "quiet", make("div", { textContent: "tokens become vectors, x0" }));
+  for (let i = 0; i < n_layers; i++) {
+    const k = hybrid_layers.indexOf(i);
+    if (mixer === "attention") {
+      row("invocation", "block-0", make("div", {}, `Layer ${i}`, make("span", { className: "about", textContent: "attention, MLP" })), attentionParts(i, `layer ${i}`));
+      continue;
+    }
+    if (k >= 0) {
+      const name = blockName(blocks_by_invocation[k]), label = make("div", {}, switchFor(`invocation.${k}`, `Invocation ${k}`, `invocation ${k}`));
+      label.append(make("span", { className: "about", textContent: `block ${name}, attention` }));
+      row("invocation", blockColor(k), label, attentionParts(k, `invocation ${k} (block ${name})`));
+    }
+    const life = make("div", { className: "life" });
+    lab.lives.push(life);
+    row("layer", "state", switchFor(`mixer.${i}`, `Layer ${i}`, `layer ${i}`), mapButton("strip", `the state of layer ${i}`, { layer: i }), life);
+  }
+  row("end", "quiet", make("div", { textContent: "norm and head: the next token's probabilities" }));
+  if (mixer !== "attention") {
+    const axis = make("div", { className: "axis" }, ...[1, 10, 100, LONGEST].map(tokens => make("span", { textContent: tokens < 1000 ? tokens : `${tokens / 1000}k` })));
+    const head = make("div", { className: "part layer" }, make("span"), make("span", { className: "about", textContent: "norm of the state, token by token" }),
+      make("div", {}, make("span", { className: "about", textContent: "half-life, tokens" }), axis));
+    head.style.setProperty("--color", "transparent");
+    rows.unshift(head);
+  }
+  $("depth").replaceChildren(...rows);
+  const inks = [...new Set(Array.from({ length: lab.attentions }, (_, k) => blockColor(k)))].flatMap(name => scale(name));
+  if (lab.attentions) $("model-legend").append("attention, against an even weight: ×1", ...inks, `×${EVEN_TIMES}. `);
+  if (mixer !== "attention") $("model-legend").append("state: 0", scale("state"), "its largest");
+}
+
+function scale(name, two = false) {
+  const box = make("span", { className: two ? "scale two" : "scale" });
+  box.style.setProperty("--to", `var(--${name})`);
+  return box;
+}
+
+function theme() {
+  const names = ["state", ...Array.from({ length: 6 }, (_, b) => `block-${b}`)];
+  lab.ramps = Object.fromEntries(names.map(name => [name, ramp(name)]));
+  lab.drawn = null;
+}
+
+// --- drawing ---
+
+// Everything that depends on what was read, then what depends on the token looked at.
+function draw() {
+  drawChips();
+  const rows = seen().rows, state = `${lab.changed ? [...lab.off, $("how").value] : ""} ${seen().tokens.join()}`;
+  if (state !== lab.drawn) {
+    for (const map of lab.maps) {
+      const canvas = map.button.firstChild;
+      if (map.layer === undefined) paintAttention(canvas, rows, map.attention, map.head, lab.ramps[blockColor(map.attention)], SMALL);
+      else paintStrip(canvas, rows, map.layer, lab.ramps.state);
+    }
+    if (lab.changed && !lab.working) drawWorth();
+  }
+  lab.drawn = lab.working ? null : state;
+  drawLarge();
+  look();
+  drawStatus();
+}
+
+function drawStatus() {
+  const { length } = lab.tokens, losses = Array.from({ length: seen().length }, (_, t) => seen().loss(t)).filter(Number.isFinite);
+  const mean = losses.reduce((a, b) => a + b, 0) / losses.length, busy = Math.min(lab.whole.length, seen().length) < length;
+  const parts = [`${length} token${length === 1 ? "" : "s"}`];
+  if (busy) parts.push(`reading, ${seen().length} of ${length}`);
+  else if (losses.length) parts.push(`${nats(mean)} a token`);
+  if (lab.cut || length >= lab.limit) parts.push(`the page reads ${lab.limit.toLocaleString("en")} tokens and stops there`);
+  if (lab.ended) parts.push("the model ended the text");
+  if (lab.speed) parts.push(`wrote ${lab.speed.toPrecision(2)} tokens a second on this device`);
+  $("status").textContent = parts.join(" · ");
+  $("stop").disabled = !lab.toWrite;
+  $("generate").disabled = $("step").disabled = !!lab.toWrite || length >= lab.limit;
+  $("back").disabled = !lab.past.length;
+}
+
+function drawChips() {
+  const box = $("chips");
+  let same = 0;
+  while (same < lab.chips.length && lab.chips[same].token === lab.tokens[same]) same++;
+  for (const { chip, end } of lab.chips.splice(same)) [chip, end].forEach(node => node.remove());
+  for (let t = same; t < lab.tokens.length; t++) {
+    const label = labelOf(lab.tokens[t]), chip = make("span", {}, ...shaded(label)), end = make("span", { textContent: label.endsWith("⏎") ? "\n" : "" });
+    chip.setAttribute("role", "option");
+    chip.dataset.at = t;
+    box.append(chip, end);
+    lab.chips.push({ token: lab.tokens[t], chip, end });
+  }
+  const most = Math.log(lab.model.config.vocab_size), both = lab.changed && lab.whole;
+  for (const [t, { chip }] of lab.chips.entries()) {
+    const loss = seen().loss(t), change = both ? loss - both.loss(t) : 0;
+    chip.className = t >= seen().length ? "unread" : both ? (change > 0 ? "dearer" : "cheaper") : "";
+    chip.style.setProperty("--amount", Math.min(1, both ? Math.abs(change) : loss / most) || 0);
+  }
+  if (lab.toWrite) box.scrollTop = box.scrollHeight;
+  if (!lab.legend || lab.legend !== !!both + 1) {
+    lab.legend = !!both + 1;
+    $("loss-legend").replaceChildren(...(both
+      ? ["below a token, with the parts off: 1 nat less", scale("dearer", true), "1 nat more loss than the whole model"]
+      : ["below a token, its loss: 0", scale("loss"), `${most.toFixed(1)} nats, as by guessing among ${lab.model.config.vocab_size.toLocaleString("en")}`]));
+  }
+}
+
+// A label with its stand-ins for white space in grey, and with the line ends within it.
+const shaded = label => label.split(/([·⏎⇥]+)/).filter(Boolean)
+  .map(part => (/^[·⏎⇥]/.test(part) ? make("span", { className: "space", textContent: part.replace(/⏎(?!$)/g, "⏎\n") }) : part));
+
+// What follows the token looked at: bars, rows of maps, half-lives, shades.
+function look() {
+  const run = seen(), t = now(), row = run.rows[t];
+  const { attention, head } = lab.shown, read = row && attention !== undefined ? row.attention[attention][head] : [];
+  $("chips").style.setProperty("--reader", `var(--${attention === undefined ? "state" : blockColor(attention)})`);
+  lab.chips.forEach(({ chip }, s) => {
+    chip.classList.toggle("chosen", s === t);
+    chip.setAttribute("aria-selected", s === t);
+    chip.tabIndex = s === t ? 0 : -1;
+    chip.style.setProperty("--read", s < read.length ? aboveEven(read[s], read.length) : 0);
+  });
+  for (const { button, layer } of [...lab.maps, { button: $("big"), layer: lab.shown.layer }]) {
+    const mark = button.querySelector(".row, .column-mark"), bin = binOf(run.length, button === $("big") ? LARGE : SMALL);
+    const cells = Math.ceil(run.length / bin);
+    if (button === $("big")) mark.className = layer === undefined ? "row" : "column-mark";
+    mark.removeAttribute("style");
+    if (layer === undefined) frame(mark, null, Math.floor(t / bin), cells, cells);
+    else frame(mark, t, null, run.length, 1);
+  }
+  lab.lives.forEach((life, i) => {
+    const lives = row ? [...row.halfLives[i]] : [];
+    life.title = row ? `half-lives of the heads of layer ${i}, in tokens: ${lives.map(value => value.toPrecision(3)).join(", ")}` : "";
+    while (life.children.length > lives.length) life.lastChild.remove();
+    lives.forEach((value, h) => { (life.children[h] ?? life.appendChild(make("i"))).style.left = `${lifeAt(value)}%`; });
+  });
+  drawToken(t);
+  drawBars(t);
+  $("readout").replaceChildren(...largeReadout(t, null));
+}
+
+function drawToken(t) {
+  const run = seen(), parts = [];
+  if (t >= 0) {
+    parts.push(`token ${t} `, quoted(lab.tokens[t]));
+    if (t > 0) {
+      const loss = run.loss(t);
+      parts.push(`, probability ${percent(Math.exp(-loss))}, loss ${nats(loss)}`);
+      if (lab.changed && t < lab.whole.length) parts.push(` (${signed(loss - lab.whole.loss(t))} by the parts that are off)`);
+    } else parts.push(", the first: nothing predicts it");
+  }
+  $("token").replaceChildren(...parts);
+}
+
+function drawBars(t) {
+  const run = seen(), bars = [], row = run.rows[t];
+  $("after").replaceChildren(...(row ? ["after ", quoted(lab.tokens[t]), t + 1 < lab.tokens.length ? ": ▸ is what came" : ": choose one to write it"] : ["Write something, or press Step."]));
+  if (row) {
+    const { pieces } = lab.tokenizer, came = lab.tokens[t + 1], listed = likeliest(row.logits, BARS, pieces.length), total = logSumExp(row.logits);
+    if (came !== undefined && !listed.some(({ token }) => token === came)) listed.push({ token: came, p: Math.exp(row.logits[came] - total) });
+    const before = lab.changed && lab.whole.rows[t]?.logits, beforeTotal = before && logSumExp(before);
+    for (const { token, p } of listed) bars.push(bar(t, token, p, before && Math.exp(before[token] - beforeTotal), token === came));
+  }
+  $("bars").replaceChildren(...bars);
+}
+
+function bar(t, token, p, before, came) {
+  const share = make("span", { className: "share", textContent: percent(p) }), track = make("span", { className: "bar" });
+  if (before !== null && before !== undefined) {
+    track.append(make("i", { className: "before" }));
+    track.lastChild.style.width = `${100 * before}%`;
+  }
+  track.append(make("i"));
+  track.lastChild.style.width = `${100 * p}%`;
+  const label = labelOf(token);
+  const button = make("button", { type: "button", className: came ? "came" : "", title: before === null || before === undefined ? "" : `whole model: ${percent(before)} (grey)` },
+    make("span", { className: "name", textContent: came ? `▸ ${label}` : label }), track, share);
+  button.setAttribute("aria-label", `${label}, ${percent(p)}: go on with it here`);
+  button.addEventListener("click", () => {
+    lab.past.push(lab.tokens.slice());
+    lab.toWrite = 0;
+    lab.chosen = lab.pointed = null;
+    replaceTokens([...lab.tokens.slice(0, t + 1), token]);
+    showText();
+  });
+  return button;
+}
+
+function drawLarge() {
+  const { attention, head, layer } = lab.shown, rows = seen().rows, big = $("big"), canvas = big.firstChild;
+  const { config } = lab.model, legend = $("large-legend");
+  big.classList.toggle("square", layer === undefined);
+  for (const map of lab.maps) map.button.classList.toggle("shown", map.attention === attention && map.head === head && map.layer === layer);
+  if (layer === undefined) {
+    big.style.height = "";
+    const whose = config.mixer === "attention" ? `Layer ${attention}` : `Invocation ${attention} (block ${blockName(config.blocks_by_invocation[attention])})`;
+    $("large-title").textContent = `${whose}, head ${head}: who reads whom`;
+    legend.replaceChildren("a row reads, a column is read; weight against an even one: ×1", scale(blockColor(attention)), `×${EVEN_TIMES}`);
+    paintAttention(canvas, rows, attention, head, lab.ramps[blockColor(attention)], LARGE);
+  } else {
+    big.style.height = `${Math.min(360, 26 * config.ssm_heads)}px`;
+    $("large-title").textContent = `Layer ${layer}: the state of each head`;
+    legend.replaceChildren("a row is a head, a column a token; norm, from 0", scale("state"), "to the head's own largest");
+    paintHeads(canvas, rows, layer, lab.ramps.state);
+  }
+}
+
+// What the large map says at the token looked at, or in one cell of it: [x, y].
+function largeReadout(t, cell) {
+  const run = seen(), { attention, head, layer } = lab.shown, row = run.rows[t];
+  if (!row) return [];
+  if (layer !== undefined) {
+    const say = h => [`head ${h}: norm ${row.norms[layer][h].toPrecision(3)}, half-life ${row.halfLives[layer][h].toPrecision(3)} tokens`];
+    return ["after token ", `${t} `, quoted(lab.tokens[t]), ": ", ...(cell ? say(cell[1]) : [`norm ${layerNorm(row, layer).toPrecision(3)} over all heads`])];
+  }
+  const weights = row.attention[attention][head];
+  const one = s => [quoted(lab.tokens[s]), ` ${percent(weights[s])} (×${(weights[s] * weights.length).toPrecision(2)})`];
+  const most = Array.from(weights.keys()).sort((a, b) => weights[b] - weights[a]).slice(0, 3);
+  const read = cell ? (cell[0] <= t ? [`token ${cell[0]} `, ...one(cell[0])] : ["nothing that comes later"]) : most.flatMap((s, i) => (i ? [", ", ...one(s)] : one(s)));
+  return [`token ${t} `, quoted(lab.tokens[t]), cell ? " reads " : " reads most: ", ...read];
+}
+
+// Losses with parts off beside the whole model's: over all tokens, and over words that stood in the text before.
+function drawWorth() {
+  const { whole, changed } = lab, again = repeated(), groups = [["all tokens", () => true], ["in words that came before", t => again[t]], ["in all others", t => !again[t]]];
+  const mean = (run, at) => at.reduce((sum, t) => sum + run.loss(t), 0) / at.length;
+  const line = ([name, belongs]) => {
+    const at = Array.from({ length: changed.length }, (_, t) => t).filter(t => t > 0 && belongs(t)), cell = text => make("td", { className: "number", textContent: text });
+    const numbers = at.length ? [mean(whole, at).toFixed(2), mean(changed, at).toFixed(2), signed(mean(changed, at) - mean(whole, at))] : ["", "", ""];
+    return make("tr", {}, make("td", { textContent: name }), cell(at.length), ...numbers.map(cell));
+  };
+  const heads = ["nats a token", "n", "whole", "parts off", "change"].map((textContent, i) => make("th", { textContent, className: i ? "number" : "" }));
+  const parts = [...lab.off].map(key => key.replace("head.", "head ").replace(/^head (\d+)\.(\d+)/, "head $2 of attention $1").replace(".", " ").replace("mixer", "layer"));
+  const how = $("how").value === "mean" ? "at the mean" : "zeroed";
+  $("worth").replaceChildren(make("p", { className: "quiet", textContent: `${how}: ${parts.join(", ")}` }),
+    make("table", {}, make("tr", {}, ...heads), ...groups.map(line)));
+}
+
+// Which tokens stand in a word, of three or more Latin letters, digits or _, that stood in the text before.
+function repeated() {
+  const pieces = lab.tokens.map(token => (lab.tokenizer.specials.has(token) ? "\0" : lab.tokenizer.pieces[token] || "\0")), before = new Set(), marks = [];
+  let end = 0;
+  const ends = pieces.map(piece => (end += piece.length));
+  for (const { 0: word, index } of pieces.join("").matchAll(/[A-Za-z_]\w{2,}/g)) {
+    if (before.has(word)) ends.forEach((right, t) => { if (right > index && right - pieces[t].length < index + word.length) marks[t] = true; });
+    before.add(word);
+  }
+  return marks;
+}
+
+// --- keys and pointers ---
+
+function point(t) {
+  lab.pointed = t;
+  look();
+}
+
+function listen() {
+  $("text").addEventListener("input", readText);
+  $("step").addEventListener("click", () => write(1));
+  $("generate").addEventListener("click", () => write(MANY));
+  $("stop").addEventListener("click", stop);
+  $("back").addEventListener("click", goBack);
+  $("both").addEventListener("click", continueBoth);
+  $("how").addEventListener("change", () => lab.off.size && switchParts());
+  $("all-on").addEventListener("click", () => { lab.off.clear(); switchParts(); });
+  $("help").addEventListener("click", () => $("keys").showModal());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { theme(); draw(); });
+  document.addEventListener("keydown", onKey);
+  const chips = $("chips"), at = event => event.target.closest("[data-at]")?.dataset.at;
+  chips.addEventListener("pointerover", event => at(event) && point(+at(event)));
+  chips.addEventListener("pointerleave", () => point(null));
+  chips.addEventListener("click", event => { if (at(event)) { lab.chosen = +at(event); point(null); } });
+  chips.addEventListener("keydown", event => {
+    const move = { ArrowLeft: now() - 1, ArrowRight: now() + 1, Home: 0, End: lab.tokens.length - 1 }[event.key];
+    if (move === undefined) return;
+    event.preventDefault();
+    lab.chosen = Math.max(0, Math.min(move, lab.tokens.length - 1));
+    point(null);
+    chips.querySelector(".chosen")?.focus();
+  });
+  $("big").addEventListener("pointermove", onMap);
+  $("big").addEventListener("pointerleave", () => { $("big").lastChild.style.display = "none"; point(null); });
+  $("big").addEventListener("click", () => { lab.chosen = lab.pointed ?? lab.chosen; });
+}
+
+// Under the pointer in the large map: its row is the token that reads, or its column the token after which the state is.
+function onMap(event) {
+  const box = $("big").getBoundingClientRect(), { layer } = lab.shown, length = seen().length;
+  const bin = layer === undefined ? binOf(length, LARGE) : 1, width = Math.ceil(length / bin);
+  const height = layer === undefined ? width : lab.model.config.ssm_heads;
+  const x = Math.min(width - 1, Math.floor((width * (event.clientX - box.left)) / box.width));
+  const y = Math.min(height - 1, Math.floor((height * (event.clientY - box.top)) / box.height));
+  if (!length || x < 0 || y < 0) return;
+  point(layer === undefined ? Math.min(length - 1, y * bin) : x);
+  frame($("big").lastChild, x, y, width, height);
+  $("readout").replaceChildren(...largeReadout(now(), [layer === undefined ? x * bin : x, y]));
+}
+
+function onKey(event) {
+  const typing = event.target.matches("textarea, input:not([type=checkbox]), select");
+  const command = event.ctrlKey || event.metaKey ? { Enter: "generate" }[event.key]
+    : event.altKey ? { Enter: "step", Backspace: "back" }[event.key]
+    : typing || event.shiftKey && event.key !== "?" ? { Escape: "stop" }[event.key]
+    : { Escape: "stop", g: "generate", s: "step", b: "back", "?": "help" }[event.key];
+  if (!command || $("keys").open) return;
+  event.preventDefault();
+  if (!$(command).disabled) $(command).click();
+}
+
+start();
