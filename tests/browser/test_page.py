@@ -4,7 +4,6 @@ import pytest
 import torch
 from browser.lab import CHROMIUM_ARGS
 from tokenizers import Tokenizer as Inner
-from tokenizers import Tokenizer as Inner
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from variants import VARIANTS, make_model, random_ids
 

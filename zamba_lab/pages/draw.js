@@ -45,9 +45,9 @@ function paintAttention(canvas, rows, k, head, pixels, cells) {
     let most = 0;
     for (let t = y * bin; t < Math.min(rows.length, (y + 1) * bin); t++) {
       const weights = rows[t].attention[k][head];
-      for (let s = x * bin; s < Math.min(t + 1, (x + 1) * bin); s++) most = Math.max(most, aboveEven(weights[s], t + 1));
+      for (let s = x * bin; s < Math.min(t + 1, (x + 1) * bin); s++) most = Math.max(most, weights[s] * (t + 1));
     }
-    return most;
+    return aboveEven(most, 1);
   });
 }
 

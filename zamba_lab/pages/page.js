@@ -1,5 +1,5 @@
 // What the page shows now, and what happens on a key or a click.
-const READING = 120, WRITING = 30; // milliseconds of computing between two drawings
+const READING = 120, WRITING = 30; // least milliseconds of computing between two drawings
 const BARS = 10;
 const MANY = 400; // tokens that one press of Generate writes at most
 
@@ -59,12 +59,14 @@ async function work() {
   lab.working = true;
   lab.written = 0;
   const begun = performance.now();
-  const slice = () => performance.now() + (lab.toWrite ? WRITING : READING);
-  for (let until = slice(); advance(); ) {
-    if (performance.now() < until) continue;
+  let until = begun + WRITING;
+  while (advance()) {
+    const now = performance.now();
+    if (now < until) continue;
     draw();
     await new Promise(done => setTimeout(done));
-    until = slice();
+    const after = performance.now(); // at least two thirds of the time are for the model
+    until = after + Math.max(lab.toWrite ? WRITING : READING, 2 * (after - now));
   }
   lab.working = false;
   if (lab.written > 4) lab.speed = (1000 * lab.written) / (performance.now() - begun);
@@ -83,7 +85,7 @@ function advance() {
   lab.tokens.push(token);
   lab.toWrite--;
   lab.written++;
-  showText();
+  lab.textIsOld = true;
   return true;
 }
 
@@ -114,6 +116,7 @@ function readText() {
 function showText() {
   $("text").value = lab.tokenizer.decode(lab.tokens);
   $("text").scrollTop = $("text").scrollHeight;
+  lab.textIsOld = false;
 }
 
 function write(count) {
@@ -261,6 +264,7 @@ function theme() {
 
 // Everything that depends on what was read, then what depends on the token looked at.
 function draw() {
+  if (lab.textIsOld) showText();
   drawChips();
   const rows = seen().rows, state = `${lab.changed ? [...lab.off, $("how").value] : ""} ${seen().tokens.join()}`;
   if (state !== lab.drawn) {
@@ -305,10 +309,13 @@ function drawChips() {
     lab.chips.push({ token: lab.tokens[t], chip, end });
   }
   const most = Math.log(lab.model.config.vocab_size), both = lab.changed && lab.whole;
-  for (const [t, { chip }] of lab.chips.entries()) {
+  for (const [t, drawn] of lab.chips.entries()) {
+    const state = t < seen().length && seen();
+    if (drawn.state === state) continue; // its loss is on it already
     const loss = seen().loss(t), change = both ? loss - both.loss(t) : 0;
-    chip.className = t >= seen().length ? "unread" : both ? (change > 0 ? "dearer" : "cheaper") : "";
-    chip.style.setProperty("--amount", Math.min(1, both ? Math.abs(change) : loss / most) || 0);
+    drawn.state = state;
+    drawn.chip.className = !state ? "unread" : both ? (change > 0 ? "dearer" : "cheaper") : "";
+    drawn.chip.style.setProperty("--amount", Math.min(1, both ? Math.abs(change) : loss / most) || 0);
   }
   if (lab.toWrite) box.scrollTop = box.scrollHeight;
   if (!lab.legend || lab.legend !== !!both + 1) {
