@@ -237,9 +237,8 @@ function buildDepth() {
   row("end", "quiet", make("div", { textContent: "norm and head: the next token's probabilities" }));
   if (mixer !== "attention") {
     const axis = make("div", { className: "axis" }, ...[1, 10, 100, LONGEST].map(tokens => make("span", { textContent: tokens < 1000 ? tokens : `${tokens / 1000}k` })));
-    const head = make("div", { className: "part layer" }, make("span"), make("span", { className: "about", textContent: "norm of the state, token by token" }),
+    const head = make("div", { className: "part head" }, make("span"), make("span", { className: "about", textContent: "norm of the state, token by token" }),
       make("div", {}, make("span", { className: "about", textContent: "half-life, tokens" }), axis));
-    head.style.setProperty("--color", "transparent");
     rows.unshift(head);
   }
   $("depth").replaceChildren(...rows);
