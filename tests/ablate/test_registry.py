@@ -42,7 +42,7 @@ def test_a_study_is_registered_once_its_changes_after_it_and_never_in_its_place(
 def test_a_report_says_that_its_study_was_not_registered(tmp_path):
     store = Store(tmp_path / "store")
     drawn(ONE, {"base": [0.5] * 6, "conv=off": [0.4] * 6}, store)
-    assert "Not registered: nothing shows" in report(ONE, store).markdown()
+    assert "Not registered: nothing in this store shows" in report(ONE, store).markdown()
 
 
 CHANGES = {

@@ -61,8 +61,8 @@ def test_a_control_of_its_own_goes_from_each_output_towards_the_difference_of_tw
     pairs = torch.nn.functional.normalize(outputs[:, None] - outputs[None], dim=-1)
     cosines = torch.einsum("nd,ijd->nij", torch.nn.functional.normalize(moved.flatten(0, 1), dim=-1), pairs).flatten(1).amax(1)
     torch.testing.assert_close(cosines[moved.flatten(0, 1).norm(dim=-1) > 0], torch.ones_like(cosines), rtol=0, atol=1e-3)
-    isotropic = lens.effect(model, ids, one, controls=1)
-    own = lens.effect(model, ids, one, controls=1, direction="own")
+    isotropic = lens.effect(model, ids, one, controls=1, direction="isotropic")
+    own = lens.effect(model, ids, one, controls=1)
     assert torch.equal(own.changed, isotropic.changed) and not torch.equal(own.control, isotropic.control)
     constant = lens.intervene(model, lens.mean("invocation", 1, ids))  # outputs that do not differ leave nothing else than any direction
     assert lens.effect(constant, ids, one, controls=1, direction="own").control.isfinite().all()

@@ -39,6 +39,15 @@ def test_near_query_slots_are_likelier_as_the_power_law_has_it():
     np.testing.assert_allclose(found, law / law.sum(), atol=0.012)
 
 
+def test_a_mixture_has_as_many_sequences_of_each_number_of_pairs():
+    task = tasks.get("mixed_recall", "laptop")
+    _, labels = task.batch(0, 0, 400)
+    pairs, found = np.unique((labels != ASKED).sum(1), return_counts=True)
+    assert pairs.tolist() == [4, 8, 16, 32] == list(task.counts) and found.min() > 60
+    with pytest.raises(ValueError, match="least must be in 1..kv"):
+        tasks.get("mixed_recall", least=9)
+
+
 def test_forgetting_asks_for_the_last_value():
     task = tasks.get("forgetting")
     ids, labels = task.batch(0, 0, 50)
@@ -111,12 +120,16 @@ def test_a_name_is_first_once_and_repeated_from_then_on():
     kinds = name_kinds(row)
     shown = "".join("_12"[kind] if token != START else "" for token, kind in zip(row, kinds))
     assert shown == "_____1111__2222" + 11 * "_" + "1111____2222"
+    assert set(name_kinds(np.array([START, *b"a name" + 64 * b" " + b"name name"]))[-9:-5]) == {0, 3}, "from afar"
+    assert set(name_kinds(np.array([START, *b"a name" + 60 * b" " + b"name name"]))[-9:-5]) == {0, 2}
 
 
 def test_the_slices_of_text_part_every_question():
-    task = tasks.get("text")
-    ids, labels = task.batch(0, 0, 40)
+    task = tasks.get("text", length=256)
+    ids, labels = task.batch(0, 0, 20)
     parts = task.slices(ids, labels)
+    far = parts.pop("far")
+    assert far.any() and (far <= parts["repeated"]).all() and (far < parts["repeated"]).any()
     assert sum(part.int() for part in parts.values()).eq((labels != ASKED).int()).all()
     assert all(part.any() for part in parts.values())
     assert (labels[:, :-1] == ids[:, 1:]).all()

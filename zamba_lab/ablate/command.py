@@ -22,7 +22,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         choices=("plan", "register", "run", "report"),
         help="what it would do, cost and find; write it down before it is run; do it, or go on with it; what was found",
     ),
-    "study": dict(help="a .yaml or .json file, or a study that comes with the lab: quick, real-text, full"),
+    "study": dict(help="a .yaml or .json file, or a study that comes with the lab, such as quick, placement or capacity"),
     "--store": dict(
         metavar="FOLDER", help="where results are kept (runs/NAME; for a report, those that come with the lab if there are none)"
     ),

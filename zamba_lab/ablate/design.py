@@ -21,7 +21,8 @@ from zamba_lab.ablate.claims import Claim
 from zamba_lab.ablate.judging import corrected, least_seeds, p_value
 from zamba_lab.ablate.study import Study
 
-STUDIES = 1000  # made up for a rate, which is then known to +-0.015 or better; fewer of studies with many claims
+STUDIES = 1000  # made up for a power, which is then known to +-0.016
+MOST_STUDIES, SUMS = 4000, 3e7  # made up for a rate of false verdicts: so many, or as many as take so many sums of flipped signs
 SEARCHED = 400  # for each number of seeds that is tried
 MOST_SEEDS = 60  # of a proposal
 LEAST_RATES, LEAST_SPAN, LEAST_TUNING = 4, 10.0, 2  # of a learning rate's tuning
@@ -63,7 +64,7 @@ def false_verdicts(study: Study) -> float:
     """
     claims, draws = study.questions, (normal, two_humped)
     effects = [(claim.sign * claim.threshold, claim.scatter or claim.threshold / 4 or 1.0) for claim in claims]
-    studies = min(STUDIES, max(100, 12 * STUDIES // max(1, len(claims))))
+    studies = int(min(MOST_STUDIES, max(200, SUMS / max(1, len(claims)) / len(st.flips(len(study.seeds))))))
     return float(max(simulated(study, claims, len(study.seeds), effects, studies, draw).any(0).mean() for draw in draws)) if claims else 0.0
 
 

@@ -117,7 +117,7 @@ def told(study: Study, store: Store) -> str:
     """When a study was registered, and what was changed since, in Markdown."""
     lines = registrations(study, store)
     if not lines:
-        return "Not registered: nothing shows that the claims were there before the results."
+        return "Not registered: nothing in this store shows that the claims were there before the results."
     words = []
     for k, line in enumerate(lines):
         done = line["counting cells finished"]

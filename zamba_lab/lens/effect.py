@@ -121,7 +121,7 @@ def effect(
     mask: Tensor | None = None,
     controls: int = 3,
     seed: int = 0,
-    direction: str = "isotropic",
+    direction: str = "own",
 ) -> Effect:
     """Measure the model with and without interventions, and with random changes of the same size.
 
@@ -130,7 +130,8 @@ def effect(
             the next, the intervals leave out those of padding; any other measure is to leave padding out itself.
         interventions: one or several, together in force.
         metric: from logits (b, l, v) and ids to (b, ...), such as `token_losses` or `divergence_from(logits)`.
-        controls: how many; each is a pass. direction: of DIRECTIONS.
+        controls: how many; each is a pass. direction: of DIRECTIONS; "own", the harder one, if left out: any other direction of
+            space hardly moves a model, and whatever is compared with it looks like much.
 
     All passes take the same route through the same operations, so that what the interventions do not reach is equal, bitwise.
     Raises ValueError if the model lacks a part, sizes do not fit, or a memory is changed at a position that ids do not reach.
@@ -145,7 +146,7 @@ def effect(
     before, after = (run(each, ids, keep=keep, mask=mask) for each in (intervene(model, *cuts), changed))
     baseline, under = measure(before["logits"], ids), []
     for i in range(controls):
-        nudge = Nudge.between(before, after, outlets, seed + i, direction)
+        nudge = Nudge.between(before, after, outlets, seed + i, direction, mask)
         under.append(measure(run(intervene(model, nudge, *cuts), ids, keep=keep, mask=mask)["logits"], ids))
     name = " and ".join(each.name for each in several) or "nothing"
     control = torch.stack(under) if under else baseline[None][:0]
@@ -235,25 +236,31 @@ class Nudge(Patch):
     name: str = "a random change of the same size"
 
     @staticmethod
-    def between(before: Trace, after: Trace, points: Sequence[str], seed: int, direction: str = "isotropic") -> "Nudge":
-        """As far from `before` as `after` is, at each point."""
+    def between(
+        before: Trace, after: Trace, points: Sequence[str], seed: int, direction: str = "isotropic", mask: Tensor | None = None
+    ) -> "Nudge":
+        """As far from `before` as `after` is, at each point. mask: (b, l), that of the passes."""
         if direction not in DIRECTIONS:
             raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}: got {direction!r}")
         generator = torch.Generator().manual_seed(seed)
-        return Nudge({p: nudged(before[p], after[p], generator, direction) for p in points})
+        return Nudge({p: nudged(before[p], after[p], generator, direction, mask) for p in points})
 
     def edits(self, model: Zamba) -> Edits:
         return lambda piece: {p: partial(_set, values=values[:, piece.start :]) for p, values in self.values.items()}
 
 
-def nudged(before: Tensor, after: Tensor, generator: torch.Generator, direction: str = "isotropic") -> Tensor:
-    """before + |after - before| * a random direction, for each (b, l); "own" is isotropic where two outputs do not differ."""
+def nudged(before: Tensor, after: Tensor, generator: torch.Generator, direction: str = "isotropic", mask: Tensor | None = None) -> Tensor:
+    """before + |after - before| * a random direction, for each (b, l); "own" is isotropic where two outputs do not differ.
+
+    mask: (b, l); what is at padding is no output of the part.
+    """
     wide = torch.promote_types(before.dtype, torch.float32)
     value = before.to(wide).flatten(2)
     noise = torch.randn(before.shape, generator=generator, dtype=wide).to(before.device).flatten(2)
     if direction == "own":
-        first, second = torch.randint(value.shape[0] * value.shape[1], (2, *value.shape[:2]), generator=generator).to(before.device)
-        between = value.flatten(0, 1)[first] - value.flatten(0, 1)[second]
+        outputs = value.flatten(0, 1) if mask is None else value[mask.bool()]
+        first, second = torch.randint(len(outputs), (2, *value.shape[:2]), generator=generator).to(before.device)
+        between = outputs[first] - outputs[second]
         noise = torch.where(between.norm(dim=-1, keepdim=True) > 0, between, noise)
     distance = (after.to(wide) - before.to(wide)).flatten(2).norm(dim=-1, keepdim=True)
     moved = value + distance * noise / noise.norm(dim=-1, keepdim=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from zamba_lab.tasks.copying import Copying, NGramRetrieval, PositionRetrieval, SelectiveCopying
 from zamba_lab.tasks.mad import Compression, FuzzyRecall, InContextRecall, Memorization
-from zamba_lab.tasks.recall import MQAR, CompositionalMQAR, ForgettingMQAR, Induction, Needle
+from zamba_lab.tasks.recall import MQAR, CompositionalMQAR, ForgettingMQAR, Induction, MixedMQAR, Needle
 from zamba_lab.tasks.task import Task
 from zamba_lab.tasks.text import Text
 from zamba_lab.tasks.tracking import Dyck, WordProblem
@@ -19,6 +19,7 @@ SIZES = ("ci", "laptop", "paper")
 # name: class, the fields that differ, and their values at each of SIZES
 TASKS: dict[str, tuple[type[Task], str, tuple, tuple, tuple]] = {
     "mqar": (MQAR, "vocab_size length kv", (64, 32, 4), (256, 64, 8), (8192, 512, 64)),
+    "mixed_recall": (MixedMQAR, "vocab_size length kv least", (64, 32, 8, 2), (256, 128, 32, 4), (8192, 512, 64, 4)),
     "forgetting": (ForgettingMQAR, "vocab_size length kv updates", (64, 32, 4, 2), (256, 64, 8, 4), (8192, 256, 8, 4)),
     "compositional": (CompositionalMQAR, "vocab_size length kv", (96, 32, 4), (256, 64, 9), (8192, 128, 16)),
     "in_context_recall": (InContextRecall, "vocab_size length", (16, 32), (16, 64), (16, 128)),

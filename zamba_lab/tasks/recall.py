@@ -69,6 +69,37 @@ class MQAR(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MixedMQAR(MQAR):
+    """MQAR with `least` pairs in a sequence, or twice as many, and so on up to `kv`: as many sequences of each.
+
+    Zoology trains on such a mixture to draw recall as a curve over pairs (arXiv 2402.18668), with a length for each number of pairs; here
+    all have one length.
+    """
+
+    least: int
+
+    def check(self) -> None:
+        super().check()
+        rule(1 <= self.least <= self.kv, f"least must be in 1..kv: got {self.least}, kv {self.kv}")
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The numbers of pairs that there are."""
+        return tuple(self.least << k for k in range((self.kv // self.least).bit_length()))
+
+    @property
+    def plateau(self) -> float:
+        return len(self.counts) / sum(self.counts)  # of all questions: sequences of more pairs ask more
+
+    def rows(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        ids, labels = np.empty((2, n, self.length), dtype=np.int64)
+        for k, count in enumerate(self.counts):
+            alone = MQAR(name=self.name, size=self.size, vocab_size=self.vocab_size, length=self.length, kv=count)
+            ids[k :: len(self.counts)], labels[k :: len(self.counts)] = alone.rows(rng, len(range(k, n, len(self.counts))))
+        return ids, labels
+
+
+@dataclass(frozen=True, kw_only=True)
 class ForgettingMQAR(MQAR):
     """MQAR where `updates` of the keys are shown with a second, other value before the queries: the last one counts.
 

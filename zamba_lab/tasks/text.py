@@ -24,6 +24,7 @@ from zamba_lab.tasks.task import IGNORE, Task, rule
 
 START = 256  # the token before each document; the bytes are themselves
 NAME = re.compile(rb"[A-Za-z_][A-Za-z_0-9]{2,}")
+FAR = 64
 KEYWORDS = {word.encode() for word in keyword.kwlist} | {b"self"}
 
 
@@ -68,11 +69,13 @@ class Text(Task):
 
     def slices(self, ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Bytes of names of three letters or more, keywords left out, where the name is new in the window and where it came
-        before; without each name's first byte, which says which name comes. The rest is "other"."""
+        before; without each name's first byte, which says which name comes. The rest is "other". "far": of the repeated, those whose
+        name last began more than FAR bytes earlier."""
         kinds = torch.from_numpy(np.stack([name_kinds(row) for row in ids.numpy()]))
         at_next = torch.cat([kinds[:, 1:], torch.zeros_like(kinds[:, :1])], dim=1)  # a byte is predicted one position earlier
         asked = labels != IGNORE
-        return {name: asked & (at_next == k) for k, name in enumerate(("other", "first", "repeated"))}
+        named = {name: asked & (at_next == k) for k, name in enumerate(("other", "first", "repeated", "far"))}
+        return named | {"repeated": named["repeated"] | named["far"]}
 
     def facts(self) -> dict[str, Any]:
         return super().facts() | {"python": platform.python_version(), "crc32": zlib.crc32(self.tokens.tobytes())}
@@ -82,14 +85,16 @@ class Text(Task):
 
 
 def name_kinds(row: np.ndarray) -> np.ndarray:
-    """(l,) 1 at the bytes of a name that is new in the row, 2 where it comes again, 0 elsewhere; never at a name's first byte."""
-    kinds, seen = np.zeros(len(row), dtype=np.int64), set()
+    """(l,) 1 at the bytes of a name that is new in the row, 2 where it comes again, 3 more than FAR bytes later, 0 elsewhere; never at
+    a name's first byte."""
+    kinds, seen = np.zeros(len(row), dtype=np.int64), {}
     plain = np.where(row == START, 10, row).astype(np.uint8).tobytes()
     for match in NAME.finditer(plain):
         if match[0] in KEYWORDS or match.start() == 0:  # the window may begin within a name
             continue
-        kinds[match.start() + 1 : match.end()] = 2 if match[0] in seen else 1
-        seen.add(match[0])
+        last = seen.get(match[0])
+        kinds[match.start() + 1 : match.end()] = 1 if last is None else 3 if match.start() - last > FAR else 2
+        seen[match[0]] = match.start()
     return kinds
 
 

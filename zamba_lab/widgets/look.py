@@ -107,11 +107,13 @@ def mixer_panel(model: Zamba, ids: Tensor, tokens: Sequence[str] | None = None) 
         return absent
     matrix = cache(lambda depth: lens.mixer_matrix(model, ids, depth))
     shares = cache(lambda depth: matrix(depth).shares()[0])
+    coverage = cache(lambda depth: lens.coverage(model, ids, depth))
 
     def draw(depth: int, head: int):
         subtitle = (
             "convolution, skip and gate included; the shares of a row sum to 1 over all heads. "
-            f"The factors rebuild the output to {matrix(depth).error:.0e}"
+            f"The factors rebuild the output to {matrix(depth).error:.0e}; of its whole derivative they have a cosine of "
+            f"{coverage(depth).cosine:.2f} and a difference of {coverage(depth).difference:.2f}"
         )
         maps = [shares(depth)[head].tolist(), shares(depth).sum(0).tolist()]
         words = dict(value_label="share of the output", signed=True, subtitle=subtitle)
