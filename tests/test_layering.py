@@ -26,7 +26,7 @@ ROWS = (
     ("train",),
     ("recipes", "ablate"),
     ("viz",),
-    ("report",),
+    ("report", "atlases"),
     ("widgets", "lab", "course"),
     ("cli",),
 )

@@ -29,6 +29,7 @@ __all__, __getattr__, __dir__ = lazy(
         "tokenizer": "Tokenizer",
         "quantization": "quantize",
         "specimens": "specimen",
+        "atlases": "atlas",
         "accounting": "cost",
         "pages": "page",
     },

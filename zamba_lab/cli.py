@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
         ("train", _add_train),
         ("eval", _add_eval),
         ("specimen", _add_specimen),
+        ("atlas", _add_atlas),
         ("export", _add_export),
         ("page", _add_page),
         ("ablate", _add_ablate),
@@ -64,10 +65,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.source)
     facts = cost.facts(config, arguments.context)
-    if arguments.json:
-        print(json.dumps({**facts, "config": vars(config)}, indent=1))
-        return 0
-    print(cost.table(facts))
+    print(json.dumps({**facts, "config": vars(config)}, indent=1) if arguments.json else cost.table(facts))
     return 0
 
 
@@ -193,6 +191,13 @@ def _specimen(arguments: argparse.Namespace) -> int:
         sheet.save(arguments.folder)
     print(sheet)
     return 0
+
+
+def _add_atlas(parser: argparse.ArgumentParser) -> None:
+    """measure a model and write its atlas, one page that needs no network; goes on where it was stopped"""
+    from zamba_lab.atlases.command import add_arguments
+
+    add_arguments(parser)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

@@ -35,18 +35,20 @@ def worth(
     induction: Sequence[tuple[int, int]] = (),
     controls: int = 1,
     progress: bool = False,
+    hows: Sequence[str] = HOWS,
+    measured: Sequence[str] = MEASURED,
 ) -> list[dict[str, Any]]:
     """One row for each part, how it is replaced, and change of the structure.
 
     Args:
         ids: (b, l) documents. others: (b, l), other texts: their mean is the mean, row i gives document i its values on another text.
         names: `names` of ids. induction: (attention, head) of the heads that are replaced together.
-        controls: random changes of each kind; 0: none.
+        controls: random changes of each kind; 0: none. hows, measured: of HOWS and MEASURED, those to measure.
 
     Returns: dicts of "part", "where" (its number down the depth; None: all), "head", "how", "loss" (nats a token) and "repeated names"
     (nats a name). The last two hold estimates over documents: "change", and for each of DIRECTIONS its {"change", "beyond"}.
     """
-    table = list(rows(model, ids, others, induction))
+    table = list(rows(model, ids, others, induction, hows, measured))
     outlets = {point for _, several in table for one in several for point in one.outlets(model.config)}
     before = run(lens.intervene(model), ids, keep=("logits", *outlets))
     measure = Measure(ids, names, before["logits"])
@@ -93,11 +95,13 @@ class Measure:
             entry[what] = one
 
 
-def rows(model: Zamba, ids: Tensor, others: Tensor, induction: Sequence[tuple[int, int]]) -> Iterator[Row]:
+def rows(
+    model: Zamba, ids: Tensor, others: Tensor, induction: Sequence[tuple[int, int]], hows: Sequence[str], measured: Sequence[str]
+) -> Iterator[Row]:
     """Every row without its numbers, and its interventions."""
     c = model.config
-    measured = [part for part in MEASURED if part in lens.parts(c)]
-    for how in HOWS:
+    measured = [part for part in measured if part in lens.parts(c)]
+    for how in hows:
         replaced = Replacement(model, ids, how, measured, None if how == "zero" else others, None, None)
         for part, where, head in places(model, measured):
             yield dict(part=part, where=where, head=head, how=how), [replaced(part, where, head)]

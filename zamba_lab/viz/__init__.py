@@ -12,6 +12,7 @@ for letter, numbers that are not finite are said, and signed colours have 0 in t
     architecture.py  depth_diagram
 """
 
+from zamba_lab.viz.architecture import Drawing as Drawing
 from zamba_lab.viz.architecture import depth_diagram
 from zamba_lab.viz.lines import curves, half_life_ranges, learning, principal_angles
 from zamba_lab.viz.maps import heatmap, lens_map, table

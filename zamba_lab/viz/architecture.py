@@ -84,12 +84,14 @@ def parts_of(c: ZambaConfig, itemsize: int) -> list[dict]:
     layer = f"{layer_words(c)}; {kv if alone else state:,} bytes of " + ("keys and values a token" if alone else "state")
     carried = dict(fixed=state, token=kv if alone else 0)
     found = [
-        dict(x=place(c, i), y=STREAM, name=str(i), block=None, stage=i + 1, words=f"depth {i}: {layer}", **look, **carried)
+        dict(
+            x=place(c, i), y=STREAM, name=str(i), key=f"layer.{i}", block=None, stage=i + 1, words=f"depth {i}: {layer}", **look, **carried
+        )
         for i in range(c.n_layers)
     ]
     for k, (i, block) in enumerate(zip(c.hybrid_layers, c.blocks_by_invocation)):
         words = f"invocation {k} of block {block_name(block)}, at depth {i}: {block_words(c)}; {kv:,} bytes of keys and values a token"
-        box = dict(x=place(c, i), y=BLOCKS, name=block_name(block), block=block, stage=i + 1)
+        box = dict(x=place(c, i), y=BLOCKS, name=block_name(block), key=f"invocation.{k}", block=block, stage=i + 1)
         found.append(dict(**box, words=words, fixed=0, token=kv, **look))
     return found
 
