@@ -31,7 +31,7 @@ class Coverage:
         return f"layer {self.depth}: cosine {self.cosine:.2f} to the whole derivative, difference {self.difference:.2f} of it"
 
 
-def coverage(model: Zamba, ids: Tensor, depth: int, mask: Tensor | None = None, probes: int = 16, seed: int = 0) -> Coverage:
+def coverage(model: Zamba, ids: Tensor, depth: int, mask: Tensor | None = None, probes: int = 4, seed: int = 0) -> Coverage:
     """How far the mixer matrix of one layer is from the mixer's whole derivative at this text.
 
     Args:
