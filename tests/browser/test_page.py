@@ -207,6 +207,15 @@ def test_arrow_keys_move_every_view_and_space_switches_a_head(pages):
     assert (
         page.evaluate("[...lab.off]") == ["head.2.3"] and page.is_visible("#worth") and "head 3 of attention 2" in page.inner_text("#worth")
     )
+    page.fill("#temperature", "0")
+    page.click("#both")
+    while page.evaluate("lab.besides"):
+        page.wait_for_timeout(20)
+    ids = ids_of(model)
+    with lens.intervene(model, lens.mean("head", 2, ids, head=3)) as changed:
+        wanted = [model.tokenizer.decode(zl.generate(each, ids, 8)[0].tolist()) for each in (model, changed)]
+    assert all(map(str.startswith, page.locator("#beside pre").all_text_contents(), wanted))
+    page.focus("[data-part='head.2.3']")
     page.keyboard.press("Space")
     wait(page)
     assert page.is_hidden("#worth") and page.errors == []

@@ -13,7 +13,8 @@ const lab = {
   chosen: null, // the token that the views show; null: the last
   pointed: null, // the token under the pointer, which goes before
   shown: null, // what is drawn large: {attention, head} or {layer}
-  toWrite: 0,
+  toWrite: 0, // tokens still to be written
+  besides: 0, // tokens that each of two continuations side by side may have
   past: [], // token lists to go back to
 };
 const seen = () => lab.changed || lab.whole; // the run that the views show
@@ -47,7 +48,7 @@ function facts({ parameters, bytes, config, limit }) {
   const kind = { mamba1: "Mamba-1", mamba2: "Mamba-2", attention: "transformer" }[config.mixer];
   const blocks = config.n_invocations
     ? `, with ${config.n_shared_blocks} shared attention block${config.n_shared_blocks > 1 ? "s" : ""} run at ${config.n_invocations} depths` : "";
-  return `A language model of ${parameters.toLocaleString("en")} parameters (${bytes === 4 ? "exact" : "half precision"}): ` +
+  return `A language model of ${parameters.toLocaleString("en")} parameters in ${bytes === 4 ? "float32" : "half precision"}: ` +
     `${config.n_layers} ${kind} layers of width ${config.d_model}${blocks}. It runs in this page, on texts of up to ` +
     `${limit.toLocaleString("en")} tokens; nothing you type leaves it.`;
 }
@@ -168,6 +169,7 @@ async function continueBoth() {
   $("beside").replaceChildren(...places.map((place, i) => make("div", {}, make("p", { className: "quiet", textContent: names[i] }), place)));
   const start = lab.tokens.length;
   lab.besides = Math.min(48, lab.limit - start);
+  drawStatus();
   for (let step = 0; step < lab.besides && places[0].isConnected; step++) {
     runs.forEach((run, i) => {
       run.read(choose(run.rows[run.length - 1].logits, sampling(start + step)));
@@ -175,6 +177,8 @@ async function continueBoth() {
     });
     await new Promise(done => setTimeout(done));
   }
+  lab.besides = 0;
+  drawStatus();
 }
 
 // --- building what stays ---
@@ -290,7 +294,7 @@ function drawStatus() {
   if (lab.ended) parts.push("the model ended the text");
   if (lab.speed) parts.push(`wrote ${lab.speed.toPrecision(2)} tokens a second on this device`);
   $("status").textContent = parts.join(" · ");
-  $("stop").disabled = !lab.toWrite;
+  $("stop").disabled = !lab.toWrite && !lab.besides;
   $("generate").disabled = $("step").disabled = !!lab.toWrite || length >= lab.limit;
   $("back").disabled = !lab.past.length;
 }
@@ -301,7 +305,7 @@ function drawChips() {
   while (same < lab.chips.length && lab.chips[same].token === lab.tokens[same]) same++;
   for (const { chip, end } of lab.chips.splice(same)) [chip, end].forEach(node => node.remove());
   for (let t = same; t < lab.tokens.length; t++) {
-    const label = labelOf(lab.tokens[t]), chip = make("span", {}, ...shaded(label)), end = make("span", { textContent: label.endsWith("⏎") ? "\n" : "" });
+    const label = labelOf(lab.tokens[t]), chip = make("span", {}, ...shaded(label)), end = make("span", { textContent: label.endsWith("⏎") ? "\n" : "", ariaHidden: "true" });
     chip.setAttribute("role", "option");
     chip.dataset.at = t;
     box.append(chip, end);
