@@ -305,7 +305,7 @@ function drawChips() {
   while (same < lab.chips.length && lab.chips[same].token === lab.tokens[same]) same++;
   for (const { chip, end } of lab.chips.splice(same)) [chip, end].forEach(node => node.remove());
   for (let t = same; t < lab.tokens.length; t++) {
-    const label = labelOf(lab.tokens[t]), chip = make("span", {}, ...shaded(label)), end = make("span", { textContent: label.endsWith("⏎") ? "\n" : "", ariaHidden: "true" });
+    const label = labelOf(lab.tokens[t]), chip = make("span", {}, ...shaded(label)), end = make("span", { textContent: label.endsWith("⏎") ? "\n" : "\u200b", ariaHidden: "true" });
     chip.setAttribute("role", "option");
     chip.dataset.at = t;
     box.append(chip, end);
