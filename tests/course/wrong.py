@@ -146,6 +146,40 @@ def chunks_by_loop(x, dt, A, B, C, chunk_size, restart=False, **wrong):
     return torch.cat(ys), h
 
 
+# --- lesson 1 ---
+
+
+def into_the_stream(x, x0, norm, mixer, block, link):
+    x = x + link(block(torch.hstack([x, x0])))
+    return x + mixer(norm(x))
+
+
+def alternate_by_depth(hybrid_layers, n_shared_blocks):
+    return [(i, i % n_shared_blocks) for i in range(max(hybrid_layers) + 1) if i in hybrid_layers]
+
+
+# --- lesson 10 ---
+
+
+def unpaired(before, after):
+    a, b = before.mean(), after.mean()
+    error = math.sqrt(before.var() / len(before) + after.var() / len(after))
+    return b - a, b - a - 1.96 * error, b - a + 1.96 * error
+
+
+def spread(before, after):
+    change = [float(b - a) for a, b in zip(before, after)]
+    middle = sum(change) / len(change)
+    error = math.sqrt(sum((each - middle) ** 2 for each in change) / (len(change) - 1))
+    return middle, middle - 1.96 * error, middle + 1.96 * error
+
+
+def population(before, after):
+    change = (after - before).numpy()
+    error = change.std() / math.sqrt(len(change))
+    return torch.tensor(change.mean()), torch.tensor(change.mean() - 1.96 * error), torch.tensor(change.mean() + 1.96 * error)
+
+
 WRONG = {
     "2.1": [
         (late_decay, "The decay is applied after the write"),
@@ -217,4 +251,59 @@ WRONG = {
         (lambda l, q, p, n: l * q * (n + p), "The state's products are missing"),
         (lambda l, q, p, n: l * q * (n + p) + l * n * p, "The state is read but not written"),
     ],
+    "1.1": [
+        (alternate_by_depth, "The block follows the depth"),
+        (lambda hybrid_layers, n: [(i, 0) for i in hybrid_layers], "Only one block"),
+        (lambda hybrid_layers, n: list(zip(hybrid_layers, [k % n for k in range(1, 99)])), "The turns begin with the second"),
+    ],
+    "1.2": [
+        (lambda block, own, k, n: block * k + own * k, "Nothing is shared"),
+        (lambda block, own, k, n: block * n + own * n, "Links and adapters are shared, too"),
+        (lambda block, own, k, n: n * block, "Links and adapters are missing"),
+        (lambda block, own, k, n: block + sum([own] * k), "There may be more than one block"),
+    ],
+    "1.3": [
+        (into_the_stream, "The block's output is added to the stream"),
+        (lambda x, x0, f, m, b, k: x + m(f(x + k(b(torch.hstack([x0, x]))))), "Stream and embeddings are in the wrong order"),
+        (lambda x, x0, f, m, b, k: m(f(x + k(b(torch.hstack([x, x0]))))), "The stream is not carried on"),
+        (lambda x, x0, f, m, b, k: m(f(x) + k(b(torch.hstack([x, x0])))) + x, "The norm comes too early"),
+    ],
+    "5.1": [
+        (lambda keys, values: values[-1][:, None] * keys[-1][None], "Only the last pair"),
+        (lambda keys, values: values.sum(0)[:, None] * keys.sum(0)[None], "Keys and values are summed apart"),
+        (lambda keys, values: (values[:, :, None] * keys[:, None]).mean(0), "This is the mean over the pairs"),
+    ],
+    "5.2": [
+        (lambda m, n: m * n**-1, "The pair that is read counts"),
+        (lambda m, n: (m / n - 1 / n) ** 0.5, "This is the standard deviation"),
+        (lambda m, n: (m - 1) / n / n, "The inner product is squared twice"),
+    ],
+    "5.3": [
+        (lambda state, key, value: state + value[:, None] * key, "The old value is still there"),
+        (lambda state, key, value: value[:, None] * key, "The whole state is erased"),
+        (lambda state, key, value: state - (state @ key)[:, None] * key, "The old value is taken away"),
+        (lambda state, key, value: state - (value - state @ key)[:, None] * key, "The sign is wrong"),
+    ],
+    "5.4": [
+        (lambda decay: sum(decay**j for j in range(20000)), "The weights are not squared"),
+        (lambda decay: sum(decay ** (2 * j) for j in range(1, 20000)), "The newest pair is left out"),
+        (lambda decay: sum(decay**j for j in range(20000)) ** 2, "This squares the sum"),
+    ],
+    "10.1": [
+        (lambda value: torch.stack([text.mean(0).repeat(len(text), 1) for text in value]), "Each text keeps a mean"),
+        (lambda value: torch.stack([value.mean(0)] * len(value)), "Each position keeps a mean"),
+        (lambda value: value * 0, "This is zero ablation"),
+        (lambda value: torch.full_like(value, value.mean()), "One number is left"),
+    ],
+    "10.2": [
+        (lambda value: torch.cat([value[:, -1:], value[:, :-1]], 1), "The positions are moved"),
+        (lambda value: torch.cat([value[1:], value[:1]]), "The texts move the other way"),
+        (lambda value: value, "Nothing is replaced"),
+    ],
+    "10.3": [
+        (lambda values: values.mean(0).norm() / torch.stack([v.norm() for v in values]).mean(), "Lengths are compared"),
+        (lambda values: (values - values.mean(0)).square().sum() / values.square().sum(), "This is the share that varies"),
+        (lambda values: values.mean() ** 2 / (values**2).mean(), "All components are averaged"),
+    ],
+    "10.4": [(unpaired, "The texts are not paired"), (spread, "This is the spread of texts"), (population, "The deviation divides by b")],
 }

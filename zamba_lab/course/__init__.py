@@ -15,5 +15,5 @@ from zamba_lab.lazy import lazy
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {"desk": "check solution compare beside", "records": "progress", "catalogue": "lessons lesson exercise", "notebooks": "notebook write"},
-    modules="inputs pictures selection ssd_cost ssd_forms",
+    modules="ablation capacity inputs pictures selection ssd_cost ssd_forms",
 )

@@ -94,7 +94,7 @@ def require_form(returned: Any, expected: Any, with_sizes: str, what: str = "the
             raise WrongForm(f"{what} should be {len(expected)} things, as in `return a, b`: got {kind(returned)}")
         for i, (part, right) in enumerate(zip(returned, expected)):
             require_form(part, right, with_sizes, f"returned value {i + 1} of {len(expected)}")
-    elif isinstance(expected, torch.Tensor):
+    elif isinstance(expected, torch.Tensor) and expected.ndim:
         if not isinstance(returned, torch.Tensor):
             more = ": torch.stack makes one of a list of tensors" if isinstance(returned, list) else ""
             raise WrongForm(f"{what} should be a tensor: got {kind(returned)}{more}")
@@ -152,7 +152,7 @@ def unknown(exercise: Exercise, cases: list[tuple], results: list, expected: lis
 def described(names: list[str], arguments: tuple) -> str:
     """The arguments by their sizes, and numbers by their values."""
     tensors = [f"{n} {tuple(a.shape)}" for n, a in zip(names, arguments) if isinstance(a, torch.Tensor) and a.ndim]
-    rest = [f"{n} = {short(a)}" for n, a in zip(names, arguments) if not (isinstance(a, torch.Tensor) and a.ndim)]
+    rest = [f"{n} = {short(a)}" for n, a in zip(names, arguments) if not (isinstance(a, torch.Tensor) and a.ndim) and not callable(a)]
     return ", ".join(tensors + rest)
 
 

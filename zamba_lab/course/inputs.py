@@ -1,10 +1,33 @@
 """Arguments for checks, float64, from a seed, of awkward sizes; and those of one head of a trained model."""
 
+import inspect
+from importlib import import_module
+
 import torch
 from torch import Tensor
 
 from zamba_lab.lens import run
 from zamba_lab.model import Zamba
+
+# Modules of Python's standard library. The shipped models were tested on the first eight and have not read them.
+MODULES = [
+    "sched",
+    "secrets",
+    "copyreg",
+    "traceback",
+    "html.parser",
+    "venv",
+    "email.contentmanager",
+    "xml.sax.xmlreader",
+    "textwrap",
+    "heapq",
+    "bisect",
+    "shlex",
+    "fnmatch",
+    "glob",
+    "cmd",
+    "string",
+]
 
 
 def draw(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
@@ -29,3 +52,14 @@ def head_terms(model: Zamba, ids: Tensor, depth: int, head: int) -> tuple[Tensor
     A = -torch.exp(model.layers[depth].mamba.A_log.detach().double())[head]
     group = head * B.shape[1] // x.shape[1]
     return x[:, head], dt[:, head], A if A.ndim else float(A), B[:, group], C[:, group]
+
+
+def source_texts(model: Zamba, count: int, length: int, skip: int = 0) -> Tensor:
+    """The beginnings of modules of Python's standard library, (count, length) ids, after leaving out so many of them.
+
+    Raises ValueError if there are not so many modules.
+    """
+    if model.tokenizer is None or not 0 < count <= len(MODULES) - skip:
+        raise ValueError(f"this needs a model with a tokenizer, and 1 to {len(MODULES) - skip} texts: got count={count}, skip={skip}")
+    texts = [inspect.getsource(import_module(name)) for name in MODULES[skip : skip + count]]
+    return torch.tensor([model.tokenizer.encode(text)[:length] for text in texts])

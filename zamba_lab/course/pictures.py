@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
+import torch
 from torch import Tensor
 
 from zamba_lab.viz import theme
@@ -84,3 +85,28 @@ def chunks(fig: go.Figure, l: int, chunk_size: int) -> go.Figure:
         if start:
             fig.add_shape(type="rect", x0=-0.5, x1=start - 0.5, y0=low, y1=high, line=dict(color=theme.SERIES[2], width=2, dash="dot"))
     return fig
+
+
+def cloud(values: Tensor, title: str, subtitle: str = "") -> go.Figure:
+    """Vectors as points of a plane: across, along their mean; up, along what differs most among them. Both axes have one scale.
+
+    values: (m, d), m >= 2.
+    """
+    mean = values.mean(0)
+    along = mean / mean.norm().clamp(min=1e-12)
+    rest = values - mean
+    rest = rest - (rest @ along)[:, None] * along
+    up = torch.linalg.svd(rest, full_matrices=False)[2][0]
+    share = float(mean.square().sum() / values.square().sum(1).mean())
+    fig = go.Figure(
+        go.Scatter(x=values @ along, y=values @ up, mode="markers", name="one token", marker=dict(color=theme.ACCENT, size=5, opacity=0.5))
+    )
+    for name, x, y, symbol, color in (
+        ("zero", 0.0, 0.0, "circle-open", theme.SERIES[3]),
+        ("the mean", float(mean.norm()), float(mean @ up), "x", theme.SERIES[1]),
+    ):
+        fig.add_trace(go.Scatter(x=[x], y=[y], mode="markers", name=name, marker=dict(color=color, symbol=symbol, size=14, line_width=3)))
+    fig.update_xaxes(title_text="along the mean of all tokens", **theme.ZERO)
+    fig.update_yaxes(title_text="along what differs most", scaleanchor="x", **theme.ZERO)
+    note = f"the mean vector has {share:.0%} of the mean square"
+    return theme.titled(fig, title, subtitle or note, 420, showlegend=True)
