@@ -55,7 +55,15 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, folder_with_texts, cap
 # --- commands -------------------------------------------------------------------------------------------------------
 
 COMMANDS = [(page, line) for page, codes in blocks("sh").items() for code in codes for line in code.splitlines() if line]
-SLOW = ("zamba-lab train", "zamba-lab bench", "zamba-lab ablate run", "torchrun", "zamba-lab corpus", "zamba-lab ablate plan full")
+SLOW = (
+    "zamba-lab course grade",
+    "zamba-lab train",
+    "zamba-lab bench",
+    "zamba-lab ablate run",
+    "torchrun",
+    "zamba-lab corpus",
+    "zamba-lab ablate plan full",
+)
 WITH_STUDY = ("zamba-lab ablate report study.yaml",)
 
 

@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
         ("page", _add_page),
         ("ablate", _add_ablate),
         ("bench", _add_bench),
+        ("course", _add_course),
         ("lab", _add_lab),
     ):
         add(commands.add_parser(name, help=add.__doc__, description=add.__doc__))
@@ -262,6 +263,13 @@ def _bench(arguments: argparse.Namespace) -> int:
     import harness  # the benchmarks' own, found on the path just set
 
     return harness.main(arguments.names, arguments.quick, arguments.json, arguments.report)
+
+
+def _add_course(parser: argparse.ArgumentParser) -> None:
+    """write the course's notebooks, or check a folder of submissions"""
+    from zamba_lab.course.command import add_arguments
+
+    add_arguments(parser)
 
 
 def _add_lab(parser: argparse.ArgumentParser) -> None:

@@ -80,6 +80,16 @@ def test_a_mistake_is_none_but_itself(exercise):
         assert [other for other, theirs in results.items() if all(map(same, result, theirs))] == [name]
 
 
+@pytest.mark.parametrize("lesson", LESSONS, ids=named)
+def test_solutions_need_no_more_than_the_lesson_imports(lesson):
+    names = {}
+    for code in re.findall(r"^```python\n(.*?)^```$", lesson.text, re.DOTALL | re.MULTILINE):
+        imports = [node for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(imports, []), lesson.name, "exec"), names)
+    exec("\n\n".join(exercise.solution_code() for exercise in lesson.exercises), names)
+    assert [judge(exercise, names[exercise.function_name]).sentence for exercise in lesson.exercises] == ["right"] * len(lesson.exercises)
+
+
 def test_functions_have_names_of_their_own():
     names = [exercise.function_name for exercise in EXERCISES]
     assert len(set(names)) == len(names)

@@ -306,4 +306,19 @@ WRONG = {
         (lambda values: values.mean() ** 2 / (values**2).mean(), "All components are averaged"),
     ],
     "10.4": [(unpaired, "The texts are not paired"), (spread, "This is the spread of texts"), (population, "The deviation divides by b")],
+    "9.1": [
+        (lambda l, k, h, w, size: l * k * h * w * size, "Values are missing"),
+        (lambda l, k, h, w, size: 2 * l * h * w * size, "The cache is counted once"),
+        (lambda l, k, h, w, size: 2 * l * k * h * w, "These are numbers"),
+    ],
+    "9.2": [
+        (lambda a, b, c, d: (c - a) / (d - b), "The sign is wrong"),
+        (lambda a, b, c, d: (a - c) / d, "The hybrid's own keys"),
+        (lambda a, b, c, d: a / (d - b), "The transformer's fixed part"),
+    ],
+    "9.3": [
+        (lambda w, c, n, speed: w / speed + c / speed, "The weights are read for each text"),
+        (lambda w, c, n, speed: (w + c) / (n * speed), "All texts share one cache"),
+        (lambda w, c, n, speed: w / speed + n * c / speed, "This is the time of a step"),
+    ],
 }

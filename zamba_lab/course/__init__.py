@@ -7,7 +7,8 @@
     progress()                  which exercises are done
 
 Files: desk.py (these). exercises.py checking.py running.py records.py: an exercise, its check, what is done. catalogue.py notebooks.py
-texts/: from a lesson to its notebooks. pictures.py: drawings; inputs.py; and a file of exercises for each lesson.
+texts/: from a lesson to its notebooks. grading.py command.py: submissions. pictures.py: drawings. inputs.py, and a file of exercises for
+each lesson.
 """
 
 from zamba_lab.lazy import lazy
@@ -15,5 +16,5 @@ from zamba_lab.lazy import lazy
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {"desk": "check solution compare beside", "records": "progress", "catalogue": "lessons lesson exercise", "notebooks": "notebook write"},
-    modules="ablation capacity inputs pictures selection ssd_cost ssd_forms",
+    modules="ablation capacity grading inputs pictures selection ssd_cost ssd_forms",
 )

@@ -10,7 +10,7 @@ from zamba_lab.course.exercises import Exercise
 
 TEXTS = Path(__file__).parent / "texts"
 # Where the exercises of a lesson are; the text's name begins with the same number.
-MODULES = {1: "hybrid", 2: "recurrence", 3: "selection", 4: "ssd_forms", 5: "capacity", 10: "ablation"}
+MODULES = {1: "hybrid", 2: "recurrence", 3: "selection", 4: "ssd_forms", 5: "capacity", 9: "caches", 10: "ablation"}
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ def calls(hybrid_layers, n_shared_blocks):
 def shared_parameters(block, own, invocations, n_shared_blocks):
     """How many parameters do the shared blocks need, with all that belongs to them?
 
-    block: parameters of one block. own: of what each invocation has for itself (its link, its adapter). invocations: how often a
-    shared block runs down the depth. n_shared_blocks: how many blocks there are.
+    block: parameters of one block. own: of what each invocation has for itself (its link, its adapter).
+    invocations: how often a shared block runs down the depth. n_shared_blocks: how many blocks there are.
     Returns a number.
     """
     return n_shared_blocks * block + invocations * own
