@@ -90,6 +90,12 @@ def test_solutions_need_no_more_than_the_lesson_imports(lesson):
     assert [judge(exercise, names[exercise.function_name]).sentence for exercise in lesson.exercises] == ["right"] * len(lesson.exercises)
 
 
+def test_the_readme_lists_every_lesson_with_its_minutes():
+    readme = (NOTEBOOKS.parents[1] / "README.md").read_text(encoding="utf-8")
+    minutes = {lesson.name: re.search(r"^\*About (\d+) minutes\.", lesson.text, re.MULTILINE)[1] for lesson in LESSONS}
+    assert dict(re.findall(r"^\| `course/(\w+)` \| (\d+) \|", readme, re.MULTILINE)) == minutes
+
+
 def test_functions_have_names_of_their_own():
     names = [exercise.function_name for exercise in EXERCISES]
     assert len(set(names)) == len(names)

@@ -9,7 +9,7 @@ from pathlib import Path
 from zamba_lab import writing
 from zamba_lab.course.catalogue import Lesson, lessons
 
-FILE = "course-progress.json"
+FILE = ".course-progress.json"  # hidden: `zamba-lab lab` copies no hidden files
 
 
 def done(folder: str | Path = ".") -> dict[str, str]:
