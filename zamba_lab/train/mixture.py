@@ -190,11 +190,8 @@ class Labelled:
 
     def check(self, config: TrainConfig) -> None:
         """Raise ValueError if a run with these arguments breaks a rule."""
-        if config.length != self.length or config.documents:
-            raise ValueError(
-                f"labelled data has its own length and no documents: got length={config.length}, the data's is "
-                f"{self.length}, documents={config.documents}"
-            )
+        if config.length != self.length:
+            raise ValueError(f"labelled data has its own length: got length={config.length}, the data's is {self.length}")
 
     def source(self, row: int, step: int, config: TrainConfig, bos_id: int | None, rank: int = 0, size: int = 1) -> str:
         """Where a row of a step's batch is from, in words."""
