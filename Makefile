@@ -105,6 +105,7 @@ test-long: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/kill_corpus.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/kill_train.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/kill_study.py
+	ZAMBA_LAB_LONG=1 OMP_NUM_THREADS=1 $(RUN) pytest tests/train/test_kill.py tests/ablate/test_kill.py tests/recipes/test_positive_control.py
 
 test-mutants: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/long/mutate_lens.py $(ARGS)

@@ -5,7 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).resolve().parent
+
+
+# Minutes that `make test` does not have: `make test-long` runs them.
+only_long = pytest.mark.skipif(os.environ.get("ZAMBA_LAB_LONG") != "1", reason="takes minutes: make test-long")
 
 
 def python(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess:

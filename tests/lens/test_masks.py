@@ -215,7 +215,7 @@ def test_padded_equals_unpadded(name, call, by_row):
 
 
 def test_every_function_that_is_given_a_text_takes_a_mask_and_is_held_to_it():
-    held = {*CALLS, *OF_SSM, *OF_BLOCKS, "mean", "resample", "path"}  # the last three below
+    held = {*CALLS, *OF_SSM, *OF_BLOCKS, "mean", "resample", "path", "coverage"}  # the last four below, and in test_coverage
     for name in lens.__all__:
         thing = getattr(lens, name)
         if inspect.isfunction(thing):

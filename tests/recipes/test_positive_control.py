@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
+from processes import only_long
 
 import zamba_lab as zl
 from zamba_lab import lens, tasks
 from zamba_lab.recipes import positive_control as control
 
 
-@pytest.mark.parametrize("name", ["transformer", "mamba2", "hybrid"])
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=only_long) for name in ("transformer", "mamba2")), "hybrid"])
 def test_three_small_models_solve_recall(name):
     """Three small models solve recall of four pairs, to 99 % on new sequences, twice. Some seconds each."""
     threads = torch.get_num_threads()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import python
+from processes import only_long, python
 
 from zamba_lab.train import read_metrics
 
@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-@pytest.mark.parametrize("run", ["plain", "annealing"])
+@pytest.mark.parametrize("run", ["plain", pytest.param("annealing", marks=only_long)])
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path, run):
     done = python(HERE / "killed.py", tmp_path, run)
     assert done.returncode == 0, done.stderr[-3000:]

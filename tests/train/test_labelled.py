@@ -49,13 +49,11 @@ def test_a_run_ends_where_it_is_told_and_a_second_call_adds_nothing(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), again.state_dict().values()))
 
 
-def test_another_length_or_documents_are_refused(tmp_path):
+def test_another_length_is_refused(tmp_path):
     from dataclasses import replace
 
     with pytest.raises(ValueError, match="length=9, the data's is 8"):
         train(tiny_model(), DATA, replace(CONFIG, length=9), tmp_path)
-    with pytest.raises(ValueError, match="documents=True"):
-        train(tiny_model(), DATA, replace(CONFIG, documents=True), tmp_path)
 
 
 def test_a_loss_that_is_no_number_names_the_sequences(tmp_path):
