@@ -41,7 +41,7 @@ def test_a_control_is_at_every_outlet_and_token_as_far_from_the_model_as_the_int
     model, ids = make_model(BASE), random_ids(BASE)
     changed, outlets = lens.intervene(model, one), one.outlets(model.config)
     before, after = (lens.run(m, ids, keep=outlets) for m in (lens.intervene(model), changed))
-    nudges = [Nudge.between(before, after, outlets, seed) for seed in (0, 0, 1)]
+    nudges = [Nudge.between(before, after, outlets, seed, "isotropic") for seed in (0, 0, 1)]
     same, again, other = (lens.run(lens.intervene(model, nudge), ids, keep=outlets) for nudge in nudges)
     assert outlets
     for point in outlets:

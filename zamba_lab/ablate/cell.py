@@ -127,15 +127,19 @@ def run_cell(
     rows = read_metrics(folder)
     weights = {} if error else {name: value.detach().clone() for name, value in model.state_dict().items()}
     also = {} if error else {name: score(model.eval(), task.unseen(), cell, 0)["accuracy"] for name, task in cell.also.items()}
-    costs = {} if error else {f"cost.{part}": cost_of(model.eval(), part, cell) for part in cell.costs}
+    costs = costs_of(model.eval(), cell) if cell.costs and not error else {}
     return record(cell, rows, error, weights, also, shares, time.perf_counter() - began, costs), weights
 
 
-def cost_of(model: Zamba, part: str, cell: Cell) -> float:
-    """Nats that the held-out loss gains when every such part gives its mean over the held-out sequences, whatever the text."""
+def costs_of(model: Zamba, cell: Cell) -> dict[str, float]:
+    """cost.PART of each of the cell's parts: nats that the held-out loss gains when every such part gives its mean over the held-out
+    sequences, whatever the text."""
     task = cell.task.unseen()
-    changed = intervene(model, mean(part, None, task.batch(cell.train.seed, SECOND_SAMPLE, cell.sample)[0]))
-    return score(changed, task, cell, 0)["held_out_loss"] - score(model, task, cell, 0)["held_out_loss"]
+    ids = task.batch(cell.train.seed, SECOND_SAMPLE, cell.sample)[0]
+    losses = [
+        score(each, task, cell, 0)["held_out_loss"] for each in (model, *(intervene(model, mean(part, None, ids)) for part in cell.costs))
+    ]
+    return {f"cost.{part}": loss - losses[0] for part, loss in zip(cell.costs, losses[1:])}
 
 
 def is_solved(row: Mapping[str, Any]) -> bool:

@@ -236,9 +236,7 @@ class Nudge(Patch):
     name: str = "a random change of the same size"
 
     @staticmethod
-    def between(
-        before: Trace, after: Trace, points: Sequence[str], seed: int, direction: str = "isotropic", mask: Tensor | None = None
-    ) -> "Nudge":
+    def between(before: Trace, after: Trace, points: Sequence[str], seed: int, direction: str, mask: Tensor | None = None) -> "Nudge":
         """As far from `before` as `after` is, at each point. mask: (b, l), that of the passes."""
         if direction not in DIRECTIONS:
             raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}: got {direction!r}")
@@ -249,7 +247,7 @@ class Nudge(Patch):
         return lambda piece: {p: partial(_set, values=values[:, piece.start :]) for p, values in self.values.items()}
 
 
-def nudged(before: Tensor, after: Tensor, generator: torch.Generator, direction: str = "isotropic", mask: Tensor | None = None) -> Tensor:
+def nudged(before: Tensor, after: Tensor, generator: torch.Generator, direction: str, mask: Tensor | None = None) -> Tensor:
     """before + |after - before| * a random direction, for each (b, l); "own" is isotropic where two outputs do not differ.
 
     mask: (b, l); what is at padding is no output of the part.

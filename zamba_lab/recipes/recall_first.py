@@ -3,7 +3,7 @@
     python -m zamba_lab.recipes.recall_first RUN --corpus CORPUS
 
 On text alone a hybrid of a million parameters learns to do without its shared path (docs/training.md). Here it begins with a task
-that its SSM states are too small for, and text follows once attention does that task:
+that attention learns sooner than small SSM states do, and text follows once attention does that task:
 
     pairs    8 pairs of 64 symbols, then their keys again: half of the symbols are keys, half are values
     roles    the same, but any symbol may be a key or a value
@@ -11,7 +11,9 @@ that its SSM states are too small for, and text follows once attention does that
     widen    the same, but three quarters of the sequences of recall have 64 to 2,045 symbols, which is all of the vocabulary
     text     text alone
 
-No sequence of recall is long or repeats a run of tokens, so a repeated random string, by which induction is measured, is new to the model.
+A pair that comes again is what an induction score rewards: that score is high after `widen` because it was trained for. Whether
+text uses the head is asked by replacing it on held-out text (docs/training.md).
+
 Each stage is a run of `train` in a folder of its own; a recipe that was stopped continues where it was.
 """
 
@@ -30,13 +32,14 @@ from zamba_lab import corpora, lens
 from zamba_lab.checkpoints import save
 from zamba_lab.config import ZambaConfig
 from zamba_lab.model import Zamba
-from zamba_lab.ops.loss import IGNORE
+from zamba_lab.tasks.task import IGNORE, distinct
 from zamba_lab.train.config import TrainConfig
 from zamba_lab.train.loop import Measure, train
 from zamba_lab.train.mixture import Labelled, Mixture
 from zamba_lab.train.schedules import Constant, Cosine
 
-# States of 4 and no expansion: eight pairs of 64 symbols do not fit. A bias of in_proj takes the place of a constant link output.
+# States of 4 and no expansion leave recall to attention at first. A bias of in_proj, so that a constant need not come through the link: not
+# tested without.
 MODEL = replace(ZambaConfig.preset("zamba2-nano"), d_state=4, expand=1, chunk_size=32, proj_bias=True)
 EMBEDDING_GAIN = 3.0  # against init="small": the block reads the stream and the embedding at about the same size
 SPECIAL = 3  # the first ids, of padding, start and end: never a symbol
@@ -88,11 +91,11 @@ def stages(text: Mixture, model: ZambaConfig = MODEL, configs: Sequence[TrainCon
             asked = [packed(rng, config.length, FEW, FEW if k < few else most, model.bos_token_id) for k in range(n - read)]
             return torch.cat([rows[:, :-1], *(ids for ids, _ in asked)]), torch.cat([rows[:, 1:], *(labels for _, labels in asked)])
 
-        return Stage(name, config, Labelled(make, config.length, {"task": name, "symbols": most} | text.facts()))
+        return Stage(name, config, Labelled(make, config.length, {"task": name, "symbols": most, "pairs": PAIRS} | text.facts()))
 
     return [
-        Stage("pairs", pairs, Labelled(fixed, pairs.length, {"task": "pairs", "symbols": FEW})),
-        Stage("roles", roles, Labelled(free, roles.length, {"task": "roles", "symbols": FEW})),
+        Stage("pairs", pairs, Labelled(fixed, pairs.length, {"task": "pairs", "symbols": FEW, "pairs": PAIRS})),
+        Stage("roles", roles, Labelled(free, roles.length, {"task": "roles", "symbols": FEW, "pairs": PAIRS})),
         mixed(FEW, "join", join),
         mixed(model.vocab_size - SPECIAL, "widen", widen),
         Stage("text", alone, text),
@@ -117,10 +120,9 @@ def recall(rng: np.random.Generator, n: int, length: int, pairs: int, symbols: i
     the symbols, values of the second, and two keys may have the same value. length is even, and 2 * pairs <= symbols.
     """
     if any_role:
-        drawn = rng.random((n, symbols)).argsort(1)[:, : 2 * pairs]
-        keys, values = drawn[:, :pairs], drawn[:, pairs:]
+        keys, values = np.split(distinct(rng, n, 2 * pairs, range(symbols)), 2, axis=1)
     else:
-        keys = rng.random((n, symbols // 2)).argsort(1)[:, :pairs]
+        keys = distinct(rng, n, pairs, range(symbols // 2))
         values = symbols // 2 + rng.integers(0, symbols // 2, (n, pairs))
     again = rng.integers(0, pairs, (n, length // 2 - pairs))
     order = np.concatenate([np.broadcast_to(np.arange(pairs), (n, pairs)), again], axis=1)
